@@ -1,0 +1,83 @@
+"""LLaDA-V-Qwen as a model of lmms_eval: requests in, reports out, in batches."""
+
+from itertools import groupby, islice
+
+import torch
+from accelerate import Accelerator
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+from lmms_eval_overlay import exit_on_error
+from report_data import with_image_tokens
+from tqdm import tqdm
+
+CONV_TEMPLATES = ("qwen",)
+
+
+class LlavaOneVersionQwen(lmms):
+    """Writes one report per request with the checkpoint in `pretrained`.
+
+    `device` is the one of the process by default; `dtype` is float32 or bfloat16. `batch_size` requests are generated
+    together; a report depends neither on its batch nor on the number of processes. Raises ValueError (as one line and
+    exit status 1) for an unknown model argument or template, and for an incomplete checkpoint folder.
+    """
+
+    @exit_on_error()
+    def __init__(
+        self,
+        pretrained: str = "",
+        conv_template: str = "qwen",
+        device: str | None = None,
+        dtype: str = "float32",
+        batch_size: int | str = 1,
+        **unknown,
+    ) -> None:
+        super().__init__()
+        if unknown:
+            known = "pretrained, conv_template, device, dtype"
+            raise ValueError(f"unknown model_args {', '.join(unknown)}: choose from {known}")
+        if not pretrained:
+            raise ValueError("no checkpoint: give its folder with --model_args pretrained=FOLDER")
+        if conv_template not in CONV_TEMPLATES:
+            raise ValueError(f"unknown conv_template {conv_template!r}: choose one of {', '.join(CONV_TEMPLATES)}")
+        if not str(batch_size).isdigit() or int(batch_size) < 1:
+            raise ValueError(f"batch_size {batch_size!r}: give a whole number from 1")
+        from llava.inference import ReportWriter
+
+        self.device = torch.device(device or Accelerator().device)
+        self.batch_size = int(batch_size)
+        self.writer = ReportWriter(pretrained, device=str(self.device), dtype=dtype)
+
+    @exit_on_error()
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Return one text per request, in their order. All generation arguments are checked before the first."""
+        jobs = [(request.args, _gen_kwargs(request)) for request in requests]
+        for _, gen_kwargs in jobs:
+            self.writer.check(gen_kwargs)
+        texts = []
+        with tqdm(total=len(jobs), desc="writing reports", unit="report", disable=self.rank != 0) as bar:
+            for gen_kwargs, group in groupby(jobs, key=lambda job: job[1]):
+                while batch := list(islice(group, self.batch_size)):
+                    texts += self.writer.write([self._request(args) for args, _ in batch], **gen_kwargs)
+                    bar.update(len(batch))
+        return texts
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        raise NotImplementedError("llava_oneversion_qwen only generates text: choose a generate_until task")
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        raise NotImplementedError("llava_oneversion_qwen answers one question: choose a generate_until task")
+
+    def _request(self, args: tuple):
+        """Load the images of a request and put their tokens in front of its question where it has none."""
+        from llava.inference import Request
+
+        context, _, doc_to_visual, doc_id, task, split = args
+        images = doc_to_visual(self.task_dict[task][split][doc_id])
+        return Request(images=images, question=with_image_tokens(context, len(images)), seed=doc_id)
+
+
+def _gen_kwargs(request: Instance) -> dict:
+    """The generation arguments under the names of ReportWriter; `until` is lmms_eval's name for stop_strings."""
+    gen_kwargs = dict(request.args[1])
+    until = gen_kwargs.pop("until", None)
+    return gen_kwargs | ({"stop_strings": [until] if isinstance(until, str) else until} if until else {})

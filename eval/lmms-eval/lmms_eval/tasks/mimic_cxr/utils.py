@@ -1,0 +1,58 @@
+"""The hooks of the task mimic_cxr. Documents come from report_data, scores from report_metrics."""
+
+import os
+
+from datasets import Dataset, DatasetDict
+from lmms_eval.api.task import ConfigurableTask
+from lmms_eval_overlay import exit_on_error
+from loguru import logger
+from report_data import check_test_set, image_folder, load_documents
+from report_metrics import bleu_statistics, require_java, require_meteor, rouge_l
+
+from llava.data.images import load_image
+
+
+class MimicCxr(ConfigurableTask):
+    """The task with its documents read straight from the LLaVA file, and everything checked before any generation.
+
+    The inherited `download` knows no environment variables and tries a missing file five times.
+    """
+
+    def __init__(self, config: dict) -> None:
+        super().__init__(config={key: value for key, value in config.items() if key != "class"})
+
+    @exit_on_error()
+    def download(self, dataset_kwargs: dict | None = None) -> None:
+        require_java()
+        require_meteor()
+        if int(os.environ.get("RANK", 0)) == 0:  # the other processes wait for this one here
+            check_test_set()
+        documents, provenance = load_documents()
+        if documents[0]["constant_report"] is None:
+            logger.warning("No constant_report scores: {}", provenance["constant_report"])
+        self.config.metadata = {**self.config.metadata, **provenance}
+        self.dataset = DatasetDict({self.config.test_split: Dataset.from_list(documents)})
+        self.dataset_no_image = self.dataset
+
+
+def doc_to_visual(doc: dict) -> list:
+    """Load the films of a document."""
+    return [load_image(image_folder() / name) for name in doc["images"]]
+
+
+def process_results(doc: dict, results: list[str]) -> dict:
+    """Return what the aggregations need of one document, under the names of its half of the test set."""
+    if doc["shuffled"]:
+        return _scores("shuffled_images_", results[0], doc["report"])
+    floor = _scores("constant_report_", doc["constant_report"], doc["report"]) if doc["constant_report"] else {}
+    return _scores("", results[0], doc["report"]) | floor
+
+
+def _scores(prefix: str, hypothesis: str, reference: str) -> dict:
+    statistics = bleu_statistics(hypothesis, reference)
+    return {
+        f"{prefix}BLEU_1": statistics,
+        f"{prefix}BLEU_4": statistics,
+        f"{prefix}METEOR": [hypothesis, reference],
+        f"{prefix}ROUGE_L": rouge_l(hypothesis, reference),
+    }

@@ -1,0 +1,61 @@
+"""Adds the model llava_oneversion_qwen and the task mimic_cxr to the published lmms_eval package.
+
+lmms_eval calls `register` through the entry-point group `lmms_eval.models` before it builds its list of tasks. There
+is no entry point for tasks and none of our folders is an importable package, so that Python never takes our folder
+`lmms_eval` for the published one: `register` adds the folders to the search paths instead.
+"""
+
+import contextlib
+import functools
+import inspect
+import sys
+import traceback
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent / "lmms_eval"
+MODEL = "llava_oneversion_qwen"
+
+
+def register():
+    """Make the model and the task known to lmms_eval and return the model's manifest; calling it again changes nothing.
+
+    Raises ValueError when lmms_eval has another way of finding its tasks than the pinned version.
+    """
+    import lmms_eval.models.simple as simple
+    from lmms_eval.models.registry_v2 import ModelManifest
+    from lmms_eval.tasks import TaskManager
+
+    models = str(HERE / "models" / "simple")
+    if models not in simple.__path__:
+        simple.__path__.append(models)
+        TaskManager.initialize_tasks = _with_our_tasks(TaskManager.initialize_tasks)
+    return ModelManifest(model_id=MODEL, simple_class_path=f"lmms_eval.models.simple.{MODEL}.LlavaOneVersionQwen")
+
+
+@contextlib.contextmanager
+def exit_on_error():
+    """Turn a ValueError into one line on stderr and exit status 1; any other error keeps its traceback.
+
+    lmms_eval catches every exception and exits with 0, and its other processes then wait for ever. SystemExit passes
+    through it, and the launcher stops the other processes.
+    """
+    try:
+        yield
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def _with_our_tasks(initialize_tasks):
+    parameters = list(inspect.signature(initialize_tasks).parameters)
+    if parameters != ["self", "include_path", "include_defaults"]:
+        raise ValueError(f"TaskManager.initialize_tasks takes {parameters}: install lmms_eval==0.7.3")
+
+    @functools.wraps(initialize_tasks)
+    def wrapper(self, include_path=None, include_defaults=True):
+        paths = [include_path] if isinstance(include_path, str) else list(include_path or [])
+        return initialize_tasks(self, [*paths, str(HERE / "tasks")], include_defaults)
+
+    return wrapper

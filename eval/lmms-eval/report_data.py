@@ -1,0 +1,127 @@
+"""The documents of the task mimic_cxr: every study of the test set, and after each its twin with shuffled films.
+
+Document 2i is study i, document 2i + 1 has the same text with the films of another study. The pairing is over the
+whole test set, so that a limit on the number of documents does not change it. Each document also carries the constant
+report, the second floor.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from report_floors import constant_report, derangement
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.data.mimic_cxr import check_films
+
+DEFAULT_DATA = Path(__file__).resolve().parents[2] / "data" / "mimic_cxr"
+
+
+def data_folder() -> Path:
+    """The folder of the LLaVA files: MIMIC_CXR_DATA, or data/mimic_cxr of the repository."""
+    return Path(os.environ.get("MIMIC_CXR_DATA") or DEFAULT_DATA)
+
+
+def image_folder() -> Path:
+    """The folder of the films: MIMIC_CXR_IMAGES, or images in the data folder."""
+    return Path(os.environ.get("MIMIC_CXR_IMAGES") or data_folder() / "images")
+
+
+def split_file(split: str) -> Path:
+    """The LLaVA file of a split (train, val, test)."""
+    return data_folder() / f"{split}_llava_llada.json"
+
+
+def read_records(path: Path) -> list[dict]:
+    """Read a file in LLaVA format; ValueError with one line: missing, not JSON, empty, a record of another form."""
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; make it with convert_data.py or set MIMIC_CXR_DATA") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not JSON ({error}); make it again with convert_data.py") from None
+    if not isinstance(records, list) or not records:
+        raise ValueError(f"{path}: must be a list with at least one record; make it again with convert_data.py")
+    for index, record in enumerate(records):
+        if not _is_study(record):
+            raise ValueError(f"{path}[{index}]: needs id, image, and a human and a gpt turn with text in conversations")
+    return records
+
+
+def read_studies(path: Path) -> list[dict]:
+    """Read a LLaVA file as studies: {"images": [file, ...], "question": text, "report": text}."""
+    return [
+        {
+            "images": record["image"] if isinstance(record["image"], list) else [record["image"]],
+            "question": record["conversations"][0]["value"],
+            "report": record["conversations"][1]["value"],
+        }
+        for record in read_records(path)
+    ]
+
+
+def check_test_set() -> None:
+    """Raise ValueError with one line unless the test file is sound and all its films can be opened."""
+    check_films(read_records(split_file("test")), image_folder())
+
+
+def load_documents() -> tuple[list[dict], dict]:
+    """Return the documents of the task, and the provenance of the scores: sizes, file hash, choice of the floors.
+
+    A document is a study of `read_studies` with `shuffled` and `constant_report`, which is None when there is no
+    training file. Raises ValueError with one line.
+    """
+    test_file = split_file("test")
+    studies = read_studies(test_file)
+    constant, choice = _choose_constant_report()
+    documents = []
+    for study, donor in zip(studies, derangement(len(studies)), strict=True):
+        for shuffled, images in ((False, study["images"]), (True, studies[donor]["images"])):
+            question = with_image_tokens(study["question"], len(images))
+            documents.append(
+                study | {"images": images, "question": question, "shuffled": shuffled, "constant_report": constant}
+            )
+    provenance = {
+        "test_file": str(test_file),
+        "test_sha256": hashlib.sha256(test_file.read_bytes()).hexdigest(),
+        "test_studies": len(studies),
+        "constant_report": choice,
+    }
+    return documents, provenance
+
+
+def with_image_tokens(question: str, num_images: int) -> str:
+    """Return the question with one image token per film: as it is if it has them, else with the tokens in front."""
+    if question.count(DEFAULT_IMAGE_TOKEN) == num_images:
+        return question
+    text = question.replace(f"{DEFAULT_IMAGE_TOKEN}\n", "").replace(DEFAULT_IMAGE_TOKEN, "")
+    return f"{DEFAULT_IMAGE_TOKEN}\n" * num_images + text
+
+
+def _choose_constant_report() -> tuple[str | None, str]:
+    """Return the constant report, or None without a training file, and one line that says how it was chosen."""
+    train_file, val_file = split_file("train"), split_file("val")
+    if not train_file.exists():
+        return None, f"left out: {train_file} does not exist"
+    train, val = _reports(train_file), _reports(val_file) if val_file.exists() else []
+    chosen_on = f"{len(val)} reports of {val_file.name}" if val else f"reports held out of {train_file.name}"
+    return constant_report(train, val), f"best ROUGE_L of a sample of {train_file.name} on {chosen_on}"
+
+
+def _reports(path: Path) -> list[str]:
+    return [study["report"] for study in read_studies(path)]
+
+
+def _is_study(record: object) -> bool:
+    match record:
+        case {"id": str(), "image": str() | [str(), *_], "conversations": [human, gpt, *_]}:
+            return _is_turn(human, "human") and _is_turn(gpt, "gpt")
+    return False
+
+
+def _is_turn(turn: object, speaker: str) -> bool:
+    match turn:
+        case {"from": speaks, "value": str(text)}:
+            return speaks == speaker and bool(text.strip())
+    return False

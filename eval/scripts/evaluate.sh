@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Score checkpoints on the MIMIC-CXR test set: BLEU_1, BLEU_4, METEOR and ROUGE_L beside both floors.
+#
+#     cd eval && bash scripts/evaluate.sh [CHECKPOINT_FOLDER ...]
+#
+# Without arguments it scores the checkpoint in MODEL_PATH, or else those of the list MODEL_PATHS below.
+# Environment variables:
+#     MIMIC_CXR_DATA        folder of test_, train_ and val_llava_llada.json        (data/mimic_cxr)
+#     MIMIC_CXR_IMAGES      folder of the films                                     (images in MIMIC_CXR_DATA)
+#     CUDA_VISIBLE_DEVICES  one process per visible GPU; without a GPU one process on the CPU
+#     NUM_PROCESSES         another number of processes
+#     BATCH_SIZE            requests generated together                             (8)
+#     DTYPE                 float32 or bfloat16                                     (float32)
+#     GEN_KWARGS            generation arguments as k=v,k=v                         (the checkpoint's own)
+#     LIMIT                 score the first LIMIT studies only                      (all)
+#     OUTPUT_PATH           folder of the results, which hold report text           (eval/results)
+#     PYTHON                Python of the environment                               (.venv/bin/python or python3)
+set -euo pipefail
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+
+MODEL_PATHS=(
+    "$ROOT/exp/llada_v_finetune"
+)
+if [ $# -gt 0 ]; then
+    MODEL_PATHS=("$@")
+elif [ -n "${MODEL_PATH:-}" ]; then
+    MODEL_PATHS=("$MODEL_PATH")
+fi
+
+fail() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+if [ -z "${PYTHON:-}" ]; then
+    PYTHON="$ROOT/.venv/bin/python"
+    [ -x "$PYTHON" ] || PYTHON=python3
+fi
+export MIMIC_CXR_DATA="${MIMIC_CXR_DATA:-$ROOT/data/mimic_cxr}"
+export MIMIC_CXR_IMAGES="${MIMIC_CXR_IMAGES:-$MIMIC_CXR_DATA/images}"
+OUTPUT_PATH="${OUTPUT_PATH:-$ROOT/eval/results}"
+
+# lmms_eval loads the model before it looks for anything else, so look first.
+for model in "${MODEL_PATHS[@]}"; do
+    [ -f "$model/config.json" ] || fail "$model: no config.json; give the folder of a trained checkpoint"
+    compgen -G "$model/*.safetensors" > /dev/null || fail "$model: no weights (*.safetensors); give a whole checkpoint"
+done
+for split in test train; do
+    file="$MIMIC_CXR_DATA/${split}_llava_llada.json"
+    [ -f "$file" ] || fail "$file: no such file; make it with convert_data.py or set MIMIC_CXR_DATA"
+done
+[ -d "$MIMIC_CXR_IMAGES" ] || fail "$MIMIC_CXR_IMAGES: no such image folder; set MIMIC_CXR_IMAGES"
+for name in LIMIT BATCH_SIZE NUM_PROCESSES; do
+    [[ "${!name:-1}" =~ ^[1-9][0-9]*$ ]] || fail "$name=${!name}: give a whole number from 1"
+done
+[[ "${GEN_KWARGS:-}" != *"{"* ]] || fail "GEN_KWARGS=$GEN_KWARGS: write k=v,k=v, lmms_eval takes no JSON here"
+command -v java > /dev/null || fail "METEOR needs Java: install it (apt: openjdk-17-jre-headless)"
+missing="$("$PYTHON" -c "import llava, lmms_eval, lmms_eval_overlay" 2>&1)" ||
+    fail "$PYTHON: ${missing##*$'\n'}; install it as eval/lmms-eval/README.md says"
+
+gpus="$("$PYTHON" -c "import torch; print(torch.cuda.device_count())")"
+processes="${NUM_PROCESSES:-$((gpus > 0 ? gpus : 1))}"
+launch=("$PYTHON" -m accelerate.commands.accelerate_cli launch --num_machines 1 --num_processes "$processes"
+    --mixed_precision no --dynamo_backend no --main_process_port 0)
+if [ "$processes" -gt 1 ]; then
+    launch+=(--multi_gpu)  # the launcher's --cpu starts one process only; on CPUs the variable decides
+    [ "$gpus" -gt 0 ] || launch=(env ACCELERATE_USE_CPU=true "${launch[@]}")
+else
+    launch+=(--quiet)
+    [ "$gpus" -gt 0 ] || launch+=(--cpu)
+fi
+
+failed=()
+for model in "${MODEL_PATHS[@]}"; do
+    mkdir -p "$OUTPUT_PATH"
+    run="$(mktemp -d "$OUTPUT_PATH/$(date +%Y%m%d_%H%M%S)_XXXXXX")"  # empty, so that any results in it are new
+    command=("${launch[@]}" -m lmms_eval --model llava_oneversion_qwen
+        --model_args "pretrained=$model,conv_template=qwen,dtype=${DTYPE:-float32}"
+        --tasks mimic_cxr --batch_size "${BATCH_SIZE:-8}" --output_path "$run" --log_samples)
+    [ -z "${GEN_KWARGS:-}" ] || command+=(--gen_kwargs "$GEN_KWARGS")
+    [ -z "${LIMIT:-}" ] || command+=(--limit $((2 * LIMIT)))  # a study is two documents
+    printf '%q ' "${command[@]}" && echo
+    if ! "${command[@]}" 2>&1 | tee "$run/output.log" || ! "$PYTHON" -m report_results "$run"; then
+        tr '\r' '\n' < "$run/output.log" | grep -m 1 '^error: ' >&2 || true  # the launcher buried it
+        failed+=("$model")
+    fi
+done
+[ ${#failed[@]} -eq 0 ] || fail "no complete scores for ${failed[*]}"

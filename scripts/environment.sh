@@ -1,0 +1,70 @@
+# Source this file from a bash script: it makes the Python environment when it is missing or out of date, and activates
+# it. The environment is .venv in the repository root; the variable VENV names another place.
+
+REPO_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV=${VENV:-$REPO_ROOT/.venv}
+
+# Prints the first Python that is new enough; fails when there is none.
+find_python() {
+    local python
+    for python in python3 python3.13 python3.12 python3.11; do
+        if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$python"
+            return
+        fi
+    done
+    return 1
+}
+
+# Prints one line per missing thing, with the Debian package that holds it; fails when there is any.
+check_tools() {
+    local python missing=0
+    need() { # need "what" "package" command...
+        local what=$1 package=$2
+        shift 2
+        "$@" >/dev/null 2>&1 && return
+        echo "error: $what is missing: apt-get install $package" >&2
+        missing=1
+    }
+    if python=$(find_python); then
+        need "Python's venv module" python3-venv "$python" -c 'import ensurepip, venv'
+        need "Python's header file Python.h (DeepSpeed compiles with it)" python3-dev "$python" -c \
+            'import os, sysconfig; os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))'
+    else
+        need "Python 3.11 or newer" "python3.11 python3-venv" false
+    fi
+    need "the C++ compiler g++ (DeepSpeed compiles with it)" g++ g++ --version
+    need "Java (METEOR runs on it)" openjdk-17-jre-headless java -version
+    return "$missing"
+}
+
+# Installs the pinned packages and this repository's own, the latter in place.
+install_packages() {
+    local pip=("$VENV/bin/python" -m pip --disable-pip-version-check)
+    echo "Installing the Python packages into $VENV (a few minutes the first time)"
+    # A package without RECORD is one in which pip was interrupted: forget it, so that pip installs it again.
+    find "$VENV"/lib/python3*/site-packages -maxdepth 1 -name '*.dist-info' \
+        ! -exec test -e '{}/RECORD' ';' -exec rm -r '{}' +
+    "${pip[@]}" install -r "$REPO_ROOT/requirements.txt" &&
+        "${pip[@]}" install --no-deps lmms_eval==0.7.3 -e "$REPO_ROOT/train" -e "$REPO_ROOT/eval/lmms-eval"
+}
+
+prepare_environment() {
+    local stamp=$VENV/installed.txt wanted
+    check_tools || return 1
+    if ! "$VENV/bin/python" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        echo "Making the Python environment $VENV"
+        "$(find_python)" -m venv "$VENV" || return 1
+    fi
+    # The stamp is written last: an installation that was interrupted starts again. It holds the checkout's place too,
+    # because the repository's own packages are installed in place.
+    wanted=$(cd "$REPO_ROOT" && pwd &&
+        cat requirements.txt scripts/environment.sh train/pyproject.toml eval/lmms-eval/pyproject.toml | sha256sum)
+    if [ "$wanted" != "$(cat "$stamp" 2>/dev/null)" ]; then
+        install_packages || return 1
+        echo "$wanted" >"$stamp"
+    fi
+    source "$VENV/bin/activate"
+}
+
+prepare_environment

@@ -1,0 +1,24 @@
+"""Real films and reports for the tests marked `real_data`; without them these tests are skipped and say so."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+RADIOLOGY_DATA = Path(os.environ.get("RADIOLOGY_DATA") or CHECKOUT.parent / "shared" / "data")
+
+
+def pytest_collection_modifyitems(items):
+    if RADIOLOGY_DATA.is_dir():
+        return
+    absent = pytest.mark.skip(reason=f"no real data in {RADIOLOGY_DATA}: set RADIOLOGY_DATA to its folder")
+    for item in items:
+        if item.get_closest_marker("real_data"):
+            item.add_marker(absent)
+
+
+@pytest.fixture(scope="session")
+def radiology_data() -> Path:
+    """The folder of the real data; only for tests marked `real_data`."""
+    return RADIOLOGY_DATA

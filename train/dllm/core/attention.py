@@ -1,0 +1,97 @@
+"""Attention patterns: who every token of a packed sequence is, and which tokens it may see.
+
+A `Layout` gives each token a role, view, block, position and validity; `allowed` decides from these alone. The same
+predicate is broadcast to a boolean mask for SDPA and can be handed to FlexAttention as a `mask_mod`.
+
+| pattern         | prompt sees | a response token sees                                 |
+|-----------------|-------------|-------------------------------------------------------|
+| `bidirectional` | everything  | the prompt and its view of the response               |
+| `prefix`        | the prompt  | the prompt and its view of the response               |
+| `block`         | the prompt  | the prompt, the clean earlier blocks, its own block   |
+
+The response may be packed several times after one prompt: once clean (`block` training) and once per noisy view. Views
+never see each other.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PATTERNS = ("bidirectional", "prefix", "block")
+PROMPT, CLEAN, NOISY = 0, 1, 2
+
+
+class Tokens(NamedTuple):
+    """Attributes of a set of tokens, as integer or boolean tensors that broadcast with each other."""
+
+    role: Tensor
+    view: Tensor
+    block: Tensor
+    valid: Tensor
+    index: Tensor  # place in the packed sequence
+
+
+def allowed(pattern: str, q: Tokens, k: Tokens) -> Tensor:
+    """True where query `q` may attend to key `k` (broadcast of both)."""
+    to_prompt = k.role == PROMPT
+    same_copy = (q.role == k.role) & (q.view == k.view)
+    if pattern == "bidirectional":
+        sees = to_prompt | (q.role == PROMPT) | same_copy
+    elif pattern == "prefix":
+        sees = to_prompt | same_copy
+    elif pattern == "block":
+        earlier_clean = (k.role == CLEAN) & (q.role != PROMPT) & (k.block < q.block)
+        sees = to_prompt | (same_copy & (k.block == q.block)) | earlier_clean
+    else:
+        raise ValueError(f"unknown attention pattern {pattern!r}; known: {', '.join(PATTERNS)}")
+    # Padding sees itself, so that no softmax runs over an empty row.
+    return (sees & k.valid) | (q.index == k.index)
+
+
+@dataclass
+class Layout:
+    """Roles of a packed batch: `role`, `view`, `block`, `valid` are [B, L]; `position` is [..., B, L]."""
+
+    role: Tensor
+    view: Tensor
+    block: Tensor
+    valid: Tensor
+    position: Tensor
+
+    @staticmethod
+    def of_prompt(valid: Tensor, position: Tensor) -> "Layout":
+        """Layout of left-padded prompts: `valid` [B, P], `position` [..., B, P]."""
+        zeros = torch.zeros_like(valid, dtype=torch.long)
+        return Layout(zeros + PROMPT, zeros, zeros - 1, valid, position)
+
+    @staticmethod
+    def of_response(role: int, view: int, valid: Tensor, position: Tensor, block_length: int) -> "Layout":
+        """Layout of one copy of the response: `valid` [B, R], `position` [..., B, R]."""
+        zeros = torch.zeros_like(valid, dtype=torch.long)
+        block = zeros + torch.arange(valid.shape[1], device=valid.device) // block_length
+        return Layout(zeros + role, zeros + view, block, valid, position)
+
+    @staticmethod
+    def cat(parts: list["Layout"]) -> "Layout":
+        """Packs parts one after another along the sequence."""
+        names = ("role", "view", "block", "valid", "position")
+        return Layout(*(torch.cat([getattr(part, name) for part in parts], dim=-1) for name in names))
+
+    def stack_batch(self, other: "Layout") -> "Layout":
+        """Puts two layouts of the same length into one batch of 2B rows."""
+        names = ("role", "view", "block", "valid")
+        rows = (torch.cat([getattr(self, name), getattr(other, name)]) for name in names)
+        return Layout(*rows, torch.cat([self.position, other.position], dim=-2))
+
+    def tokens(self, index: Tensor) -> Tokens:
+        """Attributes of the tokens at `index` [n], each [B, n]."""
+        return Tokens(self.role[:, index], self.view[:, index], self.block[:, index], self.valid[:, index], index[None])
+
+    def mask(self, pattern: str) -> Tensor:
+        """The boolean attention mask [B, 1, L, L] of this layout, True = may attend (SDPA's convention)."""
+        tokens = self.tokens(torch.arange(self.role.shape[1], device=self.role.device))
+        queries = Tokens(*(attribute[:, :, None] for attribute in tokens))
+        keys = Tokens(*(attribute[:, None, :] for attribute in tokens))
+        return allowed(pattern, queries, keys)[:, None]

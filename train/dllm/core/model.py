@@ -1,0 +1,52 @@
+"""What the core asks of a model, and the settings that every masked-diffusion language model carries in its config."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dllm.core.attention import PATTERNS, Layout
+
+
+class MaskedDiffusionModel(Protocol):
+    """The three calls of the core. `diffusion` is the config that holds the settings checked below."""
+
+    diffusion: object
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token embeddings [..., D] of ids [...]."""
+
+    def trunk(self, embeds: Tensor, layout: Layout, **extras) -> Tensor:
+        """Hidden states [B, L, D] of embeddings [B, L, D] under the pattern of the config."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] of hidden states [..., D]; -inf on ids that must never be written."""
+
+
+def check_diffusion_settings(config) -> None:
+    """Raises ValueError, naming the setting, if a config cannot drive masked diffusion.
+
+    attention_pattern, block_length, gen_length; mask_token_id; num_tokens (ids of the tokenizer, the mask included: the
+    rows of the embedding beyond it are padding); stop_token_ids; tail_token_id (fills what follows the stop token).
+    """
+    if config.attention_pattern not in PATTERNS:
+        raise ValueError(f"attention_pattern {config.attention_pattern!r} is unknown; known: {', '.join(PATTERNS)}")
+    for name in ("block_length", "gen_length"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, not {getattr(config, name)}")
+    special = {"mask_token_id": config.mask_token_id, "tail_token_id": config.tail_token_id}
+    special |= {f"stop_token_ids[{i}]": token for i, token in enumerate(config.stop_token_ids or [])}
+    for name, token in special.items():
+        if token is None or not 0 <= token < config.vocab_size:
+            raise ValueError(f"{name} {token} is outside the vocabulary of {config.vocab_size}; set it in the config")
+    if not config.mask_token_id < config.num_tokens <= config.vocab_size:
+        raise ValueError(
+            f"num_tokens {config.num_tokens} must lie above mask_token_id {config.mask_token_id} and within the "
+            f"vocabulary of {config.vocab_size}"
+        )
+
+
+def exclude_unwritable(logits: Tensor, mask_token_id: int, num_tokens: int) -> Tensor:
+    """Logits [..., V] with -inf on the mask token and on ids that the tokenizer does not have."""
+    ids = torch.arange(logits.shape[-1], device=logits.device)
+    return logits.masked_fill((ids == mask_token_id) | (ids >= num_tokens), float("-inf"))

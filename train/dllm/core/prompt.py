@@ -1,0 +1,55 @@
+"""What the core knows of a prompt: embeddings, which of them are real, and their positions."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dllm.core.attention import Layout
+
+
+@dataclass
+class Prompt:
+    """A batch of left-padded prompts, already embedded.
+
+    embeds    [B, P, D] (P may be 0); whatever was seen or heard is in here, the core does not know
+    valid     [B, P] bool, False on padding
+    positions [..., B, P] rotary positions (Qwen3-VL has three axes)
+    extras    handed to the model's trunk untouched
+    """
+
+    embeds: Tensor
+    valid: Tensor
+    positions: Tensor
+    extras: dict = field(default_factory=dict)
+
+    @classmethod
+    def left_padded(cls, embeds: Tensor, valid: Tensor) -> "Prompt":
+        """A prompt whose real tokens are counted 0, 1, 2 ... from its first real token."""
+        return cls(embeds, valid, (valid.long().cumsum(-1) - 1).clamp(min=0))
+
+    def layout(self) -> Layout:
+        return Layout.of_prompt(self.valid, self.positions)
+
+    def response_positions(self, length: int) -> Tensor:
+        """Positions [..., B, length] of the tokens that follow the prompt."""
+        ahead = torch.arange(length, device=self.valid.device)
+        if self.valid.shape[1] == 0:
+            return ahead.expand(*self.positions.shape[:-1], length)
+        last = self.positions.masked_fill(~self.valid, -1).amax(dim=-1, keepdim=True)  # [..., B, 1]
+        if last.dim() > 2:  # several axes: the response goes on from the furthest of them
+            last = last.amax(dim=tuple(range(last.dim() - 2)), keepdim=True).expand_as(last)
+        return last + 1 + ahead
+
+    def stack_batch(self, other: "Prompt") -> "Prompt":
+        """Puts two prompts of the same length into one batch of 2B rows. Their extras must be the same."""
+        return Prompt(
+            torch.cat([self.embeds, other.embeds]),
+            torch.cat([self.valid, other.valid]),
+            torch.cat([self.positions, other.positions], dim=-2),
+            self.extras,
+        )
+
+    def masked(self, mask_embed: Tensor) -> "Prompt":
+        """The unconditional twin for guidance: the mask embedding [D] at every position, images included."""
+        return Prompt(mask_embed.expand_as(self.embeds), self.valid, self.positions, self.extras)

@@ -1,0 +1,1 @@
+"""Batches for masked-diffusion training."""

@@ -1,0 +1,1 @@
+"""Model families of the masked-diffusion core, one thin folder each."""

@@ -1,0 +1,128 @@
+"""Qwen3 as a masked-diffusion language model: transformers' Qwen3 under the attention patterns of the core."""
+
+from dataclasses import dataclass
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, Qwen3Config, Qwen3ForCausalLM
+from transformers.modeling_outputs import MaskedLMOutput
+from transformers.utils import ModelOutput
+
+from dllm.core import sampler
+from dllm.core.attention import Layout
+from dllm.core.losses import IGNORE_INDEX
+from dllm.core.model import check_diffusion_settings, exclude_unwritable
+from dllm.core.objective import target_losses
+from dllm.core.prompt import Prompt
+
+
+@strict
+class A2DQwen3Config(Qwen3Config):
+    """Qwen3's config with the settings of masked diffusion (see `dllm.core.model.check_diffusion_settings`).
+
+    Published `a2d-qwen3` folders carry none of these settings: they were trained bidirectionally, and their special
+    tokens are taken from the tokenizer (`dllm.utils.tokens`).
+    """
+
+    model_type = "a2d-qwen3"
+
+    attention_pattern: str = "bidirectional"
+    block_length: int = 32
+    gen_length: int = 256
+    mask_token_id: int | None = None
+    num_tokens: int | None = None
+    stop_token_ids: list[int] | None = None
+    tail_token_id: int | None = None
+
+
+@dataclass
+class TargetLosses(ModelOutput):
+    """losses: fp32 cross-entropy of every predicted token, [B, R]; 0 where nothing is predicted."""
+
+    losses: Tensor | None = None
+
+
+class A2DQwen3LMHeadModel(Qwen3ForCausalLM):
+    """Qwen3 whose tokens see each other as the pattern of its config says."""
+
+    config_class = A2DQwen3Config
+    accepts_loss_kwargs = False  # the trainer normalises the loss
+
+    @property
+    def diffusion(self) -> A2DQwen3Config:
+        return self.config
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """[..., D] of ids [...]."""
+        return self.model.embed_tokens(ids)
+
+    def trunk(self, embeds: Tensor, layout: Layout) -> Tensor:
+        """Hidden states [B, L, D] of embeddings [B, L, D]."""
+        return self._attend(embeds, layout.mask(self.config.attention_pattern), layout.position)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V], -inf on the mask token and on ids that the tokenizer does not have."""
+        return exclude_unwritable(self.lm_head(hidden), self.config.mask_token_id, self.config.num_tokens)
+
+    def _attend(self, embeds: Tensor, mask: Tensor, position: Tensor) -> Tensor:
+        if self.config._attn_implementation == "eager":  # adds its mask to the scores
+            mask = torch.zeros_like(mask, dtype=embeds.dtype).masked_fill(~mask, torch.finfo(embeds.dtype).min)
+        masks = dict.fromkeys(self.config.layer_types, mask)
+        output = self.model(inputs_embeds=embeds, attention_mask=masks, position_ids=position, use_cache=False)
+        return output.last_hidden_state
+
+    def prompt(self, input_ids: Tensor, attention_mask: Tensor) -> Prompt:
+        """The embedded prompt of left-padded ids [B, P]."""
+        return Prompt.left_padded(self.embed(input_ids), attention_mask.bool())
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        masked: Tensor | None = None,
+        paired: bool = True,
+    ) -> MaskedLMOutput | TargetLosses:
+        """Training: the losses of responses `labels` [B, R] (-100: no target) noised by `masked` [B, R] after the
+        prompts `input_ids` [B, P]. Without labels: the logits [B, L, V] of a sequence in which every valid token sees
+        every other; a boolean `attention_mask` [B, 1, L, L] replaces that pattern.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if labels is not None:
+            targets = labels != IGNORE_INDEX
+            response = labels.masked_fill(~targets, self.config.tail_token_id)
+            prompt = self.prompt(input_ids, attention_mask)
+            return TargetLosses(losses=target_losses(self, prompt, response, targets, masked, paired))
+        if attention_mask.dim() == 4:
+            mask, position = attention_mask, torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        else:
+            layout = self.prompt(input_ids, attention_mask).layout()
+            mask, position = layout.mask("bidirectional"), layout.position
+        return MaskedLMOutput(logits=self.lm_head(self._attend(self.embed(input_ids), mask, position)))
+
+    def generate(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, seeds: list[int] | None = None, **arguments
+    ) -> Tensor:
+        """Responses [B, gen_length] to left-padded prompts [B, P]; arguments as in `dllm.core.sampler.Decoding`."""
+        decoding = sampler.Decoding.of(self.config, **arguments)
+        check_diffusion_settings(self.config)
+        valid = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return sampler.generate(self, self.prompt(input_ids, valid), decoding, seeds)
+
+
+def load_qwen3(folder: str, **kwargs) -> A2DQwen3LMHeadModel:
+    """The model of a plain Qwen3 folder or of an `a2d-qwen3` folder. Raises ValueError on any other model type."""
+    config = AutoConfig.from_pretrained(folder)
+    if type(config) is Qwen3Config:
+        values = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
+        config = A2DQwen3Config(**values)
+    if not isinstance(config, A2DQwen3Config):
+        raise ValueError(f"{folder} holds a {config.model_type} model; a qwen3 or a2d-qwen3 folder is needed")
+    return A2DQwen3LMHeadModel.from_pretrained(folder, config=config, **kwargs)
+
+
+AutoConfig.register("a2d-qwen3", A2DQwen3Config)
+AutoModel.register(A2DQwen3Config, A2DQwen3LMHeadModel)
+AutoModelForMaskedLM.register(A2DQwen3Config, A2DQwen3LMHeadModel)

@@ -1,0 +1,1 @@
+"""LLaDA-V-Qwen: a vision language model that writes radiology reports by masked diffusion."""

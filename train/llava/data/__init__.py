@@ -1,0 +1,1 @@
+"""Data of the vision language model: annotations, films, datasets and batches."""

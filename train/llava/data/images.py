@@ -1,0 +1,121 @@
+"""Films and photographs: from a file of any usual kind to 8-bit RGB, and from there to the pixels of SigLIP."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+if TYPE_CHECKING:  # converting and checking data needs neither torch nor transformers
+    import torch
+    from transformers import SiglipImageProcessorPil
+
+IMAGE_MODES = ("square", "pad")
+MIN_SIDE_PX = 16
+PAD_GREY = 127  # the middle of the range: SigLIP's normalisation makes it almost 0
+END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """Read the film at `path` as 8-bit RGB, upright (EXIF orientation applied).
+
+    A film with more than 8 bits is scaled from its own darkest to its own brightest value: such files hold 10, 12
+    or 16 bits of data without saying which, so a fixed divisor would turn a 12-bit film almost black.
+    Transparent parts become black, like the surround of a film.
+
+    Raises ValueError with one line that names the file: missing, empty, truncated, not an image, a side under 16 px.
+    """
+    with _open(path) as image:
+        return _decode(image, path)
+
+
+def check_image(path: str | Path) -> None:
+    """Raise the ValueError of `load_image`, at the cost of reading the header and the last bytes of a sound file.
+
+    A JPEG or PNG that ends with its end marker was written to its end and is not decoded; any other file is.
+    """
+    with _open(path) as image:
+        if not _ends_whole(path, image.format):
+            _decode(image, path)
+
+
+def preprocess_image(image: Image.Image, processor: SiglipImageProcessorPil, mode: str) -> torch.Tensor:
+    """Turn an RGB image into normalised pixels, float32 [tiles, 3, S, S] with S the processor's size; tiles is 1.
+
+    `square` stretches the image to S x S, `pad` first centres it on a grey square and so keeps its shape.
+    The processor must be the PIL one: the torchvision one gives slightly different pixels. Raises ValueError for an
+    unknown mode.
+    """
+    if mode not in IMAGE_MODES:
+        raise ValueError(f"unknown image mode {mode!r}: choose one of {', '.join(IMAGE_MODES)}")
+    if mode == "pad":
+        image = _pad_to_square(image)
+    return processor(images=image, return_tensors="pt")["pixel_values"]  # [1, 3, S, S]
+
+
+def _open(path: str | Path) -> Image.Image:
+    """Open the file and check its size in pixels; the pixels are not decoded yet."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such image file; check the image folder and the record's image_path")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: the image file is empty (0 bytes); copy it again")
+    try:
+        image = Image.open(path)
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: not an image file; convert it to JPEG or PNG") from None
+    except Exception as error:  # header parsers raise errors of many types
+        raise ValueError(f"{path}: the image is damaged ({error}); copy it again") from error
+    width, height = image.size
+    if min(width, height) < MIN_SIDE_PX:
+        image.close()
+        raise ValueError(f"{path}: the image is {width}x{height} px; a film needs at least {MIN_SIDE_PX} px a side")
+    return image
+
+
+def _ends_whole(path: str | Path, image_format: str) -> bool:
+    marker = END_MARKERS.get(image_format)
+    if marker is None:
+        return False
+    with open(path, "rb") as file:
+        file.seek(-len(marker), os.SEEK_END)
+        return file.read() == marker
+
+
+def _decode(image: Image.Image, path: str | Path) -> Image.Image:
+    """Decode an opened image to RGB, upright; anything that goes wrong becomes a ValueError naming the file."""
+    # lmms_eval switches this on for its whole process, which turns the missing part of a film grey without a word.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # decoders raise errors of many types
+        raise ValueError(f"{path}: the image is truncated or damaged ({error}); copy it again") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        image = _scale_to_8_bits(image)
+    elif image.has_transparency_data:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _scale_to_8_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.float32)  # [height, width]
+    if not np.isfinite(values).all():
+        raise ValueError("a pixel is not a finite number")
+    low, high = values.min(), values.max()
+    scale = 255 / (high - low) if high > low else 0.0
+    return Image.fromarray(np.rint((values - low) * scale).astype(np.uint8))
+
+
+def _pad_to_square(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    side = max(width, height)
+    square = Image.new("RGB", (side, side), (PAD_GREY, PAD_GREY, PAD_GREY))
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square

@@ -1,0 +1,121 @@
+"""Builds a model from its parts, loads and saves checkpoints and adapters. Only safetensors files are read."""
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, SiglipImageProcessorPil
+
+from dllm.core.model import check_diffusion_settings
+from dllm.pipelines.a2d import load_qwen3
+from dllm.utils.tokens import set_special_tokens
+from llava.conversation import CHATML_TEMPLATE
+from llava.model.language_model.llava_qwen import LlavaQwen3Config, LlavaQwen3ModelLM
+from llava.model.multimodal_encoder.siglip_encoder import SigLipVisionTower, truncated_config
+
+ADAPTER_FILE = "mm_projector.safetensors"
+ADAPTER_PARTS = ("model.mm_projector.", "model.vision_resampler.")
+
+
+def check_folder(folder: str, *files: str) -> None:
+    """Raises ValueError, naming what is missing, unless `folder` holds a config, safetensors weights and `files`."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise ValueError(f"model folder {folder} does not exist")
+    for name in ("config.json", *files):
+        if not (path / name).is_file():
+            raise ValueError(f"model folder {folder} is incomplete: {name} is missing; copy or train it again")
+    if not any((path / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
+        raise ValueError(f"model folder {folder} is incomplete: model.safetensors is missing; copy or train it again")
+
+
+def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, with a chat template if it brings none."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = CHATML_TEMPLATE
+    return tokenizer
+
+
+def build_model(
+    language_model: str, vision_tower: str, select_layer: int, dtype: torch.dtype, diffusion: dict, **settings
+) -> tuple[PreTrainedTokenizerBase, LlavaQwen3ModelLM, SiglipImageProcessorPil]:
+    """A model of a Qwen3 or a2d-qwen3 folder and a SigLIP folder; resampler and projector start from random weights.
+
+    `diffusion` overrides settings of the language model's config (attention_pattern, block_length, gen_length),
+    `settings` are those of LlavaQwen3Config. Raises ValueError on an incomplete folder or an impossible setting.
+    """
+    check_folder(language_model)
+    check_folder(vision_tower)
+    tokenizer = load_tokenizer(language_model)
+    vision_config = truncated_config(vision_tower, select_layer)
+    language = load_qwen3(language_model, dtype=dtype, use_safetensors=True)
+    set_special_tokens(language.config, tokenizer)
+    for name, value in diffusion.items():
+        setattr(language.config, name, value)
+    check_diffusion_settings(language.config)
+
+    tower, info = SigLipVisionTower.from_pretrained(
+        vision_tower, config=vision_config, dtype=dtype, use_safetensors=True, output_loading_info=True
+    )
+    if info["missing_keys"]:
+        raise ValueError(f"{vision_tower} lacks the weights {sorted(info['missing_keys'])[0]}: it is no whole SigLIP model")
+    config = LlavaQwen3Config(vision_config=vision_config, text_config=language.config, dtype=dtype, **settings)
+    model = LlavaQwen3ModelLM(config).to(dtype)
+    model.language_model = language
+    model.model.vision_tower = tower
+    side = vision_config.image_size
+    processor = SiglipImageProcessorPil.from_pretrained(vision_tower, size={"height": side, "width": side})
+    return tokenizer, model, processor
+
+
+def load_pretrained_model(
+    model_path: str, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedTokenizerBase, LlavaQwen3ModelLM, SiglipImageProcessorPil]:
+    """Tokenizer, model in evaluation mode and image processor of a trained folder. Raises ValueError if incomplete."""
+    check_folder(model_path, "tokenizer.json", "preprocessor_config.json")
+    config = AutoConfig.from_pretrained(model_path)
+    if not isinstance(config, LlavaQwen3Config):
+        raise ValueError(f"{model_path} holds a {config.model_type} model, not a trained llava_qwen3 checkpoint")
+    check_diffusion_settings(config.text_config)
+    model, info = LlavaQwen3ModelLM.from_pretrained(
+        model_path, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
+    )
+    if info["missing_keys"]:
+        raise ValueError(f"{model_path} lacks the weights {sorted(info['missing_keys'])[0]}: its files do not belong together")
+    processor = SiglipImageProcessorPil.from_pretrained(model_path)
+    return load_tokenizer(model_path), model.to(device).eval(), processor
+
+
+def save_adapter(state: dict[str, Tensor], folder: str) -> Path:
+    """Writes resampler and projector of a model's state to one safetensors file."""
+    adapter = {name: tensor.contiguous() for name, tensor in state.items() if name.startswith(ADAPTER_PARTS)}
+    path = Path(folder) / ADAPTER_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(adapter, partial, metadata={"format": "pt"})
+    partial.replace(path)
+    return path
+
+
+def load_adapter(model: LlavaQwen3ModelLM, file: str) -> None:
+    """Reads resampler and projector into a model. Raises ValueError if the file does not fit it."""
+    if not Path(file).is_file():
+        raise ValueError(f"adapter {file} is missing; run stage 1 or set --pretrain_mm_mlp_adapter")
+    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(ADAPTER_PARTS)}
+    try:
+        with safe_open(file, framework="pt") as adapter:
+            state = {name: adapter.get_tensor(name) for name in adapter.keys()}
+    except Exception as error:
+        raise ValueError(f"adapter {file} is not a safetensors file ({error}); run stage 1 again") from error
+    if state.keys() != own.keys():
+        raise ValueError(f"adapter {file} was trained with another resampler or projector; give the types of stage 1")
+    for name, tensor in state.items():
+        if tensor.shape != own[name].shape:
+            raise ValueError(
+                f"adapter {file} has {name} of shape {list(tensor.shape)}, the model {list(own[name].shape)}; give the "
+                "widths of stage 1"
+            )
+    model.load_state_dict(state, strict=False)

@@ -1,0 +1,111 @@
+"""LlavaQwen3ModelLM: the vision-language model on the Qwen3 diffusion language model."""
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
+from transformers import SiglipVisionConfig as VisionConfig
+
+from dllm.core import sampler
+from dllm.core.attention import Layout
+from dllm.core.losses import IGNORE_INDEX
+from dllm.core.model import check_diffusion_settings
+from dllm.core.objective import target_losses
+from dllm.pipelines.a2d.modeling_qwen3 import A2DQwen3Config, A2DQwen3LMHeadModel, TargetLosses
+from llava.model.llava_arch import LlavaMetaForCausalLM, LlavaMetaModel
+
+
+@strict
+class LlavaQwen3Config(PreTrainedConfig):
+    """One config for all parts. The settings of the diffusion (pattern, block, mask token ...) are in `text_config`."""
+
+    model_type = "llava_qwen3"
+    sub_configs = {"vision_config": VisionConfig, "text_config": A2DQwen3Config}
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    version: str = "qwen"
+    image_aspect_ratio: str = "square"
+    mm_projector_type: str = "mlp2x_gelu"
+    mm_resampler_type: str = "qformer"
+    mm_qformer_depth: int = 12
+    mm_qformer_hidden_size: int = 768
+    mm_qformer_latents: int = 64
+    mm_perceiver_depth: int = 3
+    mm_perceiver_latents: int = 64
+    mm_spatial_pool_stride: int = 2
+    mm_spatial_pool_mode: str = "bilinear"
+    mm_mask_drop_ratio: float = 0.25
+    tie_word_embeddings: bool = False  # the language model ties its own
+
+    def __post_init__(self, **kwargs):
+        for name, kind in self.sub_configs.items():
+            value = getattr(self, name)
+            if not isinstance(value, PreTrainedConfig):
+                setattr(self, name, kind(**(value or {})))
+        super().__post_init__(**kwargs)
+
+
+class LlavaQwen3ModelLM(PreTrainedModel, LlavaMetaForCausalLM):
+    """Image and text in, report out."""
+
+    config_class = LlavaQwen3Config
+    base_model_prefix = ""
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    accepts_loss_kwargs = False  # the trainer normalises the loss
+
+    def __init__(self, config: LlavaQwen3Config):
+        super().__init__(config)
+        self.model = LlavaMetaModel(config)
+        self.language_model = A2DQwen3LMHeadModel(config.text_config)
+        self.post_init()
+
+    @property
+    def diffusion(self) -> A2DQwen3Config:
+        return self.config.text_config
+
+    def get_input_embeddings(self):
+        return self.language_model.get_input_embeddings()
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.language_model.embed(ids)
+
+    def trunk(self, embeds: Tensor, layout: Layout) -> Tensor:
+        return self.language_model.trunk(embeds, layout)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.language_model.logits(hidden)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        masked: Tensor,
+        image_keys: Tensor | None = None,
+        paired: bool = True,
+    ) -> TargetLosses:
+        """Losses [B, R] of the responses `labels` [B, R] (-100: no target) noised by `masked` [B, R], after prompts
+        `input_ids` [B, P] with the images [n, 3, S, S].
+        """
+        prompt = self.prepare_prompt(input_ids, attention_mask, images, image_keys)  # embeds [B, P, D]
+        targets = labels != IGNORE_INDEX  # [B, R]
+        response = labels.masked_fill(~targets, self.diffusion.tail_token_id)  # [B, R]
+        return TargetLosses(losses=target_losses(self, prompt, response, targets, masked, paired))
+
+    @torch.no_grad()
+    def generate(
+        self, input_ids: Tensor, attention_mask: Tensor, images: Tensor, seeds=None, on_step=None, **arguments
+    ) -> Tensor:
+        """Reports [B, gen_length] as ids; arguments as in `dllm.core.sampler.Decoding`."""
+        decoding = sampler.Decoding.of(self.diffusion, **arguments)
+        check_diffusion_settings(self.diffusion)
+        prompt = self.prepare_prompt(input_ids, attention_mask, images)
+        return sampler.generate(self, prompt, decoding, seeds, on_step=on_step)
+
+
+AutoConfig.register("llava_qwen3", LlavaQwen3Config)
+AutoModel.register(LlavaQwen3Config, LlavaQwen3ModelLM)
+AutoModelForMaskedLM.register(LlavaQwen3Config, LlavaQwen3ModelLM)

@@ -1,0 +1,56 @@
+"""The path of an image into the prompt: encoder -> resampler -> projector -> visual tokens among the text's.
+
+Shapes: n images of a batch, N visual tokens of an image, S side of an image in pixels; B, P, D as in `dllm.core`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from dllm.core.prompt import Prompt
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.model.multimodal_encoder.siglip_encoder import SigLipVisionTower
+from llava.model.multimodal_projector.builder import build_vision_projector
+from llava.model.multimodal_resampler.builder import build_vision_resampler
+
+
+class LlavaMetaModel(nn.Module):
+    """Everything between pixels and the language model."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.vision_tower = SigLipVisionTower(config.vision_config)
+        self.vision_resampler = build_vision_resampler(config)
+        self.mm_projector = build_vision_projector(
+            config.mm_projector_type, self.vision_resampler.width, config.text_config.hidden_size
+        )
+
+    def forward(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Visual tokens [n, N, D] of images [n, 3, S, S]; `keys` [n] key what `masked_drop` keeps in training."""
+        features = self.vision_tower(images)  # [n, patches, D_vision]
+        features = self.vision_resampler(features, keys)  # [n, N, D_resampler]
+        return self.mm_projector(features)  # [n, N, D]
+
+
+class LlavaMetaForCausalLM:
+    """Mixin of a model that has `self.model` (a LlavaMetaModel) and embeds ids with `self.embed`."""
+
+    def prepare_prompt(
+        self, input_ids: Tensor, attention_mask: Tensor, images: Tensor, image_keys: Tensor | None = None
+    ) -> Prompt:
+        """The prompt of left-padded ids [B, P] whose IMAGE_TOKEN_INDEX places take the visual tokens in order.
+
+        A batch without images brings one that no place asks for, so that every rank makes the same calls.
+        Raises ValueError if places and visual tokens do not match.
+        """
+        is_image = input_ids == IMAGE_TOKEN_INDEX  # [B, P]
+        tokens = self.model(images, image_keys).flatten(0, 1)  # [n * N, D]
+        if is_image.sum() not in (len(tokens), 0):
+            raise ValueError(f"{int(is_image.sum())} image places in the prompts for {len(tokens)} visual tokens")
+        embeds = self.embed(input_ids.masked_fill(is_image, 0))  # [B, P, D]
+        embeds = embeds.masked_scatter(is_image[..., None], tokens.to(embeds.dtype))
+        return Prompt.left_padded(embeds, attention_mask.bool())
+
+
+def image_batch(images: list[Tensor], image_size: int) -> Tensor:
+    """All tiles of a batch's images [n, 3, S, S]; one blank image if there are none."""
+    return torch.cat(images) if images else torch.zeros(1, 3, image_size, image_size)

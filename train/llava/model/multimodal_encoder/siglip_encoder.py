@@ -1,0 +1,43 @@
+"""SigLIP as a patch encoder (Zhai et al. 2023; Tschannen et al. 2025)."""
+
+import json
+from pathlib import Path
+
+from torch import Tensor, nn
+from transformers import SiglipVisionConfig, SiglipVisionModel
+
+
+def truncated_config(folder: str, select_layer: int) -> SiglipVisionConfig:
+    """The vision config of a SigLIP folder, cut after the layer whose output is used.
+
+    `select_layer` counts hidden states from the end: -1 is the last layer's output, -2 the one before it. Later layers,
+    the final norm and the pooling head would get no gradient, so they are left out.
+    Raises ValueError if the folder holds no SigLIP vision model or has too few layers.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: --vision_tower needs the folder of a SigLIP model")
+    model_type = json.loads(path.read_text()).get("model_type", "unknown")
+    if model_type not in ("siglip", "siglip_vision_model"):
+        raise ValueError(f"{folder} holds a {model_type} model; --vision_tower needs SigLIP")
+    config = SiglipVisionConfig.from_pretrained(folder)
+    layers = config.num_hidden_layers + 1 + select_layer
+    if not (select_layer < 0 and 0 < layers):
+        raise ValueError(f"--mm_vision_select_layer {select_layer} does not fit {config.num_hidden_layers} layers; use -2")
+    config.num_hidden_layers = layers
+    config.vision_use_head = False
+    return config
+
+
+class SigLipVisionTower(SiglipVisionModel):
+    """Patch features of square images. Its config is already cut to the layers that are used."""
+
+    _keys_to_ignore_on_load_unexpected = [r"encoder\.layers\.\d+\.", r"post_layernorm\.", r"head\.", r"^text_model\.", r"^logit_"]
+
+    def __init__(self, config: SiglipVisionConfig):
+        super().__init__(config)
+        self.post_layernorm = nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features [n, N, D_vision] of images [n, 3, S, S]."""
+        return super().forward(images).last_hidden_state

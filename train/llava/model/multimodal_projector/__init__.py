@@ -1,0 +1,1 @@
+"""Projectors: from the resampler's width to the language model's."""

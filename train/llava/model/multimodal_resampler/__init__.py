@@ -1,0 +1,1 @@
+"""Resamplers: from the encoder's patches to the visual tokens of the prompt."""

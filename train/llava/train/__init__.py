@@ -1,0 +1,1 @@
+"""Training of LlavaQwen3ModelLM in two stages."""

@@ -1,0 +1,118 @@
+"""Command-line arguments of training. Names are those of LLaVA where it has one."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from dllm.core.trainer import MDLMConfig
+from llava.conversation import check_version
+from llava.data.images import IMAGE_MODES
+
+# Tunable part -> prefixes of its parameters.
+PARTS = {
+    "mm_vision_tower": "model.vision_tower.",
+    "mm_vision_resampler": "model.vision_resampler.",
+    "mm_mlp_adapter": "model.mm_projector.",
+    "mm_language_model": "language_model.",
+}
+
+
+@dataclass
+class ModelArguments:
+    """What is built. The mm_* settings and the pattern are saved in the checkpoint's config."""
+
+    model_name_or_path: str = field(metadata={"help": "folder of a Qwen3 or a2d-qwen3 language model"})
+    vision_tower: str = field(metadata={"help": "folder of a SigLIP model"})
+    mm_tunable_parts: str = field(metadata={"help": f"parts to train, joined by commas: {', '.join(PARTS)}"})
+    pretrain_mm_mlp_adapter: str | None = field(default=None, metadata={"help": "adapter file of stage 1"})
+    version: str = field(default="qwen", metadata={"help": "conversation template"})
+    mm_vision_select_layer: int = field(default=-2, metadata={"help": "hidden state of the encoder that is used"})
+    mm_projector_type: str = field(default="mlp2x_gelu", metadata={"help": "mlp2x_gelu, linear, identity"})
+    mm_resampler_type: str = field(
+        default="qformer", metadata={"help": "qformer, perceiver, spatial_pool, masked_drop, none"}
+    )
+    mm_qformer_depth: int = field(default=12, metadata={"help": "layers"})
+    mm_qformer_hidden_size: int = field(default=768, metadata={"help": "width, in heads of 64"})
+    mm_qformer_latents: int = field(default=64, metadata={"help": "queries = visual tokens per image"})
+    mm_perceiver_depth: int = field(default=3, metadata={"help": "self-attention layers"})
+    mm_perceiver_latents: int = field(default=64, metadata={"help": "latents = visual tokens per image"})
+    mm_spatial_pool_stride: int = field(default=2, metadata={"help": "patches per side that are pooled to one"})
+    mm_spatial_pool_mode: str = field(default="bilinear", metadata={"help": "average, max, bilinear"})
+    mm_mask_drop_ratio: float = field(default=0.25, metadata={"help": "share of the patches kept in training"})
+    attention_pattern: str = field(default="block", metadata={"help": "bidirectional, prefix, block"})
+    block_length: int = field(default=32, metadata={"help": "tokens that are written before the next ones begin"})
+    gen_length: int = field(default=256, metadata={"help": "canvas of a report in tokens"})
+
+    def tunable_prefixes(self) -> tuple[str, ...]:
+        """Prefixes of the parameters to train. Raises ValueError on an unknown part or none."""
+        parts = [part.strip() for part in self.mm_tunable_parts.split(",") if part.strip()]
+        unknown = [part for part in parts if part not in PARTS]
+        if unknown or not parts:
+            raise ValueError(f"--mm_tunable_parts {self.mm_tunable_parts!r}: name some of {', '.join(PARTS)}")
+        return tuple(PARTS[part] for part in parts)
+
+    def diffusion(self) -> dict:
+        names = ("attention_pattern", "block_length", "gen_length")
+        return {name: getattr(self, name) for name in names}
+
+    def settings(self) -> dict:
+        """Fields that LlavaQwen3Config takes over by name."""
+        names = [name for name in self.__dataclass_fields__ if name.startswith(("mm_projector", "mm_resampler"))]
+        names += [name for name in self.__dataclass_fields__ if name.startswith(("mm_qformer", "mm_perceiver"))]
+        names += [name for name in self.__dataclass_fields__ if name.startswith(("mm_spatial", "mm_mask"))]
+        return {name: getattr(self, name) for name in ["version", *names]}
+
+
+@dataclass
+class DataArguments:
+    """What is read."""
+
+    data_path: str = field(metadata={"help": "LLaVA JSON file"})
+    image_folder: str = field(metadata={"help": "folder that the records' images are relative to"})
+    image_aspect_ratio: str = field(default="square", metadata={"help": "square, pad"})
+
+
+@dataclass
+class TrainingArguments(MDLMConfig):
+    """transformers' training arguments, the noise of the core, and a learning rate for each part."""
+
+    mm_projector_lr: float | None = field(default=None, metadata={"help": "of projector and resampler; else --learning_rate"})
+    mm_vision_tower_lr: float | None = field(default=None, metadata={"help": "of the encoder; else --learning_rate"})
+    model_max_length: int = field(default=1024, metadata={"help": "longest prompt + report in tokens"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "samples are dicts of the dataset's own"})
+    optim: str = field(default="adamw_torch", metadata={"help": "optimizer of transformers"})
+    use_cpu: bool = field(default_factory=lambda: not torch.cuda.is_available())
+
+    def __post_init__(self):
+        if self.deepspeed:
+            check_deepspeed_config(self.deepspeed)
+        if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            self.ddp_backend = "gloo"
+        if self.gradient_checkpointing and not self.gradient_checkpointing_kwargs:
+            self.gradient_checkpointing_kwargs = {"use_reentrant": False}
+        super().__post_init__()
+
+
+def check_deepspeed_config(path: str | dict) -> None:
+    """Raises ValueError for a DeepSpeed JSON that would replace our optimizer and so drop the per-part learning rates."""
+    if isinstance(path, str) and not Path(path).is_file():
+        raise ValueError(f"--deepspeed {path} is not a file; use one of scripts/zero2.json, scripts/zero3.json")
+    config = json.loads(Path(path).read_text()) if isinstance(path, str) else path
+    for block in ("optimizer", "scheduler"):
+        if block in config:
+            raise ValueError(f"--deepspeed {path} has a block {block!r}, which would drop the learning rates of the parts; remove it")
+
+
+def check_arguments(model: ModelArguments, data: DataArguments) -> None:
+    """Raises ValueError for what can be told before anything is loaded."""
+    model.tunable_prefixes()
+    check_version(model.version)
+    if data.image_aspect_ratio not in IMAGE_MODES:
+        raise ValueError(f"unknown --image_aspect_ratio {data.image_aspect_ratio!r}; known: {', '.join(IMAGE_MODES)}")
+    if not data.data_path:
+        raise ValueError("--data_path is empty; give the JSON file that convert_data.py wrote")
+    if not Path(data.image_folder).is_dir():
+        raise ValueError(f"--image_folder {data.image_folder!r} is not a folder; give the one that holds the images")
