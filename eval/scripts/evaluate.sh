@@ -14,7 +14,7 @@
 #     GEN_KWARGS            generation arguments as k=v,k=v                         (the checkpoint's own)
 #     LIMIT                 score the first LIMIT studies only                      (all)
 #     OUTPUT_PATH           folder of the results, which hold report text           (eval/results)
-#     PYTHON                Python of the environment                               (.venv/bin/python or python3)
+#     PYTHON                Python of the environment                               (that of .venv, or python3)
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 
@@ -33,7 +33,7 @@ fail() {
 }
 
 if [ -z "${PYTHON:-}" ]; then
-    PYTHON="$ROOT/.venv/bin/python"
+    PYTHON="${VENV:-$ROOT/.venv}/bin/python"
     [ -x "$PYTHON" ] || PYTHON=python3
 fi
 export MIMIC_CXR_DATA="${MIMIC_CXR_DATA:-$ROOT/data/mimic_cxr}"

@@ -38,10 +38,12 @@ class ReportWriter:
         """Raises ValueError on an unknown generation argument or an impossible value."""
         Decoding.of(self.config.text_config, **{k: v for k, v in gen_kwargs.items() if k != "stop_strings"})
 
-    def write(self, requests: list[Request], stop_strings: tuple[str, ...] = (), on_step=None, **gen_kwargs) -> list[str]:
+    def write(
+        self, requests: list[Request], stop_strings: tuple[str, ...] = (), on_step=None, **gen_kwargs
+    ) -> list[str]:
         """Reports in the order of the requests, as one batch. Each is independent of the others.
 
-        `gen_kwargs` as in `dllm.core.sampler.Decoding`; a report ends before the first of `stop_strings`, if any occurs.
+        `gen_kwargs` as in `dllm.core.sampler.Decoding`; a report ends before the first of `stop_strings`.
         """
         self.check(gen_kwargs)
         prompts = [self._prompt(request) for request in requests]

@@ -1,7 +1,7 @@
 """The forward process: which tokens of a response are masked, and how much each prediction counts.
 
-Noise is a function of (seed, position in the run's order of samples). One process, N ranks, gradient accumulation and a
-resumed run therefore draw the same noise, and consecutive samples have well-spread mask rates (a golden-ratio sequence).
+Noise is a function of (seed, position in the run's order of samples). One process, N ranks, gradient accumulation
+and a resumed run therefore draw the same noise, and consecutive samples have well-spread mask rates (a golden-ratio sequence).
 
 Estimators of the masked-diffusion likelihood bound, per sample with R target tokens and per-token losses l_i:
 
@@ -41,7 +41,9 @@ class Forward:
             raise ValueError(f"noise eps must be in (0, 0.5), not {self.eps}")
         get_schedule(self.schedule)
         if self.paired and self.schedule != "linear":
-            raise ValueError(f"the {self.estimator} estimator needs the linear schedule: with {self.schedule} it is biased")
+            raise ValueError(
+                f"the {self.estimator} estimator needs the linear schedule: with {self.schedule} it is biased"
+            )
 
     @property
     def paired(self) -> bool:

@@ -1,5 +1,5 @@
-"""The denoising loop. A response starts as mask tokens after its prompt and is filled block by block; every step commits
-the most confident candidates of the current block (Nie et al. 2025, LLaDA; Wu et al. 2025, Fast-dLLM for `threshold`).
+"""The denoising loop: a response starts as mask tokens after its prompt and is filled block by block; every step
+commits the most confident candidates of the block (Nie et al. 2025, LLaDA; Wu et al. 2025, Fast-dLLM: `threshold`).
 """
 
 from collections.abc import Callable
@@ -159,7 +159,7 @@ def _guided(logits: list[Tensor], scale: float) -> Tensor:
 def _candidates(
     logits: Tensor, open_rows: Tensor, decoding: Decoding, rngs: list[np.random.Generator]
 ) -> tuple[Tensor, Tensor]:
-    """The token proposed for each open row, [n], and its confidence spread over the block, [B, block], -inf elsewhere."""
+    """The token proposed for each open row, [n], and its confidence in its place, [B, block], -inf elsewhere."""
     scores = logits
     if decoding.temperature > 0:
         gumbel = torch.cat(

@@ -24,7 +24,9 @@ class MDLMConfig(TrainingArguments):
         super().__post_init__()
         self.forward_process()  # an impossible choice is told before anything is loaded
         if self.loss_normalisation not in NORMALISATIONS:
-            raise ValueError(f"unknown loss_normalisation {self.loss_normalisation!r}; known: {', '.join(NORMALISATIONS)}")
+            raise ValueError(
+                f"unknown loss_normalisation {self.loss_normalisation!r}; known: {', '.join(NORMALISATIONS)}"
+            )
 
     def forward_process(self) -> Forward:
         return Forward(self.noise_estimator, self.noise_schedule, self.noise_eps, self.seed)

@@ -82,7 +82,9 @@ class ReportDataset(Dataset):
                 history = turns[:number]
                 prompt = build_prompt(tokenizer, history, num_image_tokens, config.version)
                 response = build_response(tokenizer, turns[number]["value"], diffusion.stop_token_ids[0])
-                _check_length(len(prompt), len(response), diffusion, max_length, f"{data_path}, record {record.get('id')!r}")
+                _check_length(
+                    len(prompt), len(response), diffusion, max_length, f"{data_path}, record {record.get('id')!r}"
+                )
                 seen = sum(turn["value"].count(DEFAULT_IMAGE_TOKEN) for turn in history)
                 self.samples.append((names[:seen], np.array(prompt, np.int32), np.array(response, np.int32)))
 
@@ -102,8 +104,8 @@ def _check_length(prompt: int, response: int, diffusion, max_length: int, where:
         raise ValueError(f"{where}: {error}") from error
     if prompt + canvas > max_length:
         raise ValueError(
-            f"{where}: a prompt of {prompt} tokens leaves no room for a report of {response} ({canvas} with its tail) in "
-            f"--model_max_length {max_length}; raise it or shorten the context"
+            f"{where}: a prompt of {prompt} tokens leaves no room for a report of {response} ({canvas} with its tail) "
+            f"in --model_max_length {max_length}; raise it or shorten the context"
         )
 
 

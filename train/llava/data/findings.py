@@ -51,6 +51,7 @@ def sides_of(name: str) -> tuple[str, ...]:
 
 
 _SENTENCE_END = re.compile(r"[;:!?]|\.(?!\d)|(?<!\d)\.")
+_LIST_MARK = re.compile(r"[,&+/]")
 _SIDE_WORDS = {
     "left": {"left"},
     "lt": {"left"},
@@ -126,7 +127,8 @@ def parse_report(text: str) -> set[tuple[str, str]]:
     - A side given to a finding that has none is ignored. An unknown word is ignored.
     """
     found = set()
-    for sentence in _SENTENCE_END.split(" ".join(text.lower().split())):
+    words = _LIST_MARK.sub(r" \g<0> ", text.lower().replace("-", " ")).split()
+    for sentence in _SENTENCE_END.split(" ".join(words)):
         mentions = _read_sentence(sentence)
         _share_sides(mentions)
         for mention in mentions:

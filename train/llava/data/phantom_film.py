@@ -242,10 +242,9 @@ def _edema(film: _Film, side: str, extent: int, rng: np.random.Generator) -> Non
 
 def _pacemaker(film: _Film, side: str, extent: int, rng: np.random.Generator) -> None:
     """A metal box below the clavicle, its lead running through the vein to the heart."""
-    u, y = 0.56 + rng.uniform(-0.04, 0.04), -0.5 + rng.uniform(-0.04, 0.04)
+    toward, u, y = TOWARDS[side], 0.56 + rng.uniform(-0.04, 0.04), -0.5 + rng.uniform(-0.04, 0.04)
     box = np.maximum(np.abs(film.u(side) - u) / 0.12, np.abs(film.y - y) / 0.09)
     film.dense += 0.6 * _step(1 - box, 0.12)
-    toward = TOWARDS[side]
     _wire(film, [(toward * u, y), (toward * 0.25, -0.58), (-0.1, -0.4), (-0.1, 0.05), (0.18, 0.3)])
 
 

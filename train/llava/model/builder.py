@@ -61,7 +61,9 @@ def build_model(
         vision_tower, config=vision_config, dtype=dtype, use_safetensors=True, output_loading_info=True
     )
     if info["missing_keys"]:
-        raise ValueError(f"{vision_tower} lacks the weights {sorted(info['missing_keys'])[0]}: it is no whole SigLIP model")
+        raise ValueError(
+            f"{vision_tower} lacks the weights {sorted(info['missing_keys'])[0]}: it is no whole SigLIP model"
+        )
     config = LlavaQwen3Config(vision_config=vision_config, text_config=language.config, dtype=dtype, **settings)
     model = LlavaQwen3ModelLM(config).to(dtype)
     model.language_model = language
@@ -84,7 +86,9 @@ def load_pretrained_model(
         model_path, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
     )
     if info["missing_keys"]:
-        raise ValueError(f"{model_path} lacks the weights {sorted(info['missing_keys'])[0]}: its files do not belong together")
+        raise ValueError(
+            f"{model_path} lacks the weights {sorted(info['missing_keys'])[0]}: its files do not belong together"
+        )
     processor = SiglipImageProcessorPil.from_pretrained(model_path)
     return load_tokenizer(model_path), model.to(device).eval(), processor
 

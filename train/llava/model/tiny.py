@@ -1,6 +1,6 @@
 """Tiny towers with random weights, for the quickstart and the tests: a SigLIP and a Qwen3 with its own tokenizer.
 
-    python -m llava.model.tiny --data_path train_llava_llada.json --out exp/towers
+python -m llava.model.tiny --data_path train_llava_llada.json --out exp/towers
 """
 
 import argparse

@@ -79,16 +79,18 @@ class DataArguments:
 class TrainingArguments(MDLMConfig):
     """transformers' training arguments, the noise of the core, and a learning rate for each part."""
 
-    mm_projector_lr: float | None = field(default=None, metadata={"help": "of projector and resampler; else --learning_rate"})
+    mm_projector_lr: float | None = field(
+        default=None, metadata={"help": "of projector and resampler; else --learning_rate"}
+    )
     mm_vision_tower_lr: float | None = field(default=None, metadata={"help": "of the encoder; else --learning_rate"})
     model_max_length: int = field(default=1024, metadata={"help": "longest prompt + report in tokens"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "samples are dicts of the dataset's own"})
     optim: str = field(default="adamw_torch", metadata={"help": "optimizer of transformers"})
-    use_cpu: bool = field(default_factory=lambda: not torch.cuda.is_available())
 
     def __post_init__(self):
         if self.deepspeed:
             check_deepspeed_config(self.deepspeed)
+        self.use_cpu = self.use_cpu or not torch.cuda.is_available()
         if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             self.ddp_backend = "gloo"
         if self.gradient_checkpointing and not self.gradient_checkpointing_kwargs:
@@ -97,13 +99,15 @@ class TrainingArguments(MDLMConfig):
 
 
 def check_deepspeed_config(path: str | dict) -> None:
-    """Raises ValueError for a DeepSpeed JSON that would replace our optimizer and so drop the per-part learning rates."""
+    """Raises ValueError for a DeepSpeed JSON whose own optimizer would drop the learning rates of the parts."""
     if isinstance(path, str) and not Path(path).is_file():
         raise ValueError(f"--deepspeed {path} is not a file; use one of scripts/zero2.json, scripts/zero3.json")
     config = json.loads(Path(path).read_text()) if isinstance(path, str) else path
     for block in ("optimizer", "scheduler"):
         if block in config:
-            raise ValueError(f"--deepspeed {path} has a block {block!r}, which would drop the learning rates of the parts; remove it")
+            raise ValueError(
+                f"--deepspeed {path} has a block {block!r}, which would drop the learning rates of the parts; remove it"
+            )
 
 
 def check_arguments(model: ModelArguments, data: DataArguments) -> None:

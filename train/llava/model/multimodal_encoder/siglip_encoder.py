@@ -23,7 +23,9 @@ def truncated_config(folder: str, select_layer: int) -> SiglipVisionConfig:
     config = SiglipVisionConfig.from_pretrained(folder)
     layers = config.num_hidden_layers + 1 + select_layer
     if not (select_layer < 0 and 0 < layers):
-        raise ValueError(f"--mm_vision_select_layer {select_layer} does not fit {config.num_hidden_layers} layers; use -2")
+        raise ValueError(
+            f"--mm_vision_select_layer {select_layer} does not fit {config.num_hidden_layers} layers; use -2"
+        )
     config.num_hidden_layers = layers
     config.vision_use_head = False
     return config
@@ -32,7 +34,13 @@ def truncated_config(folder: str, select_layer: int) -> SiglipVisionConfig:
 class SigLipVisionTower(SiglipVisionModel):
     """Patch features of square images. Its config is already cut to the layers that are used."""
 
-    _keys_to_ignore_on_load_unexpected = [r"encoder\.layers\.\d+\.", r"post_layernorm\.", r"head\.", r"^text_model\.", r"^logit_"]
+    _keys_to_ignore_on_load_unexpected = [
+        r"encoder\.layers\.\d+\.",
+        r"post_layernorm\.",
+        r"head\.",
+        r"^text_model\.",
+        r"^logit_",
+    ]
 
     def __init__(self, config: SiglipVisionConfig):
         super().__init__(config)

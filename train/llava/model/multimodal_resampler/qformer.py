@@ -25,6 +25,8 @@ class QFormerResampler(nn.Module):
         self.qformer = Blip2QFormerModel(config)
 
     def forward(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
-        queries = self.queries(torch.arange(self.queries.num_embeddings, device=features.device))  # [latents, D_qformer]
+        queries = self.queries(
+            torch.arange(self.queries.num_embeddings, device=features.device)
+        )  # [latents, D_qformer]
         queries = queries.expand(len(features), -1, -1)
         return self.qformer(queries, encoder_hidden_states=self.norm(features)).last_hidden_state

@@ -1,0 +1,211 @@
+"""The main job end to end on two CPU processes: data, tiny towers, two training stages, a report, scores.
+
+    bash scripts/quickstart.sh                                        # on phantom films, whose findings are known
+    bash scripts/quickstart.sh --annotation FILE --images DIR         # the same path on real films
+
+The towers start from random weights, so learning rates and sizes are the quickstart's own; the programs and stage
+scripts are those of a full run. An interrupted run goes on from the last step that was finished.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from report_results import generations, read_scores, results_file
+
+from llava.data.findings import finding_f1, parse_report
+from llava.data.mimic_cxr import SPLITS, read_annotation
+from llava.data.phantom import ANNOTATION
+
+ROOT = Path(__file__).resolve().parents[1]
+PROCESSES = 2
+# What measured best in the time (docs/experiments).
+TOWERS = {
+    "hidden_size": 96,
+    "layers": 3,
+    "vision_hidden_size": 128,
+    "vision_layers": 5,
+    "image_size": 64,
+    "patch_size": 8,
+}
+MODEL = {
+    "ATTENTION_PATTERN": "block",
+    "BLOCK_LENGTH": "32",
+    "NOISE_ESTIMATOR": "pair",
+    "MM_RESAMPLER_TYPE": "qformer",
+    "GEN_LENGTH": "96",
+}
+QFORMER = "--mm_qformer_depth 2 --mm_qformer_hidden_size 128 --mm_qformer_latents 16"
+STAGE = {"BATCH_SIZE": "16", "LOGGING_STEPS": "10", "DATALOADER_NUM_WORKERS": "0", "SAVE_STEPS": "200"}
+STAGE1 = {"LEARNING_RATE": "1e-3", "EXTRA_ARGS": f"{QFORMER} --max_steps 20"}
+STAGE2 = {
+    "LEARNING_RATE": "2e-3",
+    "MM_VISION_TOWER_LR": "2e-3",
+    "GRADIENT_ACCUMULATION_STEPS": "1",
+    "EXTRA_ARGS": QFORMER,
+}
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "exp/quickstart", help="output folder")
+    parser.add_argument("--annotation", type=Path, help="annotation file of real studies; default: phantom studies")
+    parser.add_argument("--images", type=Path, help="image folder of --annotation")
+    parser.add_argument("--captions", type=Path, help="LLaVA JSON for stage 1; default: the training studies")
+    parser.add_argument("--caption_images", type=Path, help="image folder of --captions")
+    parser.add_argument("--train", type=int, default=10000, help="most training studies")
+    parser.add_argument("--test", type=int, default=200, help="most test studies")
+    parser.add_argument("--epochs", type=float, default=2, help="passes of stage 2 over the training studies")
+    args = parser.parse_args()
+    for given, needed in (("annotation", "images"), ("captions", "caption_images")):
+        if (getattr(args, given) is None) != (getattr(args, needed) is None):
+            parser.error(f"--{given} and --{needed} belong together")
+    if args.train < 2 or args.test < 2:
+        parser.error("--train and --test need at least 2 studies each")
+    return args
+
+
+def run(title: str, *command: object, env: dict[str, str] | None = None) -> None:
+    """Runs one step of the job in the repository root; its own messages say what went wrong if it fails."""
+    print(
+        f"\n== {title}\n{' '.join(f'{k}={v!r}' for k, v in (env or {}).items())} {' '.join(map(str, command))}",
+        flush=True,
+    )
+    if subprocess.run([str(part) for part in command], cwd=ROOT, env=os.environ | (env or {})).returncode:
+        raise ValueError(f"step {title!r} failed: its message is above; run the same command again once it is mended")
+
+
+def make_data(args: argparse.Namespace, data: Path) -> Path:
+    """Writes the annotation and its LLaVA files to `data`; returns the image folder."""
+    images = args.images.resolve() if args.images else data / "images"
+    if not (data / "test_llava_llada.json").is_file():
+        if args.annotation:
+            write_subset(args, data)
+        elif not (data / ANNOTATION).is_file():
+            counts = ("--train", args.train, "--val", args.test, "--test", args.test)
+            run(
+                "phantom films",
+                sys.executable,
+                "-m",
+                "llava.data.phantom",
+                "--out",
+                data,
+                *counts,
+                "--seed",
+                0,
+                "--size",
+                128,
+            )
+        convert = (sys.executable, "convert_data.py", "--annotation", data / ANNOTATION, "--out_dir", data)
+        run("conversion", *convert, "--images", images)
+    return images
+
+
+def write_subset(args: argparse.Namespace, data: Path) -> None:
+    """The studies that this run uses. Without a test list val takes its place, and the end of train that of val."""
+    splits = read_annotation(args.annotation)
+    if "test" not in splits:
+        if "val" not in splits:
+            raise ValueError(f"{args.annotation} has neither a val nor a test list: nothing is left to score on")
+        held_out = min(args.test, len(splits["train"]) // 10)
+        train = splits["train"]
+        splits = {"train": train[:-held_out], "val": train[-held_out:], "test": splits["val"]}
+    limits = {"train": args.train, "val": args.test, "test": args.test}
+    subset = {split: splits[split][: limits[split]] for split in SPLITS if split in splits}
+    data.mkdir(parents=True, exist_ok=True)
+    (data / ANNOTATION).write_text(json.dumps(subset, ensure_ascii=False), encoding="utf-8")
+
+
+def train(args: argparse.Namespace, data: Path, images: Path) -> None:
+    """Both stages, through the scripts of a full run."""
+    towers, stage1, stage2 = args.out / "towers", args.out / "stage1", args.out / "stage2"
+    if not (towers / "vision_tower/config.json").is_file():
+        sizes = [part for name, size in TOWERS.items() for part in (f"--{name}", size)]
+        data_path = data / "train_llava_llada.json"
+        run("tiny towers", sys.executable, "-m", "llava.model.tiny", "--data_path", data_path, "--out", towers, *sizes)
+    common = MODEL | STAGE | {"LM_PATH": str(towers / "language_model"), "VISION_TOWER": str(towers / "vision_tower")}
+    reports = {"DATA_PATH": str(data / "train_llava_llada.json"), "IMAGE_FOLDER": str(images)}
+    adapter = stage1 / "mm_projector.safetensors"
+    if not adapter.is_file():
+        captions = (
+            {"DATA_PATH": str(args.captions.resolve()), "IMAGE_FOLDER": str(args.caption_images.resolve())}
+            if args.captions
+            else {}
+        )
+        env = common | reports | captions | STAGE1 | {"OUTPUT_DIR": str(stage1)}
+        run("stage 1", "bash", "train/scripts/llada_v_pretrain.sh", 1, PROCESSES, env=env)
+    if not (stage2 / "model.safetensors").is_file():
+        own = {"OUTPUT_DIR": str(stage2), "PRETRAIN_MM_MLP_ADAPTER": str(adapter), "NUM_TRAIN_EPOCHS": str(args.epochs)}
+        run("stage 2", "bash", "train/scripts/llada_v_finetune.sh", 1, PROCESSES, env=common | reports | STAGE2 | own)
+
+
+def summarise(args: argparse.Namespace, results: Path) -> dict:
+    """What the run found, as written to summary.json."""
+    scores, texts = read_scores(results_file(results)), generations(results)
+    states = {
+        stage: json.loads((args.out / stage / "trainer_state.json").read_text()) for stage in ("stage1", "stage2")
+    }
+    seconds = {
+        stage: round(state["log_history"][-1]["train_runtime"] / state["global_step"], 3)
+        for stage, state in states.items()
+    }
+    summary = {
+        "metrics": scores["model"],
+        "floors": {name: scores[name] for name in ("constant_report", "shuffled_images")},
+        "report": texts["model"][0][1],
+        "seconds": seconds,
+        "checkpoint": str(args.out / "stage2"),
+        "pattern": MODEL["ATTENTION_PATTERN"],
+        "resampler": MODEL["MM_RESAMPLER_TYPE"],
+    }
+    if args.annotation is None:
+        summary["finding_f1"] = {
+            half: finding_f1([parse_report(report) for _, report in pairs], [parse_report(truth) for truth, _ in pairs])
+            for half, pairs in texts.items()
+        }
+    return summary
+
+
+def print_summary(summary: dict, minutes: float) -> None:
+    f1 = summary.get("finding_f1", {})
+    rows = {"model": summary["metrics"], **summary["floors"]}
+    metrics = list(summary["metrics"])
+    print(f"\n{'':18}" + "".join(f"{metric:>10}" for metric in metrics) + (f"{'finding_f1':>12}" if f1 else ""))
+    for name, row in rows.items():
+        values = "".join(f"{row[metric]:10.3f}" for metric in metrics)
+        print(f"{name:18}{values}" + (f"{f1[name]:12.3f}" if name in f1 else ""))
+    print(f"\nreport: {summary['report']}\nmodel:  {summary['checkpoint']}\ntook:   {minutes:.1f} minutes")
+
+
+def main() -> None:
+    args = parse_arguments()
+    args.out = args.out.resolve()
+    settings = {key: str(value) for key, value in vars(args).items()} | {"towers": TOWERS, "model": MODEL}
+    settings |= {"stage": STAGE, "stage1": STAGE1, "stage2": STAGE2}
+    remembered = args.out / "settings.json"
+    if remembered.is_file() and json.loads(remembered.read_text()) != settings:
+        raise ValueError(f"{args.out} holds a run with other settings; give another --out or remove it")
+    args.out.mkdir(parents=True, exist_ok=True)
+    remembered.write_text(json.dumps(settings, indent=2))
+
+    start = time.time()
+    data = args.out / "data"
+    images = make_data(args, data)
+    train(args, data, images)
+    env = {"MODEL_PATH": str(args.out / "stage2"), "MIMIC_CXR_DATA": str(data), "MIMIC_CXR_IMAGES": str(images)}
+    env |= {"OUTPUT_PATH": str(args.out / "results"), "NUM_PROCESSES": str(PROCESSES), "BATCH_SIZE": "25"}
+    run("evaluation", "bash", "eval/scripts/evaluate.sh", env=env | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"})
+    summary = summarise(args, args.out / "results")
+    (args.out / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print_summary(summary, (time.time() - start) / 60)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,122 @@
+"""The model of the overlay between lmms_eval's requests and ReportWriter, with a writer that writes down its calls."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lmms_eval.models import get_model
+from PIL import Image
+
+KNOWN = {"gen_length", "temperature", "stop_strings"}
+
+
+class StubWriter:
+    def __init__(self, model_path, device, dtype):
+        self.made_with = (model_path, device, dtype)
+        self.batches = []
+
+    def check(self, gen_kwargs):
+        if unknown := set(gen_kwargs) - KNOWN:
+            raise ValueError(f"unknown generation argument {unknown}")
+
+    def write(self, requests, **gen_kwargs):
+        self.batches.append((requests, gen_kwargs))
+        return [f"report {request.seed}" for request in requests]
+
+
+@pytest.fixture
+def make_model(monkeypatch):
+    monkeypatch.setattr("llava.inference.ReportWriter", StubWriter)
+
+    def make(arguments: str = "pretrained=exp/model", **harness):
+        return get_model("llava_oneversion_qwen").create_from_arg_string(arguments, {"batch_size": "2"} | harness)
+
+    return make
+
+
+def requests_for(model, contexts: list[str], gen_kwargs: dict | list[dict], images: int = 1) -> list:
+    """One request per context, whose document has that many images."""
+    docs = [{"images": [Image.new("RGB", (8, 8))] * images} for _ in contexts]
+    model.task_dict = {"task": {"test": docs}}
+    each = gen_kwargs if isinstance(gen_kwargs, list) else [gen_kwargs] * len(contexts)
+    return [
+        SimpleNamespace(args=(context, kwargs, lambda doc: doc["images"], doc_id, "task", "test"))
+        for doc_id, (context, kwargs) in enumerate(zip(contexts, each, strict=True))
+    ]
+
+
+def test_reports_come_in_the_order_of_the_requests_in_batches(make_model):
+    model = make_model()
+    requests = requests_for(model, ["<image>\nDescribe."] * 5, {"until": [], "gen_length": 64})
+    assert model.generate_until(requests[::-1]) == [f"report {doc_id}" for doc_id in (4, 3, 2, 1, 0)]
+    assert [[request.seed for request in batch] for batch, _ in model.writer.batches] == [[4, 3], [2, 1], [0]]
+    assert all(gen_kwargs == {"gen_length": 64} for _, gen_kwargs in model.writer.batches)
+
+
+def test_other_arguments_start_another_batch(make_model):
+    model = make_model(batch_size="8")
+    lengths = [{"gen_length": 64}, {"gen_length": 64}, {"gen_length": 32}]
+    assert model.generate_until(requests_for(model, ["Describe."] * 3, lengths)) == ["report 0", "report 1", "report 2"]
+    assert [(len(batch), gen_kwargs["gen_length"]) for batch, gen_kwargs in model.writer.batches] == [(2, 64), (1, 32)]
+
+
+@pytest.mark.parametrize("until, expected", [(["\n\n"], ["\n\n"]), ("END", ["END"]), ([], None), (None, None)])
+def test_until_becomes_stop_strings(make_model, until, expected):
+    model = make_model()
+    model.generate_until(requests_for(model, ["Describe."], {"until": until}))
+    [(_, gen_kwargs)] = model.writer.batches
+    assert gen_kwargs.get("stop_strings") == expected and "until" not in gen_kwargs
+
+
+def test_image_tokens_are_put_in_front_where_there_are_none(make_model):
+    model = make_model()
+    model.generate_until(requests_for(model, ["Describe.", "<image> and <image>"], {}, images=2))
+    [(batch, _)] = model.writer.batches
+    assert [request.question for request in batch] == ["<image>\n<image>\nDescribe.", "<image> and <image>"]
+    assert [len(request.images) for request in batch] == [2, 2]
+
+
+def test_nothing_is_generated_before_all_arguments_are_checked(make_model):
+    model = make_model(batch_size="1")
+    requests = requests_for(model, ["Describe."] * 2, [{"gen_length": 64}, {"gen_lenght": 64}])
+    with pytest.raises(SystemExit, match="error: unknown generation argument {'gen_lenght'}"):
+        model.generate_until(requests)
+    assert model.writer.batches == []
+
+
+def test_no_requests_no_reports(make_model):
+    assert make_model().generate_until([]) == []
+
+
+def test_model_arguments_reach_the_writer(make_model):
+    model = make_model("pretrained=exp/model,conv_template=qwen,dtype=bfloat16", device="cpu")
+    assert model.writer.made_with == ("exp/model", "cpu", "bfloat16")
+    assert model.device == torch.device("cpu") and model.batch_size == 2
+
+
+@pytest.mark.parametrize(
+    "arguments, harness, message",
+    [
+        ("pretrained=exp/model,temperature=1", {}, "unknown model_args temperature"),
+        ("pretrained=exp/model,conv_template=llama_3", {}, "unknown conv_template 'llama_3'"),
+        ("conv_template=qwen", {}, "pretrained=FOLDER"),
+        ("pretrained=exp/model", {"batch_size": "auto"}, "batch_size 'auto'"),
+        ("pretrained=exp/model", {"batch_size": "0"}, "batch_size '0'"),
+    ],
+)
+def test_wrong_model_arguments_are_one_line(make_model, arguments, harness, message):
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        make_model(arguments, **harness)
+
+
+def test_an_incomplete_checkpoint_is_one_line(tmp_path):
+    with pytest.raises(SystemExit, match=f"error: .*{tmp_path.name}"):
+        get_model("llava_oneversion_qwen").create_from_arg_string(f"pretrained={tmp_path}", {"batch_size": "1"})
+
+
+def test_it_only_generates(make_model):
+    model = make_model()
+    with pytest.raises(NotImplementedError):
+        model.loglikelihood([])
+    with pytest.raises(NotImplementedError):
+        model.generate_until_multi_round([])

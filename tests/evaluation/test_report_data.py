@@ -1,0 +1,123 @@
+"""The documents of the task: every study, its twin with the films of another one, and the constant report."""
+
+import hashlib
+import json
+
+import pytest
+import report_data
+from report_data import check_test_set, load_documents, with_image_tokens
+
+
+def edit(folder, split: str, change) -> None:
+    """Rewrite a LLaVA file with its records changed."""
+    file = folder / f"{split}_llava_llada.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+
+
+def test_each_study_is_followed_by_a_twin_with_other_films_and_its_own_text(data):
+    documents, _ = load_documents()
+    real, twins = documents[::2], documents[1::2]
+    assert [doc["images"] for doc in real] == [["test/study 0.png"], ["test/study 1.png"], ["test/study 2.png"]]
+    assert sorted(doc["images"] for doc in twins) == [doc["images"] for doc in real]
+    for doc, twin in zip(real, twins, strict=True):
+        assert not doc["shuffled"] and twin["shuffled"]
+        assert doc["images"] != twin["images"]
+        assert (doc["question"], doc["report"]) == (twin["question"], twin["report"])
+    assert real[1]["report"] == "Small left effusion. No pneumothorax. Film 1."
+
+
+def test_a_twin_with_more_films_gets_more_image_tokens(data):
+    def with_two_films(records):
+        records[0]["image"] = ["test/study 0.png", "train/study 0.png"]
+        records[0]["conversations"][0]["value"] = "<image>\n<image>\nDescribe."
+        return records
+
+    edit(data, "test", with_two_films)
+    documents, _ = load_documents()
+    assert sorted(len(twin["images"]) for twin in documents[1::2]) == [1, 1, 2]
+    assert documents[1]["question"] == "<image>\nDescribe."  # the twin of the study with two films
+    for doc in documents:
+        text = doc["question"].removeprefix("<image>\n" * len(doc["images"]))
+        assert text != doc["question"] and "<image>" not in text
+
+
+def test_provenance_names_the_file_by_its_hash(data):
+    _, provenance = load_documents()
+    file = data / "test_llava_llada.json"
+    assert provenance["test_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert provenance["test_studies"] == 3
+    assert "4 reports of val_llava_llada.json" in provenance["constant_report"]
+
+
+def test_constant_report_is_a_training_report_on_every_document(data):
+    documents, _ = load_documents()
+    train = json.loads((data / "train_llava_llada.json").read_text())
+    [constant] = {doc["constant_report"] for doc in documents}
+    assert constant in [record["conversations"][1]["value"] for record in train]
+
+
+def test_without_validation_or_training_file_the_floor_says_so(data):
+    (data / "val_llava_llada.json").unlink()
+    documents, provenance = load_documents()
+    assert documents[0]["constant_report"] and "held out" in provenance["constant_report"]
+    (data / "train_llava_llada.json").unlink()
+    documents, provenance = load_documents()
+    assert documents[0]["constant_report"] is None
+    assert provenance["constant_report"] == f"left out: {data}/train_llava_llada.json does not exist"
+
+
+def test_folders_come_from_the_environment(data, monkeypatch):
+    assert report_data.image_folder() == data / "images"
+    monkeypatch.setenv("MIMIC_CXR_IMAGES", "/films")
+    assert str(report_data.image_folder()) == "/films"
+    monkeypatch.delenv("MIMIC_CXR_DATA")
+    assert report_data.split_file("test").parts[-3:] == ("data", "mimic_cxr", "test_llava_llada.json")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda records: [], "at least one record"),
+        (lambda records: {"test": records}, "at least one record"),
+        (lambda records: [records[0], {"id": "x"}], r"json\[1\]: needs id, image"),
+        (lambda records: [records[0] | {"image": []}], r"json\[0\]: needs id, image"),
+        (lambda records: [records[0] | {"conversations": records[0]["conversations"][::-1]}], "a human and a gpt turn"),
+        (lambda records: records[:1], "at least 2 studies"),
+    ],
+)
+def test_a_file_of_another_form_is_one_line(data, change, message):
+    edit(data, "test", change)
+    with pytest.raises(ValueError, match=message) as error:
+        load_documents()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content, message", [(None, "no such file"), ("[{", "not JSON"), (b"\xff\xfe", "not JSON")])
+def test_a_file_that_cannot_be_read_is_one_line(data, content, message):
+    file = data / "test_llava_llada.json"
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=f"test_llava_llada.json: {message}"):
+        load_documents()
+
+
+def test_a_damaged_film_is_found_before_anything_runs(data):
+    check_test_set()
+    (data / "images" / "test" / "study 1.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="test-1.*study 1.png"):
+        check_test_set()
+
+
+@pytest.mark.parametrize(
+    "question, num_images, expected",
+    [
+        ("Describe.", 2, "<image>\n<image>\nDescribe."),
+        ("<image>\nDescribe.", 1, "<image>\nDescribe."),
+        ("Compare <image> with <image>.", 2, "Compare <image> with <image>."),
+        ("<image>\n<image>\nDescribe.", 1, "<image>\nDescribe."),
+        ("Describe.", 0, "Describe."),
+    ],
+)
+def test_image_tokens(question, num_images, expected):
+    assert with_image_tokens(question, num_images) == expected

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Stage 2: everything learns on radiology reports, from the adapter of stage 1.
+#
+#     cd train && bash scripts/llada_v_finetune.sh <num_nodes> <gpu_num>
+#
+# Writes a whole model to $OUTPUT_DIR. Settings are environment variables, here and in stage.sh.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
+
+DATA_PATH=${DATA_PATH-../data/mimic_cxr/train_llava_llada.json}
+IMAGE_FOLDER=${IMAGE_FOLDER-../data/mimic_cxr/images}
+
+run_stage \
+    --pretrain_mm_mlp_adapter "${PRETRAIN_MM_MLP_ADAPTER:-exp/llada_v_pretrain/mm_projector.safetensors}" \
+    --mm_tunable_parts "${MM_TUNABLE_PARTS:-mm_vision_tower,mm_vision_resampler,mm_mlp_adapter,mm_language_model}" \
+    --learning_rate "${LEARNING_RATE:-1e-5}" \
+    --mm_vision_tower_lr "${MM_VISION_TOWER_LR:-2e-6}" \
+    --per_device_train_batch_size "${BATCH_SIZE:-1}" \
+    --gradient_accumulation_steps "${GRADIENT_ACCUMULATION_STEPS:-2}" \
+    --save_steps "${SAVE_STEPS:-5000}" \
+    --output_dir "${OUTPUT_DIR:-exp/llada_v_finetune}"

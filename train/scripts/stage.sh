@@ -1,0 +1,60 @@
+# Source this file from a stage script: run_stage launches torchrun with what both stages share. Every capital name is an
+# environment variable; the value given here is its default.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+NUM_NODES=${1:-1}
+GPU_NUM=${2:-1}
+MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
+MASTER_PORT=${MASTER_PORT:-29199}
+RANK=${RANK:-0}
+DEEPSPEED=${DEEPSPEED-scripts/zero3.json} # empty: plain DDP
+LM_PATH=${LM_PATH:-model/Qwen3-0.6B-diffusion-mdlm-v0.1}
+VISION_TOWER=${VISION_TOWER:-model/siglip2-so400m-patch14-384}
+EXTRA_ARGS=${EXTRA_ARGS:-} # any other argument of train.py, split at spaces
+
+if command -v nvidia-smi >/dev/null; then
+    BF16=${BF16:-True} TF32=${TF32:-True}
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
+else
+    BF16=${BF16:-False} TF32=${TF32:-} # TF32 is a setting of GPUs
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # processes share the cores
+fi
+
+run_stage() { # run_stage arguments of this stage...
+    set -- --nproc_per_node "$GPU_NUM" --nnodes "$NUM_NODES" --node_rank "$RANK" \
+        --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT" llava/train/train_mem.py \
+        --model_name_or_path "$LM_PATH" \
+        --vision_tower "$VISION_TOWER" \
+        --version "${VERSION:-qwen}" \
+        --data_path "$DATA_PATH" \
+        --image_folder "$IMAGE_FOLDER" \
+        --image_aspect_ratio "${IMAGE_ASPECT_RATIO:-square}" \
+        --mm_vision_select_layer "${MM_VISION_SELECT_LAYER:--2}" \
+        --mm_projector_type "${MM_PROJECTOR_TYPE:-mlp2x_gelu}" \
+        --mm_resampler_type "${MM_RESAMPLER_TYPE:-qformer}" \
+        --attention_pattern "${ATTENTION_PATTERN:-block}" \
+        --block_length "${BLOCK_LENGTH:-32}" \
+        --gen_length "${GEN_LENGTH:-256}" \
+        --noise_estimator "${NOISE_ESTIMATOR:-pair}" \
+        --model_max_length "${MODEL_MAX_LENGTH:-1024}" \
+        --num_train_epochs "${NUM_TRAIN_EPOCHS:-1}" \
+        --weight_decay "${WEIGHT_DECAY:-0}" \
+        --warmup_steps "${WARMUP:-0.03}" \
+        --lr_scheduler_type "${LR_SCHEDULER_TYPE:-cosine}" \
+        --gradient_checkpointing "${GRADIENT_CHECKPOINTING:-False}" \
+        --dataloader_num_workers "${DATALOADER_NUM_WORKERS:-4}" \
+        --save_strategy "${SAVE_STRATEGY:-steps}" \
+        --save_total_limit "${SAVE_TOTAL_LIMIT:-2}" \
+        --logging_steps "${LOGGING_STEPS:-1}" \
+        --report_to "${REPORT_TO:-tensorboard}" \
+        --seed "${SEED:-42}" \
+        --bf16 "$BF16" \
+        "$@"
+    [ -n "$TF32" ] && set -- "$@" --tf32 "$TF32"
+    [ -n "$DEEPSPEED" ] && set -- "$@" --deepspeed "$DEEPSPEED"
+    # shellcheck disable=SC2086
+    set -- torchrun "$@" $EXTRA_ARGS
+    echo "$*"
+    "$@"
+}
