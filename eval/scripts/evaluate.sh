@@ -19,7 +19,7 @@ set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 
 MODEL_PATHS=(
-    "$ROOT/exp/llada_v_finetune"
+    "$ROOT/train/exp/llada_v_finetune"
 )
 if [ $# -gt 0 ]; then
     MODEL_PATHS=("$@")

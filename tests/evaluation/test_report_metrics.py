@@ -1,5 +1,6 @@
 """The report scores against pycocoevalcap and sacrebleu, against values worked out by hand, and on awkward texts."""
 
+import json
 import math
 import os
 import random
@@ -71,6 +72,19 @@ def test_rouge_l_equals_pycocoevalcap(seed):
     references, hypotheses = joined(pairs)
     _, expected = Rouge().compute_score(references, hypotheses)
     assert [rouge_l(*pair) for pair in pairs] == pytest.approx(list(expected), abs=1e-12)
+
+
+@pytest.mark.real_data
+def test_real_reports_score_as_in_pycocoevalcap(radiology_data):
+    annotation = json.loads((radiology_data / "iu_xray" / "annotation_with_clinic_info.json").read_text())
+    reports = [record["report"] for record in annotation["val"]]
+    pairs = list(zip(reports, reports[1:] + reports[:1], strict=True))
+    references, hypotheses = joined(pairs)
+    bleu, _ = Bleu(4).compute_score(references, hypotheses, verbose=0)
+    rouge, _ = Rouge().compute_score(references, hypotheses)
+    assert corpus_bleu_1(statistics(pairs)) == pytest.approx(bleu[0], abs=1e-5)
+    assert corpus_bleu_4(statistics(pairs)) == pytest.approx(bleu[3], abs=1e-5)
+    assert sum(rouge_l(*pair) for pair in pairs) / len(pairs) == pytest.approx(rouge, abs=1e-9)
 
 
 def test_scores_have_the_four_keys_and_meteor_equals_pycocoevalcap():

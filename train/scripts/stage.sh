@@ -56,5 +56,12 @@ run_stage() { # run_stage arguments of this stage...
     # shellcheck disable=SC2086
     set -- torchrun "$@" $EXTRA_ARGS
     echo "$*"
-    "$@"
+    local log
+    log=$(mktemp)
+    if ! "$@" 2> >(tee "$log" >&2); then
+        tr '\r' '\n' <"$log" | grep -m 1 '^train: error: ' >&2 || true # torchrun's own report has buried it
+        rm -f "$log"
+        exit 1
+    fi
+    rm -f "$log"
 }

@@ -35,14 +35,14 @@ def check_diffusion_settings(config) -> None:
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(config, name)}")
     special = {"mask_token_id": config.mask_token_id, "tail_token_id": config.tail_token_id}
-    special |= {f"stop_token_ids[{i}]": token for i, token in enumerate(config.stop_token_ids or [])}
+    special |= {f"stop_token_ids[{i}]": token for i, token in enumerate(config.stop_token_ids or [None])}
     for name, token in special.items():
         if token is None or not 0 <= token < config.vocab_size:
             raise ValueError(f"{name} {token} is outside the vocabulary of {config.vocab_size}; set it in the config")
-    if not config.mask_token_id < config.num_tokens <= config.vocab_size:
+    if not max(special.values()) < (config.num_tokens or 0) <= config.vocab_size:
         raise ValueError(
-            f"num_tokens {config.num_tokens} must lie above mask_token_id {config.mask_token_id} and within the "
-            f"vocabulary of {config.vocab_size}"
+            f"num_tokens {config.num_tokens} must lie above the special tokens (up to {max(special.values())}) and within "
+            f"the vocabulary of {config.vocab_size}; set it in the config"
         )
 
 

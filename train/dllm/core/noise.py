@@ -1,7 +1,8 @@
 """The forward process: which tokens of a response are masked, and how much each prediction counts.
 
 Noise is a function of (seed, position in the run's order of samples). One process, N ranks, gradient accumulation
-and a resumed run therefore draw the same noise, and consecutive samples have well-spread mask rates (a golden-ratio sequence).
+and a resumed run therefore draw the same noise. Consecutive samples have well-spread mask rates (a golden-ratio
+sequence).
 
 Estimators of the masked-diffusion likelihood bound, per sample with R target tokens and per-token losses l_i:
 

@@ -19,7 +19,7 @@ from dllm.core.prompt import Prompt
 def target_losses(
     model: MaskedDiffusionModel, prompt: Prompt, response: Tensor, targets: Tensor, masked: Tensor, paired: bool
 ) -> Tensor:
-    """Fp32 cross-entropy of every predicted token, [B, R]; 0 where nothing is predicted.
+    """Cross-entropy of every predicted token in fp32 or better, [B, R]; 0 where nothing is predicted.
 
     response [B, R] clean ids, targets [B, R] bool (False on padding), masked [B, R] bool, the first view's mask. With
     `paired` the complement of the mask is a second view and every target is predicted exactly once; without, only the
@@ -31,7 +31,8 @@ def target_losses(
     chosen = torch.where(masked[..., None], hidden[0], hidden[-1])  # [B, R, D]
     predicted = targets if paired else masked
     logits = model.logits(chosen[predicted])  # [n, V], n = number of predicted tokens
-    losses = F.cross_entropy(logits.float(), response[predicted], reduction="none")  # [n]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    losses = F.cross_entropy(logits, response[predicted], reduction="none")  # [n]
     return losses.new_zeros(response.shape).masked_scatter(predicted, losses)  # [B, R]
 
 

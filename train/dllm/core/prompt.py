@@ -41,15 +41,6 @@ class Prompt:
             last = last.amax(dim=tuple(range(last.dim() - 2)), keepdim=True).expand_as(last)
         return last + 1 + ahead
 
-    def stack_batch(self, other: "Prompt") -> "Prompt":
-        """Puts two prompts of the same length into one batch of 2B rows. Their extras must be the same."""
-        return Prompt(
-            torch.cat([self.embeds, other.embeds]),
-            torch.cat([self.valid, other.valid]),
-            torch.cat([self.positions, other.positions], dim=-2),
-            self.extras,
-        )
-
     def masked(self, mask_embed: Tensor) -> "Prompt":
         """The unconditional twin for guidance: the mask embedding [D] at every position, images included."""
         return Prompt(mask_embed.expand_as(self.embeds), self.valid, self.positions, self.extras)

@@ -19,6 +19,7 @@ class MDLMConfig(TrainingArguments):
     noise_schedule: str = field(default="linear", metadata={"help": "linear, cosine, sqrt (single views only)"})
     noise_eps: float = field(default=1e-3, metadata={"help": "smallest mask rate"})
     loss_normalisation: str = field(default="sequence", metadata={"help": "sequence, token, batch"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "samples hold more than the model's arguments"})
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,1 +1,1 @@
-"""Helpers around tokenizers."""
+"""Helpers around tokenizers and model folders."""

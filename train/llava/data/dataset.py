@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase, SiglipImageProcessorPil
 
 from dllm.data.collator import ResponseCollator, canvas_length
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.conversation import ROLES, build_prompt, build_response
-from llava.data.images import load_image, preprocess_image
+from llava.conversation import build_prompt, build_response
+from llava.data.images import check_image, load_image, preprocess_image
 from llava.model.llava_arch import image_batch
 
 
@@ -35,28 +35,34 @@ def read_records(data_path: str) -> list[dict]:
 def image_names(record: dict) -> list[str]:
     """The images of a record, relative to the image folder; none for a text-only record."""
     image = record.get("image") or []
-    return [image] if isinstance(image, str) else list(image)
+    return image if isinstance(image, list) else [image]
 
 
 def _check_record(record: dict, where: str) -> None:
     turns = record.get("conversations") if isinstance(record, dict) else None
-    if not isinstance(turns, list) or len(turns) < 2:
-        raise ValueError(f"{where} has no conversation of a question and an answer")
+    if not isinstance(turns, list) or not turns or len(turns) % 2:
+        raise ValueError(f"{where} has no conversation of questions and their answers")
     where += f" (id {record.get('id')!r})"
     for number, turn in enumerate(turns):
-        expected = ("human", "gpt")[number % 2]
-        if turn.get("from") not in ROLES or not isinstance(turn.get("value"), str) or turn["from"] != expected:
-            raise ValueError(f"{where}: turn {number} must be a text from {expected!r}")
+        role = ("human", "gpt")[number % 2]
+        text = turn.get("value") if isinstance(turn, dict) and turn.get("from") == role else None
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{where}: turn {number} must be a text from {role!r}")
+        if role == "gpt" and DEFAULT_IMAGE_TOKEN in text:
+            raise ValueError(f"{where}: turn {number} is an answer and cannot hold an image; remove {DEFAULT_IMAGE_TOKEN}")
+    names = image_names(record)
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{where}: image must be a path or a list of paths")
     marks = sum(turn["value"].count(DEFAULT_IMAGE_TOKEN) for turn in turns)
-    if marks != len(image_names(record)):
-        raise ValueError(f"{where} has {len(image_names(record))} images for {marks} {DEFAULT_IMAGE_TOKEN} marks")
+    if marks != len(names):
+        raise ValueError(f"{where} has {len(names)} images for {marks} {DEFAULT_IMAGE_TOKEN} marks")
 
 
 class ReportDataset(Dataset):
     """Samples {prompt_ids, response_ids, images: list of [tiles, 3, S, S]}, tokenised at the start, films read lazily.
 
-    Every record is checked before the first step: its images exist, and prompt and response fit `max_length`. The
-    response is never cut. Raises ValueError naming the record.
+    Every record is checked before the first step: its images are there and whole, and prompt and response fit
+    `max_length`. The response is never cut. Raises ValueError naming the record.
     """
 
     def __init__(
@@ -75,16 +81,17 @@ class ReportDataset(Dataset):
         diffusion = config.text_config
         for record in tqdm(read_records(data_path), desc="tokenise", disable=not show_progress):
             names, turns = image_names(record), record["conversations"]
+            where = f"{data_path}, record {record.get('id')!r}"
             for name in names:
-                if not (self.folder / name).is_file():
-                    raise ValueError(f"{data_path}, record {record.get('id')!r}: image {self.folder / name} is missing")
+                try:
+                    check_image(self.folder / name)
+                except ValueError as error:
+                    raise ValueError(f"{where}: {error}") from error
             for number in range(1, len(turns), 2):
                 history = turns[:number]
                 prompt = build_prompt(tokenizer, history, num_image_tokens, config.version)
                 response = build_response(tokenizer, turns[number]["value"], diffusion.stop_token_ids[0])
-                _check_length(
-                    len(prompt), len(response), diffusion, max_length, f"{data_path}, record {record.get('id')!r}"
-                )
+                _check_length(len(prompt), len(response), diffusion, max_length, where)
                 seen = sum(turn["value"].count(DEFAULT_IMAGE_TOKEN) for turn in history)
                 self.samples.append((names[:seen], np.array(prompt, np.int32), np.array(response, np.int32)))
 

@@ -1,15 +1,17 @@
 """Builds a model from its parts, loads and saves checkpoints and adapters. Only safetensors files are read."""
 
+import json
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, SiglipImageProcessorPil
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, SiglipImageProcessorPil
 
 from dllm.core.model import check_diffusion_settings
 from dllm.pipelines.a2d import load_qwen3
+from dllm.utils.loading import load_whole
 from dllm.utils.tokens import set_special_tokens
 from llava.conversation import CHATML_TEMPLATE
 from llava.model.language_model.llava_qwen import LlavaQwen3Config, LlavaQwen3ModelLM
@@ -17,18 +19,35 @@ from llava.model.multimodal_encoder.siglip_encoder import SigLipVisionTower, tru
 
 ADAPTER_FILE = "mm_projector.safetensors"
 ADAPTER_PARTS = ("model.mm_projector.", "model.vision_resampler.")
+ADAPTER_TYPES = ("mm_projector_type", "mm_resampler_type")
 
 
-def check_folder(folder: str, *files: str) -> None:
-    """Raises ValueError, naming what is missing, unless `folder` holds a config, safetensors weights and `files`."""
+def check_folder(folder: str, *files: str) -> dict:
+    """The config of a model folder, as JSON.
+
+    Raises ValueError, naming the file, unless config, safetensors weights and `files` are there and whole.
+    """
     path = Path(folder)
     if not path.is_dir():
         raise ValueError(f"model folder {folder} does not exist")
-    for name in ("config.json", *files):
+    index = path / "model.safetensors.index.json"  # of weights that are split into several files
+    weights = sorted(set(_read_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
+    for name in ("config.json", *files, *weights):
         if not (path / name).is_file():
             raise ValueError(f"model folder {folder} is incomplete: {name} is missing; copy or train it again")
-    if not any((path / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
-        raise ValueError(f"model folder {folder} is incomplete: model.safetensors is missing; copy or train it again")
+    for name in weights:
+        try:
+            safe_open(path / name, framework="pt")  # compares the file's length with its header
+        except Exception as error:
+            raise ValueError(f"{path / name} is damaged ({error}); copy or train it again") from error
+    return _read_json(path / "config.json")
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); copy or train it again") from error
 
 
 def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
@@ -47,23 +66,17 @@ def build_model(
     `diffusion` overrides settings of the language model's config (attention_pattern, block_length, gen_length),
     `settings` are those of LlavaQwen3Config. Raises ValueError on an incomplete folder or an impossible setting.
     """
-    check_folder(language_model)
-    check_folder(vision_tower)
+    check_folder(language_model, "tokenizer.json")
+    check_folder(vision_tower, "preprocessor_config.json")
     tokenizer = load_tokenizer(language_model)
     vision_config = truncated_config(vision_tower, select_layer)
-    language = load_qwen3(language_model, dtype=dtype, use_safetensors=True)
+    language = load_qwen3(language_model, dtype=dtype)
     set_special_tokens(language.config, tokenizer)
     for name, value in diffusion.items():
         setattr(language.config, name, value)
     check_diffusion_settings(language.config)
 
-    tower, info = SigLipVisionTower.from_pretrained(
-        vision_tower, config=vision_config, dtype=dtype, use_safetensors=True, output_loading_info=True
-    )
-    if info["missing_keys"]:
-        raise ValueError(
-            f"{vision_tower} lacks the weights {sorted(info['missing_keys'])[0]}: it is no whole SigLIP model"
-        )
+    tower = load_whole(SigLipVisionTower, vision_tower, config=vision_config, dtype=dtype)
     config = LlavaQwen3Config(vision_config=vision_config, text_config=language.config, dtype=dtype, **settings)
     model = LlavaQwen3ModelLM(config).to(dtype)
     model.language_model = language
@@ -77,29 +90,23 @@ def load_pretrained_model(
     model_path: str, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedTokenizerBase, LlavaQwen3ModelLM, SiglipImageProcessorPil]:
     """Tokenizer, model in evaluation mode and image processor of a trained folder. Raises ValueError if incomplete."""
-    check_folder(model_path, "tokenizer.json", "preprocessor_config.json")
-    config = AutoConfig.from_pretrained(model_path)
-    if not isinstance(config, LlavaQwen3Config):
-        raise ValueError(f"{model_path} holds a {config.model_type} model, not a trained llava_qwen3 checkpoint")
+    model_type = check_folder(model_path, "tokenizer.json", "preprocessor_config.json").get("model_type")
+    if model_type != LlavaQwen3Config.model_type:
+        raise ValueError(f"{model_path} holds a {model_type} model, not a trained llava_qwen3 checkpoint")
+    config = LlavaQwen3Config.from_pretrained(model_path)
     check_diffusion_settings(config.text_config)
-    model, info = LlavaQwen3ModelLM.from_pretrained(
-        model_path, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
-    )
-    if info["missing_keys"]:
-        raise ValueError(
-            f"{model_path} lacks the weights {sorted(info['missing_keys'])[0]}: its files do not belong together"
-        )
+    model = load_whole(LlavaQwen3ModelLM, model_path, config=config, dtype=dtype)
     processor = SiglipImageProcessorPil.from_pretrained(model_path)
     return load_tokenizer(model_path), model.to(device).eval(), processor
 
 
-def save_adapter(state: dict[str, Tensor], folder: str) -> Path:
-    """Writes resampler and projector of a model's state to one safetensors file."""
+def save_adapter(state: dict[str, Tensor], config: LlavaQwen3Config, folder: str) -> Path:
+    """Writes resampler and projector of a model's state, and their types, to one safetensors file."""
     adapter = {name: tensor.contiguous() for name, tensor in state.items() if name.startswith(ADAPTER_PARTS)}
     path = Path(folder) / ADAPTER_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file(adapter, partial, metadata={"format": "pt"})
+    save_file(adapter, partial, metadata={name: getattr(config, name) for name in ADAPTER_TYPES})
     partial.replace(path)
     return path
 
@@ -111,11 +118,18 @@ def load_adapter(model: LlavaQwen3ModelLM, file: str) -> None:
     own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(ADAPTER_PARTS)}
     try:
         with safe_open(file, framework="pt") as adapter:
+            types = adapter.metadata() or {}
             state = {name: adapter.get_tensor(name) for name in adapter.keys()}
     except Exception as error:
         raise ValueError(f"adapter {file} is not a safetensors file ({error}); run stage 1 again") from error
+    for name in ADAPTER_TYPES:
+        if types.get(name) != getattr(model.config, name):
+            raise ValueError(
+                f"adapter {file} was trained with {name} {types.get(name)!r}, the model has "
+                f"{getattr(model.config, name)!r}; give the types of stage 1"
+            )
     if state.keys() != own.keys():
-        raise ValueError(f"adapter {file} was trained with another resampler or projector; give the types of stage 1")
+        raise ValueError(f"adapter {file} was trained with another depth of the resampler; give the settings of stage 1")
     for name, tensor in state.items():
         if tensor.shape != own[name].shape:
             raise ValueError(

@@ -4,10 +4,7 @@ python -m llava.model.tiny --data_path train_llava_llada.json --out exp/towers
 """
 
 import argparse
-import json
-import os
 import sys
-from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -16,6 +13,7 @@ from transformers import PreTrainedTokenizerFast, SiglipImageProcessorPil, Sigli
 from dllm.pipelines.a2d import A2DQwen3Config, A2DQwen3LMHeadModel
 from dllm.utils.tokens import MASK_TOKEN, STOP_TOKEN, TAIL_TOKEN, set_special_tokens
 from llava.conversation import CHATML_TEMPLATE, SYSTEM_PROMPT
+from llava.data.dataset import read_records
 
 SPECIAL_TOKENS = [TAIL_TOKEN, "<|im_start|>", STOP_TOKEN, "<think>", "</think>", MASK_TOKEN]
 
@@ -89,9 +87,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    if not os.path.isfile(args.data_path):
-        sys.exit(f"tiny: {args.data_path} is missing; run convert_data.py first")
-    records = json.loads(Path(args.data_path).read_text(encoding="utf-8"))
+    try:
+        records = read_records(args.data_path)
+    except ValueError as error:
+        sys.exit(f"tiny: error: {error}")
     texts = [SYSTEM_PROMPT, *(turn["value"] for record in records for turn in record["conversations"])]
     tokenizer = train_tokenizer(texts, args.vocab_size)
     save_language_model(f"{args.out}/language_model", tokenizer, args.hidden_size, args.layers)

@@ -102,7 +102,10 @@ def check_deepspeed_config(path: str | dict) -> None:
     """Raises ValueError for a DeepSpeed JSON whose own optimizer would drop the learning rates of the parts."""
     if isinstance(path, str) and not Path(path).is_file():
         raise ValueError(f"--deepspeed {path} is not a file; use one of scripts/zero2.json, scripts/zero3.json")
-    config = json.loads(Path(path).read_text()) if isinstance(path, str) else path
+    try:
+        config = json.loads(Path(path).read_text()) if isinstance(path, str) else path
+    except ValueError as error:
+        raise ValueError(f"--deepspeed {path} is not JSON ({error})") from error
     for block in ("optimizer", "scheduler"):
         if block in config:
             raise ValueError(
@@ -118,5 +121,5 @@ def check_arguments(model: ModelArguments, data: DataArguments) -> None:
         raise ValueError(f"unknown --image_aspect_ratio {data.image_aspect_ratio!r}; known: {', '.join(IMAGE_MODES)}")
     if not data.data_path:
         raise ValueError("--data_path is empty; give the JSON file that convert_data.py wrote")
-    if not Path(data.image_folder).is_dir():
+    if not data.image_folder or not Path(data.image_folder).is_dir():
         raise ValueError(f"--image_folder {data.image_folder!r} is not a folder; give the one that holds the images")

@@ -4,7 +4,6 @@
         --data_path FILE --image_folder DIR --mm_tunable_parts mm_mlp_adapter,mm_vision_resampler --output_dir DIR
 """
 
-import logging
 import os
 import sys
 
@@ -18,20 +17,23 @@ from llava.model.multimodal_resampler.builder import num_image_tokens
 from llava.train.args import DataArguments, ModelArguments, TrainingArguments, check_arguments
 from llava.train.llava_trainer import LLaVATrainer, last_complete_checkpoint
 
-logger = logging.getLogger("train")
-
 
 def train() -> None:
     """Runs one stage from the command line; a user's mistake ends in one line and exit status 1."""
+    first, training = os.environ.get("RANK", "0") == "0", False
     try:
         _prepare_process()
         model_args, data_args, args = _parse()
         trainer, tunable = _build(model_args, data_args, args)
-        trainer.train(resume_from_checkpoint=last_complete_checkpoint(args.output_dir))
+        checkpoint = last_complete_checkpoint(args.output_dir)
+        if checkpoint and first:
+            print(f"train: resuming from {checkpoint}", flush=True)
+        training = True
+        trainer.train(resume_from_checkpoint=checkpoint)
         _save(trainer, tunable)
-    except ValueError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"train: error: {error}", file=sys.stderr, flush=True)
+    except (ValueError, OSError) as error:
+        if first or training:  # before training every process meets the same error
+            print(f"train: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         sys.exit(1)
     _finish()
 
@@ -41,7 +43,7 @@ def _prepare_process() -> None:
     transformers.utils.logging.set_verbosity_warning()
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        if "--deepspeed" in sys.argv and "RANK" in os.environ:
+        if any(argument.split("=")[0] == "--deepspeed" for argument in sys.argv) and "RANK" in os.environ:
             import deepspeed
 
             # Before TrainingArguments exist, or DeepSpeed counts the processes wrongly on CPU.
@@ -73,6 +75,8 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: TrainingA
     tunable = model_args.tunable_prefixes()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(tunable))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"--mm_tunable_parts {model_args.mm_tunable_parts} has no weights in this model; add a part")
     if args.deepspeed:
         hf_deepspeed.set_hf_deepspeed_config(args.hf_deepspeed_config)
 
@@ -105,7 +109,7 @@ def _save(trainer: LLaVATrainer, tunable: tuple[str, ...]) -> None:
     if all(prefix in ADAPTER_PARTS for prefix in tunable):
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
         if trainer.args.should_save:
-            path = save_adapter(state, folder)
+            path = save_adapter(state, trainer.model.config, folder)
             trainer.model.config.save_pretrained(folder)
             print(f"train: adapter written to {path}", flush=True)
     else:

@@ -15,6 +15,7 @@ from dllm.core.losses import IGNORE_INDEX
 from dllm.core.model import check_diffusion_settings, exclude_unwritable
 from dllm.core.objective import target_losses
 from dllm.core.prompt import Prompt
+from dllm.utils.loading import load_whole
 
 
 @strict
@@ -113,14 +114,17 @@ class A2DQwen3LMHeadModel(Qwen3ForCausalLM):
 
 
 def load_qwen3(folder: str, **kwargs) -> A2DQwen3LMHeadModel:
-    """The model of a plain Qwen3 folder or of an `a2d-qwen3` folder. Raises ValueError on any other model type."""
+    """The model of a plain Qwen3 folder or of an `a2d-qwen3` folder.
+
+    Raises ValueError on any other model type, or if a weight is missing.
+    """
     config = AutoConfig.from_pretrained(folder)
     if type(config) is Qwen3Config:
         values = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
         config = A2DQwen3Config(**values)
     if not isinstance(config, A2DQwen3Config):
         raise ValueError(f"{folder} holds a {config.model_type} model; a qwen3 or a2d-qwen3 folder is needed")
-    return A2DQwen3LMHeadModel.from_pretrained(folder, config=config, **kwargs)
+    return load_whole(A2DQwen3LMHeadModel, folder, config=config, **kwargs)
 
 
 AutoConfig.register("a2d-qwen3", A2DQwen3Config)

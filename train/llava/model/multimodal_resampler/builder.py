@@ -22,8 +22,13 @@ class NoResampler(nn.Module):
 
 
 def build_vision_resampler(config) -> nn.Module:
-    """The resampler of a model config: a module with a `width`, called as (features [n, N, D_vision], keys [n])."""
+    """The resampler of a model config: a module with a `width`, called as (features [n, N, D_vision], keys [n]).
+
+    Raises ValueError on an unknown name or settings that leave nothing of an image.
+    """
     name, vision = config.mm_resampler_type, config.vision_config
+    if num_image_tokens(config, training=True) < 1:
+        raise ValueError(f"the {name} resampler would leave no visual token of an image; raise its latents or its ratio")
     width, side = vision.hidden_size, vision.image_size // vision.patch_size
     if name == "qformer":
         hidden_size, depth, latents = config.mm_qformer_hidden_size, config.mm_qformer_depth, config.mm_qformer_latents

@@ -26,7 +26,7 @@ class MimicCxr(ConfigurableTask):
         require_java()
         require_meteor()
         if int(os.environ.get("RANK", 0)) == 0:  # the other processes wait for this one here
-            pass
+            check_test_set()
         documents, provenance = load_documents()
         if documents[0]["constant_report"] is None:
             logger.warning("No constant_report scores: {}", provenance["constant_report"])

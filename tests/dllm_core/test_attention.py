@@ -1,0 +1,138 @@
+"""The attention patterns against loops over pairs of tokens, in the layouts that training and sampling really build."""
+
+import pytest
+import torch
+from oracles.attention import may_see, one_sequence, packed_tokens
+from oracles.batches import pack, random_samples, spy
+from oracles.models import left_padded, tiny_model
+
+from dllm.core.attention import CLEAN, NOISY, PATTERNS, PROMPT, Layout, Tokens, allowed
+from dllm.core.objective import target_losses
+from dllm.core.prompt import Prompt
+from dllm.core.sampler import Decoding, generate
+
+PROMPTS, RESPONSES = [3, 0, 7, 5], [9, 4, 2, 0]
+
+
+def training_layout(pattern: str, paired: bool) -> Layout:
+    model = tiny_model(pattern)
+    calls = spy(model, "trunk")
+    target_losses(model, *pack(random_samples(model, PROMPTS, RESPONSES)), paired)
+    (_, layout), *others = calls
+    assert not others
+    return layout
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_training_mask_is_that_of_the_oracle(pattern, paired):
+    layout = training_layout(pattern, paired)
+    mask = layout.mask(pattern)[:, 0].tolist()
+    views = 2 if paired else 1
+    rows = len(PROMPTS) * (views if pattern == "bidirectional" else 1)
+    assert len(mask) == rows
+    for row, sees in enumerate(mask):
+        P, R = PROMPTS[row % len(PROMPTS)], RESPONSES[row % len(PROMPTS)]
+        prompt = [False] * (max(PROMPTS) - P) + [True] * P
+        response = [True] * R + [False] * (max(RESPONSES) - R)
+        tokens = packed_tokens(pattern, prompt, response, 4, 1 if pattern == "bidirectional" else views)
+        assert len(sees) == len(tokens)
+        for q, query in enumerate(tokens):
+            if query["real"]:
+                assert sees[q] == [may_see(pattern, query, key) for key in tokens], (row, q)
+            else:
+                assert sees[q][q], "padding sees itself, so that its softmax is not empty"
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_no_padding_is_ever_seen(pattern):
+    layout = training_layout(pattern, paired=True)
+    mask = layout.mask(pattern)[:, 0]
+    others = ~torch.eye(mask.shape[-1], dtype=torch.bool)
+    assert not (mask & others & ~layout.valid[:, None, :]).any()
+
+
+@pytest.mark.parametrize("pattern", ["prefix", "block"])
+def test_views_never_see_each_other(pattern):
+    layout = training_layout(pattern, paired=True)
+    mask, noisy = layout.mask(pattern)[:, 0], layout.role == NOISY
+    assert layout.view[noisy].unique().tolist() == [0, 1]
+    across = noisy[:, :, None] & noisy[:, None, :] & (layout.view[:, :, None] != layout.view[:, None, :])
+    assert across.any() and not (mask & across).any()
+
+
+def test_later_blocks_and_the_noisy_copy_of_earlier_blocks_are_out_of_sight():
+    layout = training_layout("block", paired=True)
+    mask = layout.mask("block")[:, 0]
+    query_block, key_block = layout.block[:, :, None], layout.block[:, None, :]
+    noisy_key = (layout.role == NOISY)[:, None, :]
+    assert layout.block.max() == 2
+    assert not (mask & (key_block > query_block)).any()
+    assert not (mask & noisy_key & (key_block != query_block)).any()
+    own = (layout.role == CLEAN)[:, None, :] & (layout.role == NOISY)[:, :, None] & (key_block == query_block)
+    assert not (mask & own).any(), "the clean copy of its own block would give the answer away"
+
+
+@pytest.mark.parametrize("pattern", ["prefix", "block"])
+def test_the_prompt_never_sees_the_response(pattern):
+    layout = training_layout(pattern, paired=True)
+    prompt = layout.role == PROMPT
+    assert not (layout.mask(pattern)[:, 0] & prompt[:, :, None] & ~prompt[:, None, :]).any()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_8_every_copy_of_the_response_has_the_positions_that_follow_its_prompt(pattern):
+    layout = training_layout(pattern, paired=True)
+    copies = {"bidirectional": 1, "prefix": 2, "block": 3}[pattern]
+    R = max(RESPONSES)
+    for row, positions in enumerate(layout.position.tolist()):
+        P = PROMPTS[row % len(PROMPTS)]
+        assert positions[max(PROMPTS) - P : max(PROMPTS)] == list(range(P))
+        assert positions[max(PROMPTS) :] == list(range(P, P + R)) * copies
+    assert layout.valid.shape == layout.role.shape == layout.position.shape
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_sampling_mask_is_that_of_one_sequence(pattern):
+    model = tiny_model(pattern)
+    calls = spy(model, "trunk")
+    P, gen_length, block_length = 3, 10, 4
+    prompts = [sample.prompt for sample in random_samples(model, [P, 1], [1, 1])]
+    generate(model, left_padded(prompts), Decoding(gen_length, block_length, gen_steps=3))
+    assert len(calls) == 3
+    for block, (_, layout) in enumerate(calls):
+        R = (block + 1) * block_length if pattern == "block" else 12
+        mask = layout.mask(pattern)[:, 0]
+        assert mask[0].tolist() == one_sequence(pattern, P, R, block_length)
+        assert mask[1, 2:, 2:].tolist() == one_sequence(pattern, 1, R, block_length)
+        assert not mask[1, 2:, :2].any()
+        assert layout.position[0].tolist() == list(range(P + R))
+        assert layout.position[1, 2:].tolist() == list(range(1 + R))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_some_queries_against_all_keys_are_rows_of_the_mask(pattern):
+    """What a cache and FlexAttention ask of the predicate."""
+    layout = training_layout(pattern, paired=True)
+    some, every = torch.tensor([4, 0, 11]), torch.arange(layout.role.shape[1])
+    queries = Tokens(*(attribute[:, :, None] for attribute in layout.tokens(some)))
+    keys = Tokens(*(attribute[:, None, :] for attribute in layout.tokens(every)))
+    assert torch.equal(allowed(pattern, queries, keys), layout.mask(pattern)[:, 0, some])
+
+
+def test_an_unknown_pattern_is_refused():
+    layout = Layout.of_prompt(torch.ones(1, 2, dtype=torch.bool), torch.arange(2)[None])
+    with pytest.raises(ValueError, match="'causal'.*bidirectional, prefix, block"):
+        layout.mask("causal")
+
+
+def test_positions_with_several_axes_go_on_from_the_furthest():
+    valid = torch.tensor([[False, True, True], [True, True, True]])
+    first = torch.tensor([[9, 0, 1], [0, 1, 2]])
+    prompt = Prompt(torch.zeros(2, 3, 8), valid, torch.stack([first, first + 4]))
+    assert prompt.response_positions(2).tolist() == [[[6, 7], [7, 8]]] * 2
+
+
+def test_positions_of_an_empty_prompt_begin_at_0():
+    prompt = Prompt.left_padded(torch.zeros(2, 0, 8), torch.zeros(2, 0, dtype=torch.bool))
+    assert prompt.response_positions(3).tolist() == [[0, 1, 2]] * 2

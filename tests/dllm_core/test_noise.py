@@ -1,0 +1,153 @@
+"""The forward process: noise from (seed, position) alone, mask rates that are well spread, weights of each estimator."""
+
+import numpy as np
+import pytest
+
+from dllm.core.noise import ESTIMATORS, PAIRED, Forward
+
+EPS = 1e-3
+
+
+class Told:
+    """Stands in for numpy's generator and gives the numbers it was told."""
+
+    def __init__(self, u, uniforms):
+        self.u, self.uniforms = u, np.array(uniforms)
+
+    def random(self, size=None):
+        return self.u if size is None else self.uniforms[:size]
+
+    def permutation(self, size):
+        return np.argsort(np.argsort(self.uniforms[:size]))
+
+
+@pytest.fixture
+def draw_with(monkeypatch):
+    """draw_with(forward, u, uniforms): the noise of a response with these random numbers, at position 0."""
+
+    def draw(forward, u, uniforms):
+        with monkeypatch.context() as patch:
+            patch.setattr(np.random, "default_rng", lambda key: Told(u, uniforms))
+            return forward.draw(0, len(uniforms))
+
+    return draw
+
+
+def same(one, other):
+    return (
+        np.array_equal(one.masked, other.masked)
+        and one.weight_masked == other.weight_masked
+        and one.weight_rest == other.weight_rest
+    )
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_noise_is_a_function_of_seed_and_position(estimator):
+    forward = Forward(estimator, seed=3)
+    first = [forward.draw(position, 40) for position in range(6)]
+    np.random.seed(123)
+    again = {position: Forward(estimator, seed=3).draw(position, 40) for position in reversed(range(6))}
+    assert all(same(first[position], again[position]) for position in range(6))
+    assert not any(same(first[0], first[position]) for position in range(1, 6))
+    assert not any(same(first[position], Forward(estimator, seed=4).draw(position, 40)) for position in range(6))
+
+
+def test_keys_of_other_choices_differ_by_seed_position_and_number():
+    keys = {Forward(seed=seed).key(position, number) for seed in (0, 1) for position in (0, 1) for number in (0, 1)}
+    assert len(keys) == 8
+    assert Forward(seed=1).key(5, 2) == Forward(seed=1).key(5, 2)
+
+
+def mask_rates(seed: int, start: int, count: int) -> np.ndarray:
+    """The mask rates p of consecutive samples, recovered from their weights and brought to [0, 1]."""
+    forward = Forward("pair", eps=EPS, seed=seed)
+    p = np.array([0.5 / forward.draw(position, 1).weight_masked for position in range(start, start + count)])
+    return (p - EPS) / (1 - 2 * EPS)
+
+
+@pytest.mark.parametrize("seed, start, count", [(0, 0, 8), (1, 5, 64), (2, 1000, 512), (3, 77777, 512)])
+def test_mask_rates_of_consecutive_samples_are_well_spread(seed, start, count):
+    rates = np.sort(mask_rates(seed, start, count))
+    assert 0 <= rates[0] and rates[-1] < 1
+    steps = np.arange(count)
+    discrepancy = max(np.max((steps + 1) / count - rates), np.max(rates - steps / count))
+    assert discrepancy * count < 3  # of independent draws: about 0.9 sqrt(count), 20 at 512
+
+
+def test_a_token_is_masked_with_the_rate_of_its_sample(draw_with):
+    for estimator, schedule, rate in [
+        ("pair", "linear", EPS + (1 - 2 * EPS) * 0.3),
+        ("seed_literal", "linear", EPS + (1 - EPS) * 0.3),
+        ("single", "linear", EPS + (1 - EPS) * 0.3),
+        ("uniform", "linear", EPS + (1 - EPS) * 0.3),
+        ("single", "sqrt", (EPS + (1 - EPS) * 0.3) ** 0.5),
+    ]:
+        forward = Forward(estimator, schedule, EPS)
+        noise = draw_with(forward, 0.3, [0.0, rate - 1e-9, rate + 1e-9, 0.999])
+        assert noise.masked.tolist() == [True, True, False, False], (estimator, schedule)
+
+
+@pytest.mark.parametrize(
+    "estimator, schedule, masked, rest",
+    [
+        ("pair", "linear", 0.5 / 0.3008, 0.5 / 0.6992),  # p = .001 + .998 * .3004
+        ("seed_literal", "linear", 0.5 / 0.3010996, 0.5 / 0.6989004),  # p = .001 + .999 * .3004
+        ("single", "linear", 1 / 0.3010996, 0),
+        ("single", "sqrt", 0.5 / 0.3010996, 0),
+        ("uniform", "cosine", 1, 0),
+        ("stratified", "linear", 2.5 / 1, 2.5 / 3),  # R = 4, one of them masked
+    ],
+)
+def test_weights_of_masked_tokens_and_of_the_rest(draw_with, estimator, schedule, masked, rest):
+    noise = draw_with(Forward(estimator, schedule, EPS), 0.3004, [0.1, 0.8, 0.9, 0.7])
+    assert noise.masked.tolist() == [True, False, False, False]
+    assert (noise.weight_masked, noise.weight_rest) == pytest.approx((masked, rest), rel=1e-3)
+    assert noise.weights().tolist() == [noise.weight_masked] + [noise.weight_rest] * 3
+
+
+def test_the_stratified_count_takes_every_number_of_tokens_equally_often():
+    R = 7
+    counts = np.bincount([Forward("stratified").draw(n, R).masked.sum() for n in range(800)], minlength=R + 1)
+    assert len(counts) == R + 1
+    assert np.all(abs(counts - 100) <= 2)
+    places = np.mean([Forward("stratified").draw(n, R).masked for n in range(800)], axis=0)
+    assert np.all(abs(places - 0.5) < 0.08)
+
+
+@pytest.mark.parametrize("estimator", PAIRED)
+@pytest.mark.parametrize("u", [0.0, 1e-12, 0.5, 1 - 2**-53])
+def test_weights_stay_finite_at_both_ends(draw_with, estimator, u):
+    """Bounded by 1/eps on both sides; the seed's own form only on the masked one."""
+    noise = draw_with(Forward(estimator, eps=EPS), u, [0.0, 0.25, 0.5, 0.99])
+    assert np.isfinite(noise.weights()).all() and (noise.weights() > 0).all()
+    assert noise.weight_masked <= 1 / EPS
+    if estimator != "seed_literal":
+        assert noise.weight_rest <= 1 / EPS
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "sqrt"])
+@pytest.mark.parametrize("u", [0.0, 1 - 2**-53])
+def test_single_views_stay_finite_at_both_ends(draw_with, schedule, u):
+    noise = draw_with(Forward("single", schedule, EPS), u, [0.0, 0.999999])
+    assert 0 <= noise.weight_masked <= 1 / EPS
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"estimator": "antithetic"}, "'antithetic'.*pair, stratified"),
+        ({"schedule": "quadratic"}, "'quadratic'.*linear"),
+        ({"eps": 0.0}, r"\(0, 0.5\)"),
+        ({"eps": 0.5}, r"\(0, 0.5\)"),
+        ({"estimator": "pair", "schedule": "cosine"}, "pair.*linear"),
+        ({"estimator": "stratified", "schedule": "sqrt"}, "stratified.*linear"),
+        ({"estimator": "seed_literal", "schedule": "sqrt"}, "seed_literal.*linear"),
+    ],
+)
+def test_an_impossible_process_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Forward(**arguments)
+
+
+def test_which_estimators_predict_every_target():
+    assert [name for name in ESTIMATORS if Forward(name).paired] == ["pair", "stratified", "seed_literal"]

@@ -1,0 +1,54 @@
+"""The training losses the long way: every view is a sequence of its own, one sample at a time, nothing padded."""
+
+import torch
+from torch import Tensor
+
+from oracles.attention import one_sequence
+
+
+def hidden_states(model, embeds: Tensor, sees: list[list[bool]]) -> Tensor:
+    """Hidden states [L, D] of one sequence of embeddings [L, D] whose tokens see each other as `sees` says."""
+    masks = dict.fromkeys(model.config.layer_types, torch.tensor(sees)[None, None])
+    position = torch.arange(len(embeds))[None]
+    output = model.model(inputs_embeds=embeds[None], attention_mask=masks, position_ids=position, use_cache=False)
+    return output.last_hidden_state[0]
+
+
+def writable_logits(model, hidden: Tensor) -> Tensor:
+    """Logits [V] of one hidden state [D], the mask token and ids without a token at -inf."""
+    logits = model.lm_head(hidden)
+    out = torch.full_like(logits, float("-inf"))
+    for token in range(model.config.num_tokens):
+        if token != model.config.mask_token_id:
+            out[token] = logits[token]
+    return out
+
+
+def view_losses(model, prompt: Tensor, response: list[int], view: set[int]) -> dict[int, Tensor]:
+    """The loss of every token of `view`, the places of one response that are masked, after a prompt [P, D]."""
+    config = model.config
+    P, R = len(prompt), len(response)
+    noisy = [config.mask_token_id if i in view else token for i, token in enumerate(response)]
+    if config.attention_pattern == "block":  # one sequence per block: prompt, clean earlier blocks, the noisy block
+        starts = range(0, R, config.block_length)
+        sequences = [response[:start] + noisy[start : start + config.block_length] for start in starts]
+    else:
+        starts, sequences = [0], [noisy]
+    losses = {}
+    for start, ids in zip(starts, sequences, strict=True):
+        sees = one_sequence(config.attention_pattern, P, len(ids), config.block_length)
+        hidden = hidden_states(model, torch.cat([prompt, model.embed(torch.tensor(ids))]), sees)
+        for i in range(start, len(ids)):
+            if i in view:
+                logits = writable_logits(model, hidden[P + i])
+                losses[i] = logits.logsumexp(dim=-1) - logits[response[i]]
+    return losses
+
+
+def training_losses(model, prompt: Tensor, response: list[int], masked: set[int], paired: bool) -> dict[int, Tensor]:
+    """The loss of every predicted token of one sample: of M, and with `paired` of the rest in a second view."""
+    losses = view_losses(model, prompt, response, masked)
+    if paired:
+        rest = set(range(len(response))) - masked
+        losses |= view_losses(model, prompt, response, rest)
+    return losses
