@@ -30,23 +30,21 @@ TOWERS = {
     "vision_hidden_size": 128,
     "vision_layers": 5,
     "image_size": 64,
-    "patch_size": 8,
+    "patch_size": 16,
 }
 MODEL = {
     "ATTENTION_PATTERN": "block",
     "BLOCK_LENGTH": "32",
     "NOISE_ESTIMATOR": "pair",
-    "MM_RESAMPLER_TYPE": "qformer",
+    "MM_RESAMPLER_TYPE": "none",
     "GEN_LENGTH": "96",
 }
-QFORMER = "--mm_qformer_depth 2 --mm_qformer_hidden_size 128 --mm_qformer_latents 16"
 STAGE = {"BATCH_SIZE": "16", "LOGGING_STEPS": "10", "DATALOADER_NUM_WORKERS": "0", "SAVE_STEPS": "200"}
-STAGE1 = {"LEARNING_RATE": "1e-3", "EXTRA_ARGS": f"{QFORMER} --max_steps 20"}
+STAGE1 = {"LEARNING_RATE": "1e-3", "EXTRA_ARGS": "--max_steps 20"}
 STAGE2 = {
     "LEARNING_RATE": "2e-3",
     "MM_VISION_TOWER_LR": "2e-3",
     "GRADIENT_ACCUMULATION_STEPS": "1",
-    "EXTRA_ARGS": QFORMER,
 }
 
 
@@ -75,7 +73,8 @@ def run(title: str, *command: object, env: dict[str, str] | None = None) -> None
         f"\n== {title}\n{' '.join(f'{k}={v!r}' for k, v in (env or {}).items())} {' '.join(map(str, command))}",
         flush=True,
     )
-    if subprocess.run([str(part) for part in command], cwd=ROOT, env=os.environ | (env or {})).returncode:
+    on_cpu = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    if subprocess.run([str(part) for part in command], cwd=ROOT, env=os.environ | on_cpu | (env or {})).returncode:
         raise ValueError(f"step {title!r} failed: its message is above; run the same command again once it is mended")
 
 
@@ -198,7 +197,7 @@ def main() -> None:
     train(args, data, images)
     env = {"MODEL_PATH": str(args.out / "stage2"), "MIMIC_CXR_DATA": str(data), "MIMIC_CXR_IMAGES": str(images)}
     env |= {"OUTPUT_PATH": str(args.out / "results"), "NUM_PROCESSES": str(PROCESSES), "BATCH_SIZE": "25"}
-    run("evaluation", "bash", "eval/scripts/evaluate.sh", env=env | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"})
+    run("evaluation", "bash", "eval/scripts/evaluate.sh", env=env | {"PYTHON": sys.executable})
     summary = summarise(args, args.out / "results")
     (args.out / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print_summary(summary, (time.time() - start) / 60)

@@ -22,3 +22,11 @@ def pytest_collection_modifyitems(items):
 def radiology_data() -> Path:
     """The folder of the real data; only for tests marked `real_data`."""
     return RADIOLOGY_DATA
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """The `TinyWorld`: phantom films and random towers. Tests must not change its files."""
+    from oracles.tiny import make_world  # takes seconds to import, and many tests do without it
+
+    return make_world(tmp_path_factory.mktemp("world"))

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from oracles.attention import may_see, one_sequence, packed_tokens
-from oracles.batches import pack, random_samples, spy
-from oracles.models import left_padded, tiny_model
 
 from dllm.core.attention import CLEAN, NOISY, PATTERNS, PROMPT, Layout, Tokens, allowed
 from dllm.core.objective import target_losses
 from dllm.core.prompt import Prompt
 from dllm.core.sampler import Decoding, generate
+from oracles.attention import may_see, one_sequence, packed_tokens
+from oracles.batches import pack, random_samples, spy
+from oracles.models import left_padded, tiny_model
 
 PROMPTS, RESPONSES = [3, 0, 7, 5], [9, 4, 2, 0]
 

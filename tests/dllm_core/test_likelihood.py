@@ -6,10 +6,16 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from oracles.loss import likelihood_bound, probability, subsets
 
 from dllm.core.losses import reduce_losses
 from dllm.core.noise import Forward, Noise
+from oracles.loss import likelihood_bound, probability, subsets
+
+
+def tell(monkeypatch, u: float, **told) -> None:
+    """Makes numpy's next generators give these numbers."""
+    generator = Told(u, **told)
+    monkeypatch.setattr(np.random, "default_rng", lambda key: generator)
 
 
 def sample_loss(noise: Noise, losses: np.ndarray) -> float:
@@ -55,7 +61,7 @@ def expected_pair_loss(forward: Forward, losses: RandomLosses, monkeypatch) -> f
         u = (x + 1) / 2
         p = eps + (1 - 2 * eps) * u
         for masked in subsets(R):
-            monkeypatch.setattr(np.random, "default_rng", lambda key, told=Told(u, masked): told)
+            tell(monkeypatch, u, masked=masked)
             noise = forward.draw(0, R)
             total += weight / 2 * probability(masked, R, p) * sample_loss(noise, losses.of_pair(masked))
     return total
@@ -78,8 +84,7 @@ def test_7_the_stratified_pair_is_exactly_unbiased(R, monkeypatch):
     total, orders = 0.0, list(permutations(range(R)))
     for count in range(R + 1):  # each an equal part of the interval from which u is drawn
         for order in orders:
-            told = Told((count + 0.5) / (R + 1), order=order)
-            monkeypatch.setattr(np.random, "default_rng", lambda key, told=told: told)
+            tell(monkeypatch, (count + 0.5) / (R + 1), order=order)
             noise = Forward("stratified").draw(0, R)
             assert noise.masked.sum() == count
             total += sample_loss(noise, losses.of_pair(set(np.flatnonzero(noise.masked)))) / (R + 1) / len(orders)
@@ -116,7 +121,7 @@ def exact_variance(estimator: str, monkeypatch, grid: int = 4000) -> float:
     for u in (np.arange(grid) + 0.5) / grid:
         values = []
         for masked in (set(), {0}):
-            monkeypatch.setattr(np.random, "default_rng", lambda key, told=Told(u, masked): told)
+            tell(monkeypatch, u, masked=masked)
             noise = forward.draw(0, 1)
             values.append(noise.weights()[noise.masked | forward.paired].sum())
         p = forward.eps + (1 - forward.eps * (1 + (estimator == "pair"))) * u
@@ -143,7 +148,7 @@ def test_the_variance_of_the_seeds_own_form_grows_with_every_finer_grid(monkeypa
 
 
 def test_variances_of_real_draws():
-    """20,000 samples of 16 tokens: 2.46 for the pair (+-25 %, its tail is heavy), 0.47 for the stratified pair (+-2 %)."""
+    """20,000 samples of 16 tokens: 2.46 for the pair (+-25 %: its tail is heavy), 0.47 for the stratified (+-2 %)."""
     pair, stratified = sampled_variance("pair"), sampled_variance("stratified")
     assert pair == pytest.approx(2.46, rel=0.25)
     assert stratified == pytest.approx(0.47, rel=0.02)

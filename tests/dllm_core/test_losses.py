@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from oracles.loss import pair_loss, single_loss, stratified_loss
 
 from dllm.core.losses import reduce_losses
 from dllm.core.noise import Noise
+from oracles.loss import pair_loss, single_loss, stratified_loss
 
 
 def weights_of(masked: set[int], R: int, weight_masked: float, weight_rest: float) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The forward process: noise from (seed, position) alone, mask rates that are well spread, weights of each estimator."""
+"""The forward process: noise from (seed, position) alone, well-spread mask rates, the weights of each estimator."""
 
 import numpy as np
 import pytest
@@ -72,6 +72,10 @@ def test_mask_rates_of_consecutive_samples_are_well_spread(seed, start, count):
     steps = np.arange(count)
     discrepancy = max(np.max((steps + 1) / count - rates), np.max(rates - steps / count))
     assert discrepancy * count < 3  # of independent draws: about 0.9 sqrt(count), 20 at 512
+
+
+def test_mask_rates_depend_on_the_seed():
+    assert abs(mask_rates(0, 0, 5) - mask_rates(1, 0, 5)).min() > 1e-3
 
 
 def test_a_token_is_masked_with_the_rate_of_its_sample(draw_with):

@@ -5,16 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from oracles.batches import pack, random_samples, spy
-from oracles.models import MASK, NUM_TOKENS, tiny_model
-from oracles.training import training_losses
 from torch.nn import functional as F
 
 from dllm.core.attention import NOISY, PATTERNS, PROMPT
 from dllm.core.losses import reduce_losses
 from dllm.core.objective import target_losses
+from oracles.batches import pack, random_samples, spy
+from oracles.models import MASK, NUM_TOKENS, tiny_model
+from oracles.training import training_losses
 
-# Lengths of prompts and responses. Blocks have 4 tokens; -> ragged on both sides, no prompts at all, one of each.
+# Lengths of prompts and of responses; a block has 4 tokens.
 RAGGED = ([3, 8, 0, 5], [9, 4, 6, 12])
 NO_PROMPTS = ([0, 0, 0], [7, 1, 8])
 ALONE = ([6], [8])
@@ -76,7 +76,7 @@ def test_rows_do_not_depend_on_their_neighbours(pattern):
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_3_masks_are_disjoint_and_complete_and_all_else_is_bit_identical(pattern):
-    """What the trunk is given: the two views differ from the clean response in complementary places and nowhere else."""
+    """What the trunk is given: two views that differ from the clean response in complementary places alone."""
     model = tiny_model(pattern)
     samples = random_samples(model, *RAGGED)
     prompt, response, targets, masked = pack(samples)
@@ -152,7 +152,7 @@ def test_5_a_batch_without_any_target_has_loss_0_and_can_be_differentiated(paire
     loss = reduce_losses(losses, torch.ones_like(losses), nowhere, "sequence")
     loss.backward()
     assert loss.item() == 0
-    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

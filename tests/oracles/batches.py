@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from oracles.models import HIDDEN, TAIL, left_padded, random_ids
 from torch import Tensor
+
+from oracles.models import HIDDEN, TAIL, left_padded, random_ids
 
 
 @dataclass

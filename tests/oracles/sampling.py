@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from oracles.attention import one_sequence
-from oracles.training import hidden_states, writable_logits
+from oracles.training import hidden_states, writable, writable_logits
 
 
 def steps_of_a_block(gen_length: int, block_length: int, gen_steps: int | None) -> list[int]:
@@ -18,14 +18,14 @@ def steps_of_a_block(gen_length: int, block_length: int, gen_steps: int | None) 
     return shares
 
 
-def block_logits(model, prompt: Tensor, canvas: list[int], block: int, block_length: int) -> list[Tensor]:
-    """Logits [V] of every place of a block, in float64, from a full pass over all that the block may see."""
+def block_hidden(model, prompt: Tensor, canvas: list[int], block: int, block_length: int) -> Tensor:
+    """Hidden states [block_length, D] of a block, from a full pass over all that it may see."""
     pattern = model.config.attention_pattern
     start, stop = block * block_length, (block + 1) * block_length
     seen = canvas[:stop] if pattern == "block" else canvas
     sees = one_sequence(pattern, len(prompt), len(seen), block_length)
     hidden = hidden_states(model, torch.cat([prompt, model.embed(torch.tensor(seen))]), sees)
-    return [writable_logits(model, hidden[len(prompt) + place]).double() for place in range(start, stop)]
+    return hidden[len(prompt) + start : len(prompt) + stop]
 
 
 @torch.no_grad()
@@ -57,17 +57,17 @@ def sample(
                 gumbel = rng.gumbel(size=(block_length, config.vocab_size))
             if remasking == "random":
                 lots = rng.random(block_length)
-            with_prompt = block_logits(model, prompt, canvas, block, block_length)
+            hidden = block_hidden(model, prompt, canvas, block, block_length)
             if cfg_scale:
-                without_prompt = block_logits(model, no_prompt, canvas, block, block_length)
+                hidden_without = block_hidden(model, no_prompt, canvas, block, block_length)
             candidates = []
             for place in todo:
                 i = place - block * block_length
-                logits = with_prompt[i]
+                logits = writable_logits(model, hidden[i]).double()
                 if cfg_scale:
-                    for v in range(config.num_tokens):
-                        if v != config.mask_token_id:
-                            logits[v] = without_prompt[i][v] + (cfg_scale + 1) * (logits[v] - without_prompt[i][v])
+                    ids = writable(config)
+                    without = writable_logits(model, hidden_without[i]).double()
+                    logits[ids] = without[ids] + (cfg_scale + 1) * (logits[ids] - without[ids])
                 scores = logits
                 if temperature > 0:
                     scores = logits / temperature + torch.from_numpy(gumbel[i])

@@ -9,14 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
 from llava.data.mimic_cxr import convert_annotation
 from llava.data.phantom import write_release
+from llava.model.builder import build_model
 from llava.model.tiny import save_language_model, save_vision_tower, train_tokenizer
 from llava.train import train as program
+from llava.train.llava_trainer import LLaVATrainer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ALL_PARTS = "mm_vision_tower,mm_vision_resampler,mm_mlp_adapter,mm_language_model"
 STAGE_1 = "mm_vision_resampler,mm_mlp_adapter"
+TINY_RESAMPLERS = {
+    "mm_qformer_depth": 2,
+    "mm_qformer_hidden_size": 64,
+    "mm_qformer_latents": 4,
+    "mm_perceiver_depth": 1,
+    "mm_perceiver_latents": 4,
+}
 
 
 @dataclass(frozen=True)
@@ -24,10 +34,10 @@ class TinyWorld:
     """Folders of the towers and films, and the LLaVA JSON files that use them."""
 
     language_model: Path
-    vision_tower: Path
+    vision_tower: Path  # 4 x 4 patches
     images: Path
-    train: Path  # one film a record
-    mixed: Path  # one film, two films, none, and several turns
+    train: Path  # 12 records, one film each
+    mixed: Path  # the same records with two films, one or none, and with several turns: 15 samples
     test: Path
 
     def arguments(self, out: Path, **overrides) -> list[str]:
@@ -38,12 +48,7 @@ class TinyWorld:
             "data_path": self.mixed,
             "image_folder": self.images,
             "mm_tunable_parts": ALL_PARTS,
-            "mm_resampler_type": "qformer",
-            "mm_qformer_depth": 2,
-            "mm_qformer_hidden_size": 64,
-            "mm_qformer_latents": 4,
-            "mm_perceiver_depth": 1,
-            "mm_perceiver_latents": 4,
+            **TINY_RESAMPLERS,
             "block_length": 16,
             "gen_length": 160,
             "output_dir": out,
@@ -61,14 +66,35 @@ class TinyWorld:
         values |= overrides
         return [text for name, value in values.items() if value is not None for text in (f"--{name}", str(value))]
 
+    def build(self, dtype=torch.float32, select_layer=-2, diffusion=None, **settings):
+        """(tokenizer, model, image processor) of the two towers, the model in evaluation mode."""
+        torch.manual_seed(0)
+        diffusion = {"attention_pattern": "block", "block_length": 16, "gen_length": 48} | (diffusion or {})
+        tokenizer, model, processor = build_model(
+            str(self.language_model),
+            str(self.vision_tower),
+            select_layer,
+            dtype,
+            diffusion,
+            **TINY_RESAMPLERS | settings,
+        )
+        return tokenizer, model.eval(), processor
+
+
+def widen(model):
+    """Gives a model random weights that are wide enough for every token to matter to every other."""
+    torch.manual_seed(5)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.normal_(std=2 * parameter.shape[-1] ** -0.5)
+    return model
+
 
 def make_world(root: Path) -> TinyWorld:
-    annotation = write_release(root, {"train": 13, "test": 4}, seed=3, size_px=48)
+    annotation = write_release(root, {"train": 12, "test": 4}, seed=3, size_px=48)
     convert_annotation(annotation, root, "first")
     records = json.loads((root / "train_llava_llada.json").read_text())
-    mixed = root / "mixed.json"
-    mixed.write_text(json.dumps(_mixed(records)))
-
+    (root / "mixed.json").write_text(json.dumps(_mixed(records)))
     torch.manual_seed(0)
     texts = [turn["value"] for record in records for turn in record["conversations"]]
     save_language_model(root / "language_model", train_tokenizer(texts, 400), hidden_size=64, layers=2)
@@ -78,70 +104,65 @@ def make_world(root: Path) -> TinyWorld:
         root / "vision_tower",
         root / "images",
         root / "train_llava_llada.json",
-        mixed,
+        root / "mixed.json",
         root / "test_llava_llada.json",
     )
 
 
 def _mixed(records: list[dict]) -> list[dict]:
-    """Two films in every fourth record, none in the next, a second question in the third: 16 samples of 13 records."""
+    """Every fourth record has two films, the next none, the third a second question."""
     mixed = []
     for number, record in enumerate(records):
         question, answer = (turn["value"] for turn in record["conversations"])
-        turns = [question, answer]
-        record = dict(record)
+        record, texts = dict(record), [question, answer]
         if number % 4 == 0:
             record["image"] = [record["image"], records[number - 1]["image"]]
-            turns[0] = "<image>\n" + question
+            texts[0] = "<image>\n" + question
         elif number % 4 == 1:
             del record["image"]
-            turns[0] = question.replace("<image>\n", "")
+            texts[0] = question.replace("<image>\n", "")
         elif number % 4 == 2:
-            turns += ["Is the heart enlarged?", "No." if number % 8 == 2 else "Yes."]
-        mixed.append(record | {"conversations": _turns(turns)})
+            texts += ["Is the heart enlarged?", "No." if number % 8 == 2 else "Yes."]
+        mixed.append(record | {"conversations": turns(*texts)})
     return mixed
 
 
-def _turns(texts: list[str]) -> list[dict]:
+def turns(*texts: str) -> list[dict]:
+    """A LLaVA conversation of questions and answers in turn."""
     return [{"from": ("human", "gpt")[place % 2], "value": text} for place, text in enumerate(texts)]
 
 
-@contextlib.contextmanager
-def command_line(arguments: list[str]):
-    before = sys.argv
-    sys.argv = ["train_mem.py", *arguments]
-    try:
-        yield
-    finally:
-        sys.argv = before
-
-
-def build_trainer(arguments: list[str]):
-    """The trainer that the command line `arguments` makes, in this process."""
-    with command_line(arguments):
+def build_trainer(arguments: list[str]) -> LLaVATrainer:
+    """The trainer that the program makes of this command line, in this process."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(setattr, sys, "argv", sys.argv)
+        sys.argv = ["train_mem.py", *arguments]
         return program._build(*program._parse())[0]
 
 
-def losses(trainer) -> list[float]:
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+def trained(arguments: list[str]) -> LLaVATrainer:
+    """The trainer after its run."""
+    trainer = build_trainer(arguments)
+    trainer.train()
+    return trainer
 
 
-def logged_losses(out: Path) -> list[float]:
-    history = json.loads((out / "trainer_state.json").read_text())["log_history"]
+def losses(history: list[dict]) -> list[float]:
+    """The loss of every step of a log history."""
     return [entry["loss"] for entry in history if "loss" in entry]
 
 
-def launch(arguments: list[str], processes: int = 1) -> subprocess.CompletedProcess:
+def launch(arguments: list[str], processes: int) -> subprocess.CompletedProcess:
     """Runs train_mem.py under torchrun, as the stage scripts do."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return _run([*command, "llava/train/train_mem.py", *arguments])
+    return _run(["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)], arguments)
 
 
-def run_plain(arguments: list[str]) -> subprocess.CompletedProcess:
+def run_program(arguments: list[str]) -> subprocess.CompletedProcess:
     """Runs train_mem.py as one ordinary process."""
-    return _run([sys.executable, "llava/train/train_mem.py", *arguments])
+    return _run([], arguments)
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess:
+def _run(launcher: list[str], arguments: list[str]) -> subprocess.CompletedProcess:
+    command = [sys.executable, *launcher, "llava/train/train_mem.py", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=CHECKOUT / "train", env=environment, capture_output=True, text=True)

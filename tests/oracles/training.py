@@ -14,13 +14,16 @@ def hidden_states(model, embeds: Tensor, sees: list[list[bool]]) -> Tensor:
     return output.last_hidden_state[0]
 
 
+def writable(config) -> list[int]:
+    """The ids that may be written: those of the tokenizer, without the mask token."""
+    return [token for token in range(config.num_tokens) if token != config.mask_token_id]
+
+
 def writable_logits(model, hidden: Tensor) -> Tensor:
-    """Logits [V] of one hidden state [D], the mask token and ids without a token at -inf."""
+    """Logits [V] of one hidden state [D], -inf on ids that must not be written."""
     logits = model.lm_head(hidden)
     out = torch.full_like(logits, float("-inf"))
-    for token in range(model.config.num_tokens):
-        if token != model.config.mask_token_id:
-            out[token] = logits[token]
+    out[writable(model.config)] = logits[writable(model.config)]
     return out
 
 

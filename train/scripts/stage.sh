@@ -13,7 +13,7 @@ LM_PATH=${LM_PATH:-model/Qwen3-0.6B-diffusion-mdlm-v0.1}
 VISION_TOWER=${VISION_TOWER:-model/siglip2-so400m-patch14-384}
 EXTRA_ARGS=${EXTRA_ARGS:-} # any other argument of train.py, split at spaces
 
-if command -v nvidia-smi >/dev/null; then
+if [ -n "${CUDA_VISIBLE_DEVICES-all}" ] && command -v nvidia-smi >/dev/null; then
     BF16=${BF16:-True} TF32=${TF32:-True}
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
 else

@@ -41,8 +41,8 @@ def check_diffusion_settings(config) -> None:
             raise ValueError(f"{name} {token} is outside the vocabulary of {config.vocab_size}; set it in the config")
     if not max(special.values()) < (config.num_tokens or 0) <= config.vocab_size:
         raise ValueError(
-            f"num_tokens {config.num_tokens} must lie above the special tokens (up to {max(special.values())}) and within "
-            f"the vocabulary of {config.vocab_size}; set it in the config"
+            f"num_tokens {config.num_tokens} must lie above the special tokens (up to {max(special.values())}) "
+            f"and within the vocabulary of {config.vocab_size}; set it in the config"
         )
 
 

@@ -2,6 +2,7 @@
 commits the most confident candidates of the block (Nie et al. 2025, LLaDA; Wu et al. 2025, Fast-dLLM: `threshold`).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
@@ -40,14 +41,16 @@ class Decoding:
     def __post_init__(self):
         for name in ("gen_length", "block_length", "gen_steps"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
+            if not (type(value) is int and value >= 1) and not (name == "gen_steps" and value is None):
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        for name in ("cfg_scale", "temperature"):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and 0 <= value < math.inf):
+                raise ValueError(f"{name} must be a number of at least 0, not {value!r}")
+        if self.threshold is not None and not (isinstance(self.threshold, (int, float)) and 0 < self.threshold <= 1):
+            raise ValueError(f"threshold must be in (0, 1], not {self.threshold!r}")
         if self.remasking not in REMASKING:
             raise ValueError(f"unknown remasking {self.remasking!r}; known: {', '.join(REMASKING)}")
-        if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise ValueError(f"threshold must be in (0, 1], not {self.threshold}")
-        if self.cfg_scale < 0 or self.temperature < 0:
-            raise ValueError(f"cfg_scale {self.cfg_scale} and temperature {self.temperature} must not be negative")
 
     @classmethod
     def of(cls, config, **arguments) -> "Decoding":
@@ -141,8 +144,6 @@ def generate(
             if on_step:
                 on_step(canvas, todo)
         finished |= torch.isin(canvas[:, start:stop], stop_ids).any(dim=1)
-        if finished.all():
-            break
     return _fill_tail(canvas, stop_ids, config.tail_token_id)[:, : decoding.gen_length]
 
 

@@ -19,7 +19,7 @@ class MDLMConfig(TrainingArguments):
     noise_schedule: str = field(default="linear", metadata={"help": "linear, cosine, sqrt (single views only)"})
     noise_eps: float = field(default=1e-3, metadata={"help": "smallest mask rate"})
     loss_normalisation: str = field(default="sequence", metadata={"help": "sequence, token, batch"})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "samples hold more than the model's arguments"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "samples are the dataset's own"})
 
     def __post_init__(self):
         super().__post_init__()
@@ -48,10 +48,15 @@ class Positioned(Dataset):
 
 
 class PositionSampler(Sampler):
-    """Yields (position in the run, index) over one epoch; the order is a function of (seed, epoch)."""
+    """Yields (position in the run, index) over one epoch; the order is a function of (seed, epoch).
 
-    def __init__(self, length: int, seed: int | None):
-        self.length, self.seed, self.epoch = length, seed, 0
+    An epoch is filled up from its start to a multiple of `batch`, the samples of a global batch: the weight of a sample
+    in a partial batch would depend on the number of processes.
+    """
+
+    def __init__(self, num_samples: int, seed: int | None, batch: int = 1):
+        self.num_samples, self.seed, self.epoch = num_samples, seed, 0
+        self.length = -(-num_samples // batch) * batch
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -60,11 +65,12 @@ class PositionSampler(Sampler):
         return self.length
 
     def __iter__(self):
-        order = range(self.length)
+        order = range(self.num_samples)
         if self.seed is not None:
             generator = torch.Generator().manual_seed(self.seed + self.epoch)
-            order = torch.randperm(self.length, generator=generator).tolist()
-        yield from enumerate(order, start=self.epoch * self.length)
+            order = torch.randperm(self.num_samples, generator=generator).tolist()
+        for place in range(self.length):
+            yield self.epoch * self.length + place, order[place % self.num_samples]
 
 
 class MDLMTrainer(Trainer):
@@ -88,10 +94,20 @@ class MDLMTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return PositionSampler(len(self.train_dataset), seed)
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return PositionSampler(len(self.train_dataset), seed, batch)
 
     def _get_eval_sampler(self, eval_dataset) -> Sampler:
         return PositionSampler(len(eval_dataset), None)
+
+    def _run_epoch(self, *args, **kwargs) -> None:
+        """Takes no step beyond the last one: transformers would, when it resumes a run that was at its end."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+
+    def _prepare_inputs(self, inputs: dict) -> dict:
+        """Keeps the loss weights in fp32: under DeepSpeed transformers rounds every float to the model's type."""
+        return super()._prepare_inputs(inputs) | {"weights": inputs["weights"].to(self.args.device)}
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The weighted loss of a batch; its share from the tail after the report is logged apart."""

@@ -15,7 +15,7 @@ def load_whole(model_class: type[PreTrainedModel], folder: str, **kwargs) -> Pre
     lacking = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
     if lacking:
         raise ValueError(
-            f"{folder} lacks the weight {lacking[0]} in the shape of its config: its files do not belong together; copy "
-            "or train it again"
+            f"{folder} lacks the weight {lacking[0]} in the shape of its config: its files do not belong together; "
+            "copy or train it again"
         )
     return model

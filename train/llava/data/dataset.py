@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, SiglipImageProcessorPil
 
+from dllm.core.noise import Forward
 from dllm.data.collator import ResponseCollator, canvas_length
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import build_prompt, build_response
@@ -49,7 +50,7 @@ def _check_record(record: dict, where: str) -> None:
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{where}: turn {number} must be a text from {role!r}")
         if role == "gpt" and DEFAULT_IMAGE_TOKEN in text:
-            raise ValueError(f"{where}: turn {number} is an answer and cannot hold an image; remove {DEFAULT_IMAGE_TOKEN}")
+            raise ValueError(f"{where}: turn {number} is an answer, which cannot hold {DEFAULT_IMAGE_TOKEN}; remove it")
     names = image_names(record)
     if not all(isinstance(name, str) for name in names):
         raise ValueError(f"{where}: image must be a path or a list of paths")
@@ -119,8 +120,8 @@ def _check_length(prompt: int, response: int, diffusion, max_length: int, where:
 class ReportCollator(ResponseCollator):
     """ResponseCollator with the batch's images [n, 3, S, S] and one key per image for what `masked_drop` keeps."""
 
-    def __init__(self, config, forward_process, pad_token_id: int):
-        super().__init__(config.text_config, forward_process, pad_token_id)
+    def __init__(self, config, forward_process: Forward):
+        super().__init__(config.text_config, forward_process, pad_token_id=config.text_config.tail_token_id)
         self.image_size = config.vision_config.image_size
 
     def __call__(self, samples: list[dict]) -> dict[str, torch.Tensor]:

@@ -129,7 +129,7 @@ def load_adapter(model: LlavaQwen3ModelLM, file: str) -> None:
                 f"{getattr(model.config, name)!r}; give the types of stage 1"
             )
     if state.keys() != own.keys():
-        raise ValueError(f"adapter {file} was trained with another depth of the resampler; give the settings of stage 1")
+        raise ValueError(f"adapter {file} was trained with a resampler of another depth; give the settings of stage 1")
     for name, tensor in state.items():
         if tensor.shape != own[name].shape:
             raise ValueError(

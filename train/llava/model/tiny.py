@@ -50,6 +50,7 @@ def save_language_model(folder: str, tokenizer: PreTrainedTokenizerFast, hidden_
         num_key_value_heads=hidden_size // 32,
         head_dim=32,
         max_position_embeddings=2048,
+        initializer_range=0.08,  # the usual 0.02 suits wide models; a narrow one starts to see much later with it
         tie_word_embeddings=True,
     )
     set_special_tokens(config, tokenizer)
@@ -78,12 +79,12 @@ def main() -> None:
     parser.add_argument("--data_path", required=True, help="LLaVA JSON whose texts train the tokenizer")
     parser.add_argument("--out", required=True, help="folder for language_model/ and vision_tower/")
     parser.add_argument("--vocab_size", type=int, default=1024)
-    parser.add_argument("--hidden_size", type=int, default=192)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--hidden_size", type=int, default=96)
+    parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--vision_hidden_size", type=int, default=128)
-    parser.add_argument("--vision_layers", type=int, default=4)
+    parser.add_argument("--vision_layers", type=int, default=5)
     parser.add_argument("--image_size", type=int, default=64)
-    parser.add_argument("--patch_size", type=int, default=8)
+    parser.add_argument("--patch_size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)

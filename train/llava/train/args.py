@@ -84,17 +84,17 @@ class TrainingArguments(MDLMConfig):
     )
     mm_vision_tower_lr: float | None = field(default=None, metadata={"help": "of the encoder; else --learning_rate"})
     model_max_length: int = field(default=1024, metadata={"help": "longest prompt + report in tokens"})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "samples are dicts of the dataset's own"})
     optim: str = field(default="adamw_torch", metadata={"help": "optimizer of transformers"})
 
     def __post_init__(self):
         if self.deepspeed:
             check_deepspeed_config(self.deepspeed)
+            if "RANK" not in os.environ:
+                raise ValueError("--deepspeed needs a launcher: start train_mem.py with torchrun")
         self.use_cpu = self.use_cpu or not torch.cuda.is_available()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
         if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             self.ddp_backend = "gloo"
-        if self.gradient_checkpointing and not self.gradient_checkpointing_kwargs:
-            self.gradient_checkpointing_kwargs = {"use_reentrant": False}
         super().__post_init__()
 
 

@@ -6,6 +6,7 @@
 
 import os
 import sys
+import warnings
 
 import torch
 import transformers
@@ -33,13 +34,15 @@ def train() -> None:
         _save(trainer, tunable)
     except (ValueError, OSError) as error:
         if first or training:  # before training every process meets the same error
-            print(f"train: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+            start = "\n" if training else ""  # below the progress bar
+            print(f"{start}train: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         sys.exit(1)
     _finish()
 
 
 def _prepare_process() -> None:
     os.environ.setdefault("WANDB_MODE", "offline")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries to each other, several a step
     transformers.utils.logging.set_verbosity_warning()
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -90,7 +93,7 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: TrainingA
         args.model_max_length,
         show_progress=args.process_index == 0,
     )
-    collator = ReportCollator(model.config, args.forward_process(), tokenizer.pad_token_id)
+    collator = ReportCollator(model.config, args.forward_process())
     trainer = LLaVATrainer(
         model=model,
         args=args,

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from llava.model.multimodal_resampler.masked_drop import MaskedDrop
+from llava.model.multimodal_resampler.masked_drop import MaskedDrop, num_kept
 from llava.model.multimodal_resampler.perceiver import PerceiverResampler
 from llava.model.multimodal_resampler.qformer import QFormerResampler
 from llava.model.multimodal_resampler.spatial_pool import SpatialPool, pooled_side
@@ -24,11 +24,9 @@ class NoResampler(nn.Module):
 def build_vision_resampler(config) -> nn.Module:
     """The resampler of a model config: a module with a `width`, called as (features [n, N, D_vision], keys [n]).
 
-    Raises ValueError on an unknown name or settings that leave nothing of an image.
+    Raises ValueError on an unknown name or an impossible setting.
     """
     name, vision = config.mm_resampler_type, config.vision_config
-    if num_image_tokens(config, training=True) < 1:
-        raise ValueError(f"the {name} resampler would leave no visual token of an image; raise its latents or its ratio")
     width, side = vision.hidden_size, vision.image_size // vision.patch_size
     if name == "qformer":
         hidden_size, depth, latents = config.mm_qformer_hidden_size, config.mm_qformer_depth, config.mm_qformer_latents
@@ -55,5 +53,5 @@ def num_image_tokens(config, training: bool = False) -> int:
         case "spatial_pool":
             return pooled_side(side, config.mm_spatial_pool_stride) ** 2
         case "masked_drop" if training:
-            return int(side**2 * config.mm_mask_drop_ratio)
+            return num_kept(side**2, config.mm_mask_drop_ratio)
     return side**2

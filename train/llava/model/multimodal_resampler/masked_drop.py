@@ -4,8 +4,13 @@ import torch
 from torch import Tensor, nn
 
 
+def num_kept(patches: int, ratio: float) -> int:
+    """Patches of an image that are kept in training."""
+    return max(int(patches * ratio), 1)
+
+
 class MaskedDrop(nn.Module):
-    """[n, N, D] -> [n, int(N * ratio), D] in training, the patches kept in their order; all of them otherwise.
+    """[n, N, D] -> [n, num_kept, D] in training, the patches kept in their order; all of them otherwise.
 
     `ratio` is the share of patches that is kept. Which ones is a function of each image's key, so that one process and
     many ranks keep the same.
@@ -22,6 +27,7 @@ class MaskedDrop(nn.Module):
             return features
         n, N, D = features.shape
         generators = [torch.Generator().manual_seed(int(key)) for key in keys]
-        kept = torch.stack([torch.randperm(N, generator=generator)[: int(N * self.ratio)] for generator in generators])
-        kept = kept.sort(dim=1).values.to(features.device)  # [n, int(N * ratio)]
+        count = num_kept(N, self.ratio)
+        kept = torch.stack([torch.randperm(N, generator=generator)[:count] for generator in generators])
+        kept = kept.sort(dim=1).values.to(features.device)  # [n, count]
         return features.gather(1, kept[..., None].expand(-1, -1, D))

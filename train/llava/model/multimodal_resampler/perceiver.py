@@ -9,6 +9,8 @@ class PerceiverResampler(nn.Module):
 
     def __init__(self, vision_width: int, depth: int, latents: int):
         super().__init__()
+        if latents < 1:
+            raise ValueError(f"mm_perceiver_latents must be at least 1, not {latents}")
         heads = max(vision_width // 64, 1)
         config = PerceiverConfig(
             num_latents=latents,

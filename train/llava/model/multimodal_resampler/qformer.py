@@ -10,8 +10,8 @@ class QFormerResampler(nn.Module):
 
     def __init__(self, vision_width: int, width: int, depth: int, latents: int):
         super().__init__()
-        if depth < 1:
-            raise ValueError(f"mm_qformer_depth must be at least 1, not {depth}: the first layer attends to the patches")
+        if min(depth, latents) < 1:
+            raise ValueError(f"mm_qformer_depth {depth} and mm_qformer_latents {latents} must be at least 1")
         config = Blip2QFormerConfig(
             hidden_size=width,
             intermediate_size=4 * width,

@@ -1,0 +1,61 @@
+"""Batches: where prompts, responses, tails, masks and weights lie."""
+
+import numpy as np
+import pytest
+
+from dllm.core.losses import IGNORE_INDEX
+from dllm.core.noise import Forward
+from dllm.data.collator import ResponseCollator, canvas_length
+from oracles.models import TAIL, tiny_config
+
+PAD = 7
+SAMPLES = [
+    {"prompt_ids": [1, 2, 3], "response_ids": [11, 12, 13, 14, 15], "position": 4},
+    {"prompt_ids": [4], "response_ids": [21, 22], "position": 9},
+]
+
+
+@pytest.mark.parametrize(
+    "pattern, num_tokens, expected",
+    [("block", 1, 4), ("block", 4, 4), ("block", 5, 8), ("block", 500, 500), ("block", 501, 504)]
+    + [(pattern, tokens, 12) for pattern in ("prefix", "bidirectional") for tokens in (1, 10, 12)],
+)
+def test_the_canvas_ends_with_its_block_or_is_the_whole_one(pattern, num_tokens, expected):
+    assert canvas_length(tiny_config(pattern, block_length=4, gen_length=10), num_tokens) == expected
+
+
+@pytest.mark.parametrize("pattern", ["prefix", "bidirectional"])
+def test_a_response_beyond_the_canvas_is_refused(pattern):
+    with pytest.raises(ValueError, match=r"13 tokens.*gen_length \(12\)"):
+        canvas_length(tiny_config(pattern, block_length=4, gen_length=10), 13)
+
+
+def test_a_batch():
+    collate = ResponseCollator(tiny_config("block", block_length=4), Forward("pair", seed=2), PAD)
+    batch = collate(SAMPLES)
+    assert batch["input_ids"].tolist() == [[1, 2, 3], [PAD, PAD, 4]]
+    assert batch["attention_mask"].tolist() == [[True, True, True], [False, False, True]]
+    assert batch["labels"].tolist() == [
+        [11, 12, 13, 14, 15, TAIL, TAIL, TAIL],
+        [21, 22, TAIL, TAIL] + [IGNORE_INDEX] * 4,
+    ]
+    assert batch["tail"].tolist() == [[False] * 5 + [True] * 3, [False, False, True, True] + [False] * 4]
+    for row, (sample, canvas) in enumerate(zip(SAMPLES, (8, 4), strict=True)):
+        noise = Forward("pair", seed=2).draw(sample["position"], canvas)
+        assert batch["masked"][row, :canvas].tolist() == noise.masked.tolist()
+        np.testing.assert_allclose(batch["weights"][row, :canvas], noise.weights(), rtol=1e-6)
+        assert not batch["masked"][row, canvas:].any() and not batch["weights"][row, canvas:].any()
+
+
+def test_a_sample_has_the_same_noise_in_every_batch():
+    collate = ResponseCollator(tiny_config("block", block_length=4), Forward("pair"), PAD)
+    together, alone = collate(SAMPLES), collate(SAMPLES[1:])
+    for name in ("masked", "weights", "labels", "tail"):
+        assert together[name][1, :4].tolist() == alone[name][0].tolist()
+
+
+def test_without_prompts():
+    collate = ResponseCollator(tiny_config("block"), Forward("pair"), PAD)
+    batch = collate([{"prompt_ids": [], "response_ids": [5, 6], "position": 0}])
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (1, 0)
+    assert batch["labels"].shape == (1, 4)

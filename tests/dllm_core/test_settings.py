@@ -1,0 +1,49 @@
+"""The settings of a diffusion model are checked by name, and what must not be written cannot be."""
+
+import pytest
+import torch
+
+from dllm.core.model import check_diffusion_settings, exclude_unwritable
+from oracles.models import MASK, NUM_TOKENS, VOCAB_SIZE, tiny_config
+
+
+def test_good_settings_pass():
+    check_diffusion_settings(tiny_config())
+    check_diffusion_settings(tiny_config(num_tokens=VOCAB_SIZE, mask_token_id=VOCAB_SIZE - 1))
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"attention_pattern": "causal"}, "'causal'.*bidirectional, prefix, block"),
+        ({"block_length": 0}, "block_length.*0"),
+        ({"gen_length": 0}, "gen_length.*0"),
+        ({"mask_token_id": VOCAB_SIZE}, f"mask_token_id {VOCAB_SIZE}.*vocabulary of {VOCAB_SIZE}"),
+        ({"mask_token_id": 151669}, f"mask_token_id 151669.*vocabulary of {VOCAB_SIZE}"),
+        ({"mask_token_id": -1}, "mask_token_id -1"),
+        ({"mask_token_id": None}, "mask_token_id None"),
+        ({"tail_token_id": VOCAB_SIZE}, f"tail_token_id {VOCAB_SIZE}"),
+        ({"tail_token_id": None}, "tail_token_id None"),
+        ({"stop_token_ids": [3, 99]}, r"stop_token_ids\[1\] 99"),
+        ({"stop_token_ids": None}, r"stop_token_ids\[0\] None"),
+        ({"stop_token_ids": []}, r"stop_token_ids\[0\] None"),
+        ({"num_tokens": VOCAB_SIZE + 1}, f"num_tokens {VOCAB_SIZE + 1}"),
+        ({"num_tokens": MASK}, f"num_tokens {MASK}"),
+        ({"num_tokens": MASK + 1}, f"num_tokens {MASK + 1}"),  # the stop token could not be written
+        ({"num_tokens": None}, "num_tokens None"),
+    ],
+)
+def test_an_impossible_setting_is_named(settings, message):
+    with pytest.raises(ValueError, match=message) as error:
+        check_diffusion_settings(tiny_config(**settings))
+    assert "\n" not in str(error.value)
+
+
+def test_the_mask_token_and_padding_rows_are_excluded_and_nothing_else():
+    logits = torch.randn(2, 3, VOCAB_SIZE)
+    before = logits.clone()
+    excluded = exclude_unwritable(logits, MASK, NUM_TOKENS)
+    out = torch.tensor([token == MASK or token >= NUM_TOKENS for token in range(VOCAB_SIZE)])
+    assert excluded[..., out].isneginf().all()
+    assert torch.equal(excluded[..., ~out], logits[..., ~out])
+    assert torch.equal(logits, before)

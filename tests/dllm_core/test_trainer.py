@@ -1,0 +1,214 @@
+"""MDLMTrainer on a little text: one process, whatever the batch is split into."""
+
+import pytest
+import torch
+
+from dllm.core.losses import NORMALISATIONS
+from dllm.core.noise import Forward
+from dllm.core.trainer import MDLMConfig, MDLMTrainer, PositionSampler
+from dllm.data.collator import ResponseCollator
+from oracles.loss import pair_loss
+from oracles.models import STOP, TAIL, random_ids, tiny_model
+from oracles.training import training_losses
+
+NUM_SAMPLES = 16
+
+
+def text_samples() -> list[dict]:
+    """Prompts of 0-5 tokens and responses of 2-11, each ending with the stop token."""
+    generator = torch.Generator().manual_seed(3)
+    return [
+        {
+            "prompt_ids": random_ids(number % 6, generator),
+            "response_ids": [*random_ids(1 + number % 11, generator), STOP],
+        }
+        for number in range(NUM_SAMPLES)
+    ]
+
+
+class Recorder(ResponseCollator):
+    """Remembers the positions and first response tokens of the samples that it was given."""
+
+    def __call__(self, samples):
+        self.__dict__.setdefault("seen", []).extend(
+            (sample["position"], tuple(sample["response_ids"])) for sample in samples
+        )
+        return super().__call__(samples)
+
+
+def make_trainer(folder, loss_type: str | None = None, **arguments) -> MDLMTrainer:
+    values = {
+        "output_dir": str(folder),
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 4,
+        "optim": "sgd",
+        "learning_rate": 0.1,
+        "lr_scheduler_type": "constant",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "seed": 5,
+    }
+    config = MDLMConfig(**values | arguments)
+    model = tiny_model("block", torch.float32)
+    model.loss_type = loss_type
+    collator = Recorder(model.config, config.forward_process(), pad_token_id=TAIL)
+    samples = text_samples()
+    return MDLMTrainer(model, config, data_collator=collator, train_dataset=samples, eval_dataset=samples[:6])
+
+
+def logged(trainer: MDLMTrainer, name: str) -> list[float]:
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_accumulation_gives_the_losses_of_the_whole_batch(normalisation, tmp_path):
+    curves = []
+    for size in (4, 2, 1):
+        trainer = make_trainer(
+            tmp_path,
+            loss_normalisation=normalisation,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=4 // size,
+        )
+        trainer.train()
+        curves.append({name: logged(trainer, name) for name in ("loss", "loss_tail")})
+    assert len(curves[0]["loss"]) == 4 and len(set(curves[0]["loss"])) == 4
+    for curve in curves[1:]:
+        assert curve["loss"] == pytest.approx(curves[0]["loss"], abs=1e-6, rel=1e-6)
+        assert curve["loss_tail"] == pytest.approx(curves[0]["loss_tail"], abs=2e-4)  # it is logged to four places
+
+
+def test_the_logged_loss_is_that_of_the_oracle(tmp_path):
+    """The first step, from data to number: order, noise, pattern, weights, mean, and the share of the tail."""
+    trainer = make_trainer(tmp_path, max_steps=1)
+    model = tiny_model("block")
+    order = list(PositionSampler(NUM_SAMPLES, seed=5))[:4]
+    expected = {"all": 0.0, "tail": 0.0}
+    for position, index in order:
+        sample = text_samples()[index]
+        response = sample["response_ids"]
+        canvas = response + [TAIL] * (-len(response) % 4)
+        noise = Forward("pair", seed=5).draw(position, len(canvas))
+        masked, p = set(noise.masked.nonzero()[0].tolist()), 0.5 / noise.weight_masked
+        prompt = model.embed(torch.tensor(sample["prompt_ids"], dtype=torch.long))
+        by_place = training_losses(model, prompt, canvas, masked, paired=True)
+        losses = [by_place[i].item() for i in range(len(canvas))]
+        tail_losses = [0.0 if i < len(response) else loss for i, loss in enumerate(losses)]
+        expected["all"] += pair_loss(losses, masked, p) / 4
+        expected["tail"] += pair_loss(tail_losses, masked, p) / 4
+    trainer.train()
+    assert logged(trainer, "loss") == pytest.approx([expected["all"]], rel=1e-5)
+    assert logged(trainer, "loss_tail") == pytest.approx([expected["tail"]], abs=1e-4)
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_tail_has_a_share_of_the_loss(normalisation, steps, tmp_path):
+    arguments = {"loss_normalisation": normalisation, "gradient_accumulation_steps": steps, "logging_steps": 2}
+    trainer = make_trainer(tmp_path, **arguments)
+    trainer.train()
+    losses, tails = logged(trainer, "loss"), logged(trainer, "loss_tail")
+    assert len(losses) == len(tails) == 2
+    assert all(0 < tail <= loss for tail, loss in zip(tails, losses, strict=True))
+
+
+def test_each_log_has_the_tail_of_its_own_steps(tmp_path):
+    """Nothing is left over from the log before, and evaluation adds nothing."""
+    trainer = make_trainer(tmp_path)
+    trainer.train()
+    every_two = make_trainer(tmp_path, logging_steps=2, eval_strategy="steps", eval_steps=1)
+    every_two.train()
+    tails = logged(trainer, "loss_tail")
+    means = [(tails[0] + tails[1]) / 2, (tails[2] + tails[3]) / 2]
+    assert logged(every_two, "loss_tail") == pytest.approx(means, abs=2e-4)
+    assert abs(means[0] - means[1]) > 1e-2
+
+
+def test_the_first_target_of_a_response_is_counted(tmp_path):
+    """`token` divides by all targets of the global batch; causal models would leave out the first of each row."""
+    trainer = make_trainer(tmp_path, loss_type="ForCausalLM", loss_normalisation="token")
+    batch = trainer.data_collator([sample | {"position": 0} for sample in text_samples()[:4]])
+    assert trainer._get_num_items_in_batch([batch], torch.device("cpu")) == (batch["labels"] != -100).sum()
+
+
+@pytest.mark.parametrize("estimator", ["single", "uniform", "stratified", "seed_literal"])
+def test_every_estimator_trains(estimator, tmp_path):
+    trainer = make_trainer(tmp_path, noise_estimator=estimator, max_steps=2)
+    trainer.train()
+    assert all(0 < loss < 1000 for loss in logged(trainer, "loss"))
+
+
+def test_it_learns(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=40, optim="adamw_torch", learning_rate=1e-2)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < 0.6 * before
+
+
+def test_positions_go_on_over_epochs_and_the_order_changes(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=-1, num_train_epochs=2)
+    trainer.train()
+    seen = trainer.data_collator.seen
+    assert [position for position, _ in seen] == list(range(2 * NUM_SAMPLES))
+    first, second = ([response for _, response in seen[i : i + NUM_SAMPLES]] for i in (0, NUM_SAMPLES))
+    everything = sorted(tuple(sample["response_ids"]) for sample in text_samples())
+    assert sorted(first) == sorted(second) == everything
+    assert first != second
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    one, other = PositionSampler(10, seed=1), PositionSampler(10, seed=2)
+    first = list(one)
+    assert list(one) == first and list(other) != first
+    one.set_epoch(3)
+    assert [position for position, _ in one] == list(range(30, 40))
+    assert sorted(index for _, index in one) == list(range(10))
+    assert [index for _, index in one] != [index for _, index in first]
+    assert list(PositionSampler(3, seed=None)) == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_an_epoch_is_filled_up_to_whole_batches():
+    sampler = PositionSampler(10, seed=1, batch=4)
+    sampler.set_epoch(1)
+    keys = list(sampler)
+    assert len(sampler) == len(keys) == 12
+    assert [position for position, _ in keys] == list(range(12, 24))
+    assert [index for _, index in keys[10:]] == [index for _, index in keys[:2]]
+
+
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path):
+    whole = make_trainer(tmp_path / "whole", max_steps=6)
+    whole.train()
+    stopped = make_trainer(tmp_path / "parts", max_steps=6, save_strategy="steps", save_steps=3)
+    stopped.train()
+    resumed = make_trainer(tmp_path / "parts", max_steps=6)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-3"))
+    assert logged(resumed, "loss")[-3:] == pytest.approx(logged(whole, "loss")[-3:], abs=1e-6)
+
+
+def test_evaluation_repeats(tmp_path):
+    """The same loss twice, with training between the two when nothing is learnt."""
+    trainer = make_trainer(tmp_path, learning_rate=0.0)
+    first = trainer.evaluate()["eval_loss"]
+    assert trainer.evaluate()["eval_loss"] == first
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] == first
+    assert [position for position, _ in trainer.data_collator.seen[:6]] == list(range(6))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"loss_normalisation": "mean"}, "'mean'.*sequence, token, batch"),
+        ({"noise_estimator": "twice"}, "'twice'.*pair"),
+        ({"noise_schedule": "cosine"}, "pair.*linear"),
+        ({"noise_eps": 0.7}, "0.7"),
+    ],
+)
+def test_impossible_choices_are_refused_before_anything_is_loaded(arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        MDLMConfig(output_dir=str(tmp_path), **arguments)

@@ -1,0 +1,78 @@
+"""A user's mistake on the real command line: one line on stderr, exit status 1, no output folder."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from llava.model.builder import save_adapter
+from oracles.tiny import STAGE_1, build_trainer, launch, run_program, turns
+
+
+@pytest.fixture
+def wide_adapter(world, tmp_path):
+    """The adapter of a wider resampler."""
+    trainer = build_trainer(world.arguments(tmp_path / "wide", mm_qformer_hidden_size=128))
+    return save_adapter(trainer.model.state_dict(), trainer.model.config, str(tmp_path))
+
+
+def error_lines(result):
+    return [line for line in result.stderr.replace("\r", "\n").splitlines() if line.startswith("train: error: ")]
+
+
+def assert_refused(result, out, message):
+    assert result.returncode == 1
+    (line,) = error_lines(result)
+    assert message in line
+    assert "Traceback" not in result.stderr
+    assert not out.exists()
+
+
+def test_a_prompt_that_is_too_long(world, tmp_path):
+    record = json.loads(world.train.read_text())[0]
+    data, out = tmp_path / "data.json", tmp_path / "out"
+    data.write_text(
+        json.dumps([record | {"id": "study 7", "conversations": turns("<image>\n" + "word " * 2000, "A.")}])
+    )
+    result = run_program(world.arguments(out, data_path=data))
+    assert_refused(result, out, f"{data}, record 'study 7': a prompt of ")
+
+
+def test_an_adapter_of_another_width(world, tmp_path, wide_adapter):
+    out = tmp_path / "out"
+    result = run_program(world.arguments(out, pretrain_mm_mlp_adapter=wide_adapter))
+    assert_refused(result, out, f"adapter {wide_adapter} has model.mm_projector.0.weight of shape [64, 128]")
+
+
+def test_an_unknown_estimator(world, tmp_path):
+    out = tmp_path / "out"
+    result = run_program(world.arguments(out, noise_estimator="x"))
+    assert_refused(result, out, "unknown noise estimator 'x'; known: pair, stratified")
+
+
+def test_two_processes_tell_a_mistake_once(world, tmp_path):
+    out = tmp_path / "out"
+    arguments = world.arguments(out, data_path="", mm_tunable_parts=STAGE_1, deepspeed="scripts/zero3.json")
+    result = launch(arguments, processes=2)
+    assert result.returncode != 0
+    assert error_lines(result) == ["train: error: --data_path is empty; give the JSON file that convert_data.py wrote"]
+    assert not out.exists()
+
+
+def test_a_film_that_only_the_second_process_meets_is_told(world, tmp_path):
+    """It begins and ends like a whole film, so that the check at the start passes."""
+    records = json.loads(world.train.read_text())[:4]
+    film = tmp_path / "film.png"
+    Image.open(world.images / records[0]["image"]).save(film)
+    content = bytearray(film.read_bytes())
+    content[200:400] = bytes(200)
+    film.write_bytes(content)
+    order = [record | {"image": str(film)} if number == 3 else record for number, record in enumerate(records)]
+    data, out = tmp_path / "data.json", tmp_path / "out"
+    data.write_text(json.dumps(order))
+    arguments = world.arguments(out, data_path=data, per_device_train_batch_size=1, save_strategy="steps", save_steps=1)
+    result = launch(arguments, processes=2)
+    assert result.returncode != 0
+    (line,) = error_lines(result)
+    assert f"{film}: the image is truncated or damaged" in line
+    assert not list(out.glob("*.safetensors"))
