@@ -95,6 +95,21 @@ def test_prompt_of_training_is_the_prompt_of_inference(world, parts, tmp_path):
         assert writer._prompt(request) == sample["prompt_ids"].tolist()
 
 
+@pytest.mark.parametrize("mode", ["square", "pad"])
+def test_pixels_of_training_are_the_pixels_of_inference(world, tmp_path, monkeypatch, record, mode):
+    Image.radial_gradient("L").resize((90, 40)).save(tmp_path / "landscape.png")
+    tokenizer, model, processor = parts = world.build(image_aspect_ratio=mode)
+    for part in parts:
+        part.save_pretrained(tmp_path / "model")
+    (tmp_path / "data.json").write_text(json.dumps([record | {"image": "landscape.png"}]))
+    sample = ReportDataset(str(tmp_path / "data.json"), str(tmp_path), tokenizer, processor, model.config, 4, 1024)[0]
+    writer, seen = ReportWriter(str(tmp_path / "model")), []
+    monkeypatch.setattr(writer.model, "generate", lambda ids, valid, images, **kw: seen.append(images) or ids[:, :1])
+    writer.write([Request([load_image(tmp_path / "landscape.png")], "<image>")])
+    assert torch.equal(seen[0], sample["images"][0])
+    assert (sample["images"][0][0, :, 0].std() < 1e-3) == (mode == "pad")  # the first row is a grey margin
+
+
 def test_masked_drop_has_fewer_places_in_training_than_in_inference(world, dataset, record, tmp_path):
     settings = {"mm_resampler_type": "masked_drop", "mm_mask_drop_ratio": 0.25}
     parts = world.build(diffusion={"gen_length": 160}, **settings)

@@ -94,8 +94,7 @@ def test_a_film_changes_the_report(writer, request_, world):
     ],
 )
 def test_bad_arguments_are_named_before_anything_is_written(writer, request_, monkeypatch, arguments, message):
-    monkeypatch.setattr(writer.model, "forward", None)
-    monkeypatch.setattr(writer.model, "prepare_prompt", None)
+    monkeypatch.setattr(writer.model, "generate", None)
     with pytest.raises(ValueError, match=message):
         writer.write([request_], **arguments)
     with pytest.raises(ValueError, match=message):

@@ -105,8 +105,8 @@ class LlavaQwen3ModelLM(PreTrainedModel, LlavaMetaForCausalLM):
         longest = self.diffusion.max_position_embeddings - decoding.gen_length
         if input_ids.shape[1] > longest:
             raise ValueError(
-                f"a prompt of {input_ids.shape[1]} tokens leaves no room for gen_length {decoding.gen_length}: the model "
-                f"holds {self.diffusion.max_position_embeddings}; shorten the prompt"
+                f"a prompt of {input_ids.shape[1]} tokens leaves no room for gen_length {decoding.gen_length}: the "
+                f"model holds {self.diffusion.max_position_embeddings}; shorten the prompt"
             )
         prompt = self.prepare_prompt(input_ids, attention_mask, images)
         return sampler.generate(self, prompt, decoding, seeds, on_step=on_step)
