@@ -3,6 +3,7 @@
 #
 #     cd train && bash scripts/llada_v_finetune.sh <num_nodes> <gpu_num>
 #
+# With LM_PATH=<trained model> VISION_TOWER= PRETRAIN_MM_MLP_ADAPTER= it goes on from a model that has everything.
 # Writes a whole model to $OUTPUT_DIR. Settings are environment variables, here and in stage.sh.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
@@ -10,8 +11,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 DATA_PATH=${DATA_PATH-../data/mimic_cxr/train_llava_llada.json}
 IMAGE_FOLDER=${IMAGE_FOLDER-../data/mimic_cxr/images}
 
+PRETRAIN_MM_MLP_ADAPTER=${PRETRAIN_MM_MLP_ADAPTER-exp/llada_v_pretrain/mm_projector.safetensors}
+
 run_stage \
-    --pretrain_mm_mlp_adapter "${PRETRAIN_MM_MLP_ADAPTER:-exp/llada_v_pretrain/mm_projector.safetensors}" \
+    ${PRETRAIN_MM_MLP_ADAPTER:+--pretrain_mm_mlp_adapter "$PRETRAIN_MM_MLP_ADAPTER"} \
     --mm_tunable_parts "${MM_TUNABLE_PARTS:-mm_vision_tower,mm_vision_resampler,mm_mlp_adapter,mm_language_model}" \
     --learning_rate "${LEARNING_RATE:-1e-5}" \
     --mm_vision_tower_lr "${MM_VISION_TOWER_LR:-2e-6}" \

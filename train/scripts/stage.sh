@@ -10,7 +10,7 @@ MASTER_PORT=${MASTER_PORT:-29199}
 RANK=${RANK:-0}
 DEEPSPEED=${DEEPSPEED-scripts/zero3.json} # empty: plain DDP
 LM_PATH=${LM_PATH:-model/Qwen3-0.6B-diffusion-mdlm-v0.1}
-VISION_TOWER=${VISION_TOWER:-model/siglip2-so400m-patch14-384}
+VISION_TOWER=${VISION_TOWER-model/siglip2-so400m-patch14-384} # empty: LM_PATH is a trained model, which has one
 EXTRA_ARGS=${EXTRA_ARGS:-} # any other argument of train.py, split at spaces
 
 if [ -n "${CUDA_VISIBLE_DEVICES-all}" ] && command -v nvidia-smi >/dev/null; then
@@ -25,7 +25,9 @@ run_stage() { # run_stage arguments of this stage...
     set -- --nproc_per_node "$GPU_NUM" --nnodes "$NUM_NODES" --node_rank "$RANK" \
         --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT" llava/train/train_mem.py \
         --model_name_or_path "$LM_PATH" \
-        --vision_tower "$VISION_TOWER" \
+        ${VISION_TOWER:+--vision_tower "$VISION_TOWER"} \
+        ${DEEPSPEED:+--deepspeed "$DEEPSPEED"} \
+        ${TF32:+--tf32 "$TF32"} \
         --version "${VERSION:-qwen}" \
         --data_path "$DATA_PATH" \
         --image_folder "$IMAGE_FOLDER" \
@@ -51,8 +53,6 @@ run_stage() { # run_stage arguments of this stage...
         --seed "${SEED:-42}" \
         --bf16 "$BF16" \
         "$@"
-    [ -n "$TF32" ] && set -- "$@" --tf32 "$TF32"
-    [ -n "$DEEPSPEED" ] && set -- "$@" --deepspeed "$DEEPSPEED"
     # shellcheck disable=SC2086
     set -- torchrun "$@" $EXTRA_ARGS
     echo "$*"

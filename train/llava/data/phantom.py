@@ -2,7 +2,8 @@
 
     python -m llava.data.phantom --out exp/phantom --train 10000 --val 200 --test 500 --seed 0 --size 128
 
-writes OUT/images/p10/p10000898/s50771383/<id>.jpg and OUT/annotation_with_clinic_info.json. Study number i of a split
+writes OUT/images/p10/p10000898/s50771383/<id>.jpg, OUT/annotation_with_clinic_info.json and, for stage 1,
+OUT/captions_llava.json: the findings of each training film as a list of words. Study number i of a split
 is the same whatever the number of studies. Every patient has one study.
 """
 
@@ -20,10 +21,11 @@ from tqdm import tqdm
 
 from llava.data.findings import SEVERITIES, Finding, sides_of
 from llava.data.phantom_film import render_film
-from llava.data.phantom_report import write_context, write_report
+from llava.data.phantom_report import write_caption, write_context, write_report
 
 SPLITS = ("train", "val", "test")
 ANNOTATION = "annotation_with_clinic_info.json"
+CAPTIONS = "captions_llava.json"
 
 # One study in seven is drawn without findings; in the others each side has a finding at its own rate, on its own.
 # Together: a quarter of the studies is normal, and the mean is 1.7 findings.
@@ -77,6 +79,11 @@ class Study:
             "findings": [[finding.name, finding.side, finding.severity] for finding in self.findings],
         }
 
+    def caption(self) -> dict:
+        """The film and its findings as a LLaVA record."""
+        turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": write_caption(self.findings)}]
+        return {"id": self.dicom_id, "image": self.image_path, "conversations": turns}
+
 
 def make_study(seed: int, split: str, number: int) -> Study:
     """Study `number` of a split: it depends on these three and nothing else."""
@@ -106,7 +113,7 @@ def render(study: Study, size_px: int) -> np.ndarray:
 
 
 def write_release(out: str | Path, counts: Mapping[str, int], seed: int, size_px: int) -> Path:
-    """Writes the films and then, in one step, the annotation file, and returns the path of that file.
+    """Writes the films, LLaVA captions of the training films, and last the annotation, whose path is returned.
 
     Args:
         out: the folder to write.
@@ -122,6 +129,7 @@ def write_release(out: str | Path, counts: Mapping[str, int], seed: int, size_px
     if annotation.exists():
         raise ValueError(f"{annotation} is there already: remove the folder or choose another --out")
     splits = {split: [] for split in SPLITS if counts.get(split, 0)}
+    captions = []
     with tqdm(total=sum(counts.values()), desc="phantom films", unit="film") as progress:
         for split, records in splits.items():
             for number in range(counts[split]):
@@ -130,10 +138,13 @@ def write_release(out: str | Path, counts: Mapping[str, int], seed: int, size_px
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(render(study, size_px)).save(path, quality=JPEG_QUALITY)
                 records.append(study.record())
+                if split == "train":
+                    captions.append(study.caption())
                 progress.update()
-    partial = annotation.with_suffix(".partial")
-    partial.write_text(json.dumps(splits, indent=1), encoding="utf-8")
-    os.replace(partial, annotation)
+    for path, content in ((Path(out) / CAPTIONS, captions), (annotation, splits)):
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        os.replace(partial, path)
     return annotation
 
 

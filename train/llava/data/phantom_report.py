@@ -63,6 +63,7 @@ INTACT_BONES = ("The bones are intact.", "No acute osseous abnormality.")
 BONES_RATE = 0.6
 NORMAL_HEART_RATE = 0.9  # how often a normal heart is mentioned
 
+NAMES = {"effusion": "pleural effusion"}  # in captions, where the finding has another name
 COMPLAINTS = ("chest pain", "shortness of breath", "cough and fever", "weakness", "fatigue", "a fall")
 # Field: how often it is given, and its texts.
 CONTEXT = {
@@ -90,6 +91,12 @@ def write_report(findings: Collection[Finding], rng: np.random.Generator) -> str
         _pick(INTACT_BONES, rng) if rng.random() < BONES_RATE else "",
     ]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def write_caption(findings: Collection[Finding]) -> str:
+    """The findings as a list without sentences, "normal" if there are none: a caption for stage 1."""
+    named = [" ".join(part for part in (f.severity, f.side, NAMES.get(f.name, f.name)) if part) for f in findings]
+    return ", ".join(named) or "normal"
 
 
 def write_context(rng: np.random.Generator) -> dict[str, str]:

@@ -86,6 +86,11 @@ def build_model(
     return tokenizer, model, processor
 
 
+def is_trained(folder: str) -> bool:
+    """Whether a model folder holds a trained vision-language model, not a language model alone."""
+    return check_folder(folder).get("model_type") == LlavaQwen3Config.model_type
+
+
 def load_pretrained_model(
     model_path: str, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedTokenizerBase, LlavaQwen3ModelLM, SiglipImageProcessorPil]:

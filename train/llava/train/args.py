@@ -24,9 +24,11 @@ PARTS = {
 class ModelArguments:
     """What is built. The mm_* settings and the pattern are saved in the checkpoint's config."""
 
-    model_name_or_path: str = field(metadata={"help": "folder of a Qwen3 or a2d-qwen3 language model"})
-    vision_tower: str = field(metadata={"help": "folder of a SigLIP model"})
+    model_name_or_path: str = field(metadata={"help": "folder of a Qwen3 or a2d-qwen3 model, or of a trained model"})
     mm_tunable_parts: str = field(metadata={"help": f"parts to train, joined by commas: {', '.join(PARTS)}"})
+    vision_tower: str | None = field(
+        default=None, metadata={"help": "folder of a SigLIP model; a trained model has one"}
+    )
     pretrain_mm_mlp_adapter: str | None = field(default=None, metadata={"help": "adapter file of stage 1"})
     version: str = field(default="qwen", metadata={"help": "conversation template"})
     mm_vision_select_layer: int = field(default=-2, metadata={"help": "hidden state of the encoder that is used"})

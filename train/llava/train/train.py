@@ -13,7 +13,14 @@ import transformers
 from transformers.integrations import deepspeed as hf_deepspeed
 
 from llava.data.dataset import ReportCollator, ReportDataset
-from llava.model.builder import ADAPTER_PARTS, build_model, load_adapter, save_adapter
+from llava.model.builder import (
+    ADAPTER_PARTS,
+    build_model,
+    is_trained,
+    load_adapter,
+    load_pretrained_model,
+    save_adapter,
+)
 from llava.model.multimodal_resampler.builder import num_image_tokens
 from llava.train.args import DataArguments, ModelArguments, TrainingArguments, check_arguments
 from llava.train.llava_trainer import LLaVATrainer, last_complete_checkpoint
@@ -64,15 +71,7 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: TrainingA
     transformers.set_seed(args.seed)
     # Partitioned loading would split the towers before the adapter is read into them, so DeepSpeed waits.
     hf_deepspeed.unset_hf_deepspeed_config()
-    tokenizer, model, processor = build_model(
-        model_args.model_name_or_path,
-        model_args.vision_tower,
-        model_args.mm_vision_select_layer,
-        torch.float32,  # master weights; bf16 comes from autocast or DeepSpeed
-        diffusion=model_args.diffusion(),
-        image_aspect_ratio=data_args.image_aspect_ratio,
-        **model_args.settings(),
-    )
+    tokenizer, model, processor = _model(model_args, data_args)
     if model_args.pretrain_mm_mlp_adapter:
         load_adapter(model, model_args.pretrain_mm_mlp_adapter)
     tunable = model_args.tunable_prefixes()
@@ -103,6 +102,27 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: TrainingA
         image_processor=processor,
     )
     return trainer, tunable
+
+
+def _model(model_args: ModelArguments, data_args: DataArguments):
+    """A model of two towers, or a trained model to go on with; fp32 master weights, bf16 is a matter of the step."""
+    path = model_args.model_name_or_path
+    settings = model_args.settings() | {"image_aspect_ratio": data_args.image_aspect_ratio}
+    if not is_trained(path):
+        if not model_args.vision_tower:
+            raise ValueError(
+                f"--vision_tower is missing: {path} is a language model; give the folder of a SigLIP model"
+            )
+        select_layer, diffusion = model_args.mm_vision_select_layer, model_args.diffusion()
+        return build_model(path, model_args.vision_tower, select_layer, torch.float32, diffusion, **settings)
+    if model_args.vision_tower:
+        raise ValueError(f"--vision_tower {model_args.vision_tower}: {path} has its own; leave the argument out")
+    tokenizer, model, processor = load_pretrained_model(path)
+    for name, value in (settings | model_args.diffusion()).items():
+        config = model.config if name in settings else model.config.text_config
+        if getattr(config, name) != value:
+            raise ValueError(f"--{name} {value}: {path} was trained with {getattr(config, name)}; give the same")
+    return tokenizer, model, processor
 
 
 def _save(trainer: LLaVATrainer, tunable: tuple[str, ...]) -> None:
