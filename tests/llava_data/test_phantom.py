@@ -13,7 +13,7 @@ from PIL import Image
 
 from llava.data import phantom
 from llava.data.findings import SEVERITIES, SIDES, Finding, finding_f1, parse_report, sides_of
-from llava.data.phantom import ANNOTATION, SPLITS, make_study, render, write_release
+from llava.data.phantom import ANNOTATION, CAPTIONS, SPLITS, make_study, render, write_release
 from llava.data.phantom_report import CONTEXT, write_context
 
 GRADED = [name for name, severities in SEVERITIES.items() if len(severities) > 1]
@@ -175,6 +175,18 @@ def test_layout_is_that_of_mimic(release):
         assert all(Finding(*finding) for finding in record["findings"])
     assert len(list((release / "images").rglob("*.jpg"))) == 52
     assert not list(release.rglob("*.partial"))
+
+
+def test_captions_name_the_findings_of_the_training_films(release):
+    annotation = json.loads((release / ANNOTATION).read_text())
+    captions = json.loads((release / CAPTIONS).read_text())
+    assert [caption["image"] for caption in captions] == [record["image_path"][0] for record in annotation["train"]]
+    for caption, record in zip(captions, annotation["train"], strict=True):
+        question, answer = (turn["value"] for turn in caption["conversations"])
+        names = [name.replace("effusion", "pleural effusion") for name, _, _ in record["findings"]]
+        items = zip(record["findings"], names, strict=True)
+        named = [f"{severity} {side} {name}".split() for (_, side, severity), name in items]
+        assert question == "<image>" and [item.split() for item in answer.split(", ")] == (named or [["normal"]])
 
 
 def test_no_patient_or_study_is_in_two_splits():
