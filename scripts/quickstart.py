@@ -37,7 +37,7 @@ MODEL = {
     "BLOCK_LENGTH": "8",
     "NOISE_ESTIMATOR": "stratified",
     "MM_RESAMPLER_TYPE": "none",
-    "GEN_LENGTH": "96",
+    "GEN_LENGTH": "160",
 }
 STAGE = {
     "MM_TUNABLE_PARTS": "mm_vision_tower,mm_vision_resampler,mm_mlp_adapter,mm_language_model",
