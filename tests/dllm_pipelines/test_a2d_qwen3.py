@@ -177,3 +177,10 @@ def test_generate_refuses_unknown_arguments_and_impossible_settings():
     model.config.mask_token_id = VOCAB_SIZE + 5
     with pytest.raises(ValueError, match=f"mask_token_id {VOCAB_SIZE + 5}"):
         model.generate(IDS)
+
+
+def test_the_padding_token_is_a_tail_that_learns():
+    model = tiny_model("block", torch.float32, pad_token_id=TAIL)
+    ids = torch.tensor([[TAIL, STOP, TAIL]])
+    model(ids).logits.square().sum().backward()
+    assert model.get_input_embeddings().weight.grad[TAIL].abs().sum() > 0

@@ -50,6 +50,11 @@ class A2DQwen3LMHeadModel(Qwen3ForCausalLM):
     config_class = A2DQwen3Config
     accepts_loss_kwargs = False  # the trainer normalises the loss
 
+    def __init__(self, config: A2DQwen3Config):
+        super().__init__(config)
+        # The padding token is also the tail that the model learns to write, so its embedding must learn too.
+        self.model.embed_tokens.padding_idx = None
+
     @property
     def diffusion(self) -> A2DQwen3Config:
         return self.config
