@@ -83,7 +83,9 @@ def test_frozen_weights_are_in_no_group(world, tmp_path):
 def test_the_first_step_moves_each_part_by_its_rate(world, tmp_path):
     """Adam's first step is the learning rate times the sign of the gradient, where the gradient is not tiny."""
     trainer = build_trainer(
-        world.arguments(tmp_path, max_steps=1, weight_decay=0.0, lr_scheduler_type="constant", warmup_steps=0)
+        world.arguments(
+            tmp_path, max_steps=1, weight_decay=0.0, lr_scheduler_type="constant", warmup_steps=0, adam_epsilon=1e-15
+        )
     )
     before = weights(trainer)
     trainer.train()

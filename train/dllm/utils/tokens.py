@@ -25,4 +25,3 @@ def set_special_tokens(config, tokenizer: PreTrainedTokenizerBase) -> None:
     config.stop_token_ids = [stop, tail]
     config.tail_token_id = tail
     config.num_tokens = len(tokenizer)
-    config.eos_token_id, config.pad_token_id = stop, tail
