@@ -98,7 +98,11 @@ def test_model_arguments_reach_the_writer(make_model):
     "arguments, harness, message",
     [
         ("pretrained=exp/model,temperature=1", {}, "unknown model_args temperature"),
-        ("pretrained=exp/model,conv_template=llama_3", {}, "unknown conv_template 'llama_3'"),
+        (
+            "pretrained=exp/model,conv_template=llama_3",
+            {},
+            r"unknown conversation 'llama_3' \(--version, conv_template\)",
+        ),
         ("conv_template=qwen", {}, "pretrained=FOLDER"),
         ("pretrained=exp/model", {"batch_size": "auto"}, "batch_size 'auto'"),
         ("pretrained=exp/model", {"batch_size": "0"}, "batch_size '0'"),

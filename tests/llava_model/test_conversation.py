@@ -73,5 +73,5 @@ def test_response_is_the_stripped_answer_and_its_stop_token(tokenizer):
 
 def test_unknown_version_is_named():
     check_version("qwen")
-    with pytest.raises(ValueError, match="unknown conversation 'x'; known: qwen"):
+    with pytest.raises(ValueError, match=r"unknown conversation 'x' \(--version, conv_template\); known: qwen"):
         check_version("x")

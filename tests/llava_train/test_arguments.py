@@ -77,7 +77,7 @@ BAD_ARGUMENTS = [
     ({"noise_eps": 0.7}, "noise eps must be in (0, 0.5)"),
     ({"loss_normalisation": "x"}, "unknown loss_normalisation 'x'; known: sequence, token, batch"),
     ({"image_aspect_ratio": "x"}, "unknown --image_aspect_ratio 'x'; known: square, pad"),
-    ({"version": "x"}, "unknown conversation 'x'; known: qwen"),
+    ({"version": "x"}, "unknown conversation 'x' (--version, conv_template); known: qwen"),
     ({"model_max_length": 60}, "leaves no room for a report"),
     ({"bogus_flag": "x"}, "--bogus_flag"),
 ]

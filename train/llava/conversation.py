@@ -25,7 +25,9 @@ ROLES = {"human": "user", "gpt": "assistant"}
 def check_version(version: str) -> None:
     """Raises ValueError if there is no conversation of that name."""
     if version not in conv_templates:
-        raise ValueError(f"unknown conversation {version!r}; known: {', '.join(conv_templates)}")
+        raise ValueError(
+            f"unknown conversation {version!r} (--version, conv_template); known: {', '.join(conv_templates)}"
+        )
 
 
 def build_prompt(
@@ -52,4 +54,5 @@ def build_response(tokenizer: PreTrainedTokenizerBase, text: str, stop_token_id:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a text as it stands, without the special tokens that a tokenizer may put around it."""
     return tokenizer(text, add_special_tokens=False).input_ids

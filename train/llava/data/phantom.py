@@ -182,6 +182,7 @@ def _check_request(counts: Mapping[str, int], seed: int, size_px: int) -> None:
 
 
 def main() -> None:
+    """Writes a release from the command line."""
     parser = argparse.ArgumentParser(description="Write a release of the chest phantom.")
     parser.add_argument("--out", required=True, help="folder to write")
     for split in SPLITS:

@@ -75,6 +75,7 @@ def save_vision_tower(folder: str, image_size: int, patch_size: int, hidden_size
 
 
 def main() -> None:
+    """Writes both towers from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_path", required=True, help="LLaVA JSON whose texts train the tokenizer")
     parser.add_argument("--out", required=True, help="folder for language_model/ and vision_tower/")

@@ -10,8 +10,6 @@ from lmms_eval_overlay import exit_on_error
 from report_data import with_image_tokens
 from tqdm import tqdm
 
-CONV_TEMPLATES = ("qwen",)
-
 
 class LlavaOneVersionQwen(lmms):
     """Writes one report per request with the checkpoint in `pretrained`.
@@ -37,12 +35,12 @@ class LlavaOneVersionQwen(lmms):
             raise ValueError(f"unknown model_args {', '.join(unknown)}: choose from {known}")
         if not pretrained:
             raise ValueError("no checkpoint: give its folder with --model_args pretrained=FOLDER")
-        if conv_template not in CONV_TEMPLATES:
-            raise ValueError(f"unknown conv_template {conv_template!r}: choose one of {', '.join(CONV_TEMPLATES)}")
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise ValueError(f"batch_size {batch_size!r}: give a whole number from 1")
+        from llava.conversation import check_version
         from llava.inference import ReportWriter
 
+        check_version(conv_template)
         self.device = torch.device(device or Accelerator().device)
         self.batch_size = int(batch_size)
         self.writer = ReportWriter(pretrained, device=str(self.device), dtype=dtype)
