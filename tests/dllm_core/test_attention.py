@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from dllm.core.attention import CLEAN, NOISY, PATTERNS, PROMPT, Layout, Tokens, allowed
+from dllm.core.decoding import Decoding
 from dllm.core.objective import target_losses
 from dllm.core.prompt import Prompt
-from dllm.core.sampler import Decoding, generate
+from dllm.core.sampler import generate
 from oracles.attention import may_see, one_sequence, packed_tokens
-from oracles.batches import pack, random_samples, spy
+from oracles.batches import layouts_of, pack, random_samples, spy
 from oracles.models import left_padded, tiny_model
 
 PROMPTS, RESPONSES = [3, 0, 7, 5], [9, 4, 2, 0]
@@ -17,9 +18,10 @@ PROMPTS, RESPONSES = [3, 0, 7, 5], [9, 4, 2, 0]
 def training_layout(pattern: str, paired: bool) -> Layout:
     model = tiny_model(pattern)
     calls = spy(model, "trunk")
-    target_losses(model, *pack(random_samples(model, PROMPTS, RESPONSES)), paired)
-    (_, layout), *others = calls
-    assert not others
+    batch = pack(random_samples(model, PROMPTS, RESPONSES))
+    (layout,) = layouts_of(lambda: target_losses(model, *batch, paired))
+    ((_, mask, position),) = calls
+    assert torch.equal(mask, layout.mask(pattern)) and position is layout.position
     return layout
 
 
@@ -98,16 +100,28 @@ def test_the_sampling_mask_is_that_of_one_sequence(pattern):
     calls = spy(model, "trunk")
     P, gen_length, block_length = 3, 10, 4
     prompts = [sample.prompt for sample in random_samples(model, [P, 1], [1, 1])]
-    generate(model, left_padded(prompts), Decoding(gen_length, block_length, gen_steps=3))
+    generate(model, left_padded(prompts), Decoding(gen_length, block_length, gen_steps=3, cache="none"))
     assert len(calls) == 3
-    for block, (_, layout) in enumerate(calls):
+    for block, (_, mask, position, cache) in enumerate(calls):
         R = (block + 1) * block_length if pattern == "block" else 12
-        mask = layout.mask(pattern)[:, 0]
-        assert mask[0].tolist() == one_sequence(pattern, P, R, block_length)
-        assert mask[1, 2:, 2:].tolist() == one_sequence(pattern, 1, R, block_length)
-        assert not mask[1, 2:, :2].any()
-        assert layout.position[0].tolist() == list(range(P + R))
-        assert layout.position[1, 2:].tolist() == list(range(1 + R))
+        assert cache is None
+        assert mask[0, 0].tolist() == one_sequence(pattern, P, R, block_length)
+        assert mask[1, 0, 2:, 2:].tolist() == one_sequence(pattern, 1, R, block_length)
+        assert not mask[1, 0, 2:, :2].any()
+        assert position[0].tolist() == list(range(P + R))
+        assert position[1, 2:].tolist() == list(range(1 + R))
+
+
+def test_no_mask_means_that_all_is_seen():
+    """Where nothing is padded and the pattern hides nothing, the trunk is given no mask, and must not be causal."""
+    model = tiny_model("bidirectional")
+    calls = spy(model, "trunk")
+    embeds = random_samples(model, [6], [1])[0].prompt
+    generate(model, left_padded([embeds]), Decoding(8, 8, gen_steps=1))
+    assert calls[0][1] is None
+    position = torch.arange(6)[None]
+    unmasked = model.trunk(embeds[None], None, position)
+    torch.testing.assert_close(unmasked, model.trunk(embeds[None], torch.ones(1, 1, 6, 6).bool(), position))
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -118,6 +132,8 @@ def test_some_queries_against_all_keys_are_rows_of_the_mask(pattern):
     queries = Tokens(*(attribute[:, :, None] for attribute in layout.tokens(some)))
     keys = Tokens(*(attribute[:, None, :] for attribute in layout.tokens(every)))
     assert torch.equal(allowed(pattern, queries, keys), layout.mask(pattern)[:, 0, some])
+    part = layout.mask(pattern, slice(2, 9), slice(12))
+    assert torch.equal(part, layout.mask(pattern)[:, :, 2:9, :12])
 
 
 def test_an_unknown_pattern_is_refused():

@@ -5,12 +5,16 @@ import pytest
 import torch
 
 from dllm.core.attention import PATTERNS
-from dllm.core.sampler import Decoding, generate
+from dllm.core.cache import Context
+from dllm.core.decoding import Decoding
+from dllm.core.sampler import generate
+from dllm.core.selection import shares
 from oracles.batches import random_samples
 from oracles.models import MASK, NUM_TOKENS, STOP, TAIL, bias_head, left_padded, tiny_model
 from oracles.sampling import sample, steps_of_a_block
 
-NUM_CASES = 72
+NUM_CASES = 260
+CASE_PATTERNS = ("prefix", "block", "prefix", "block", "bidirectional")
 
 
 def random_case(case: int) -> tuple[str, list[int], float, list[int], dict]:
@@ -20,21 +24,42 @@ def random_case(case: int) -> tuple[str, list[int], float, list[int], dict]:
     def either(*choices):
         return choices[rng.integers(len(choices))]
 
-    prompts = rng.integers(1, 9, size=rng.integers(1, 6)).tolist()
+    prompts = rng.integers(1, 9, size=rng.integers(1, 10)).tolist()
     seeds = rng.integers(0, 1000, size=len(prompts)).tolist()
-    gen_length = int(rng.integers(1, 25))
+    block_length = int(rng.integers(4, 33))
+    gen_length = int(rng.integers(1, max(20, block_length + 8)))
+    rules = [{}, {"gen_steps": int(rng.integers(1, gen_length + 5))}]
+    rules += [{"threshold": float(rng.uniform(0.05, 0.9))}, {"factor": float(rng.uniform(0.2, 3.0))}]
     arguments = {
         "gen_length": gen_length,
-        "block_length": int(rng.integers(4, 17)),
-        "gen_steps": either(None, int(rng.integers(1, gen_length + 5))),
-        "threshold": either(None, None, float(rng.uniform(0.05, 0.9))),
-        "remasking": either("low_confidence", "random"),
+        "block_length": block_length,
         "temperature": either(0.0, 0.7, 1.5),
         "cfg_scale": either(0.0, 1.5),
+        **either(*rules),
     }
-    if arguments["remasking"] == "random":  # with nothing to see but masks, all places are equally confident: a tie
+    if "threshold" not in arguments and "factor" not in arguments:
+        arguments["remasking"] = either("low_confidence", "random")
+    if arguments.get("remasking") == "random":  # with nothing to see but masks, all places are equally confident: a tie
         prompts[0] = either(0, prompts[0])
-    return PATTERNS[case % 3], prompts, either(0.0, 2.0, 5.0), seeds, arguments
+    return CASE_PATTERNS[case % 5], prompts, either(0.0, 2.0, 5.0), seeds, arguments
+
+
+def drafts_of_case(case: int, rows: int, gen_length: int) -> list[list[int]] | None:
+    """In every third case drafts of one length: some tokens given, sometimes whole blocks, sometimes a stop token."""
+    if case % 3:
+        return None
+    rng = np.random.default_rng([8, case])
+    length = int(rng.integers(1, gen_length + 1))
+    drafts = []
+    for _ in range(rows):
+        draft = rng.integers(0, MASK, size=length)
+        draft[rng.random(length) < rng.random()] = MASK
+        if rng.random() < 0.2:
+            end = int(rng.integers(length))
+            draft[end:] = MASK
+            draft[end] = STOP
+        drafts.append(draft.tolist())
+    return drafts
 
 
 def biased_model(pattern: str, stop_bias: float):
@@ -48,13 +73,19 @@ def prompts_of(model, lengths: list[int]) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("case", range(NUM_CASES))
-def test_a_batch_of_ragged_prompts_gives_the_tokens_of_the_oracle(case):
+def test_a_ragged_batch_with_its_cache_gives_the_tokens_and_steps_of_the_uncached_oracle(case):
     pattern, lengths, stop_bias, seeds, arguments = random_case(case)
     model = biased_model(pattern, stop_bias)
-    prompts = prompts_of(model, lengths)
-    written = generate(model, left_padded(prompts), Decoding(**arguments), seeds)
+    prompts, drafts = prompts_of(model, lengths), drafts_of_case(case, len(lengths), arguments["gen_length"])
+    decoding = Decoding(**arguments)
+    draft = None if drafts is None else torch.tensor(drafts)
+    written = generate(model, left_padded(prompts), decoding, seeds, draft=draft)
+    assert decoding.cache_for(pattern) == ("none" if pattern == "bidirectional" else "exact")
     for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
-        assert written[row].tolist() == sample(model, prompt, seed=seed, **arguments), (row, arguments)
+        expected, steps = sample(model, prompt, seed=seed, draft=drafts[row] if drafts else [], **arguments)
+        assert written.ids[row].tolist() == expected, (row, arguments)
+        assert written.steps[row] == steps
+        assert written.lengths[row] == next((i for i, t in enumerate(expected, 1) if t in (STOP, TAIL)), len(expected))
 
 
 def test_the_cases_cover_what_they_should():
@@ -62,20 +93,25 @@ def test_the_cases_cover_what_they_should():
     cases = [random_case(case) for case in range(NUM_CASES)]
     for pattern in PATTERNS:
         arguments = [case[-1] for case in cases if case[0] == pattern]
-        assert {each["remasking"] for each in arguments} == {"low_confidence", "random"}
+        assert {each.get("remasking", "by confidence") for each in arguments} >= {"low_confidence", "random"}
         assert {each["temperature"] for each in arguments} == {0.0, 0.7, 1.5}
         assert {each["cfg_scale"] for each in arguments} == {0.0, 1.5}
-        assert any(each["threshold"] for each in arguments) and any(each["threshold"] is None for each in arguments)
-        assert any(each["gen_steps"] for each in arguments)
-        assert sum(each["gen_length"] > each["block_length"] for each in arguments) > 5
+        for rule in ("gen_steps", "threshold", "factor"):
+            assert sum(rule in each for each in arguments) > 5
+        assert sum(each["gen_length"] > each["block_length"] for each in arguments) > 10
         assert any(each["gen_length"] % each["block_length"] for each in arguments)
-    assert {len(case[1]) for case in cases} == {1, 2, 3, 4, 5}
+        assert (
+            min(each["block_length"] for each in arguments) <= 6
+            and max(each["block_length"] for each in arguments) >= 30
+        )
+    assert sum(case[0] != "bidirectional" for case in cases) >= 200
+    assert {len(case[1]) for case in cases} == set(range(1, 10))
     assert any(0 in case[1] for case in cases)
     stopped = []
     for pattern, lengths, stop_bias, seeds, arguments in cases[:24]:
         model = biased_model(pattern, stop_bias)
         written = generate(model, left_padded(prompts_of(model, lengths)), Decoding(**arguments), seeds)
-        stopped += torch.isin(written[:, :-1], torch.tensor([STOP, TAIL])).any(1).tolist()
+        stopped += (written.lengths < arguments["gen_length"]).tolist()
     assert 0.2 < np.mean(stopped) < 0.8
 
 
@@ -88,9 +124,10 @@ def test_a_row_does_not_depend_on_its_neighbours(pattern, temperature):
     together = generate(model, left_padded(prompts), decoding, [5, 6, 7, 8])
     for row, prompt in enumerate(prompts):
         alone = generate(model, left_padded([prompt]), decoding, [5 + row])
-        assert torch.equal(alone[0], together[row])
+        assert torch.equal(alone.ids[0], together.ids[row])
+        assert alone.steps[0] == together.steps[row]
     backwards = generate(model, left_padded(prompts[::-1]), decoding, [8, 7, 6, 5])
-    assert torch.equal(backwards.flip(0), together)
+    assert torch.equal(backwards.ids.flip(0), together.ids)
 
 
 def test_randomness_comes_from_the_seed_of_the_row_alone():
@@ -99,11 +136,11 @@ def test_randomness_comes_from_the_seed_of_the_row_alone():
     same = left_padded([prompts[0]] * 3)
     decoding = Decoding(16, 8, temperature=1.0, remasking="random")
     torch.manual_seed(0)
-    written = generate(model, same, decoding, [3, 4, 3])
+    written = generate(model, same, decoding, [3, 4, 3]).ids
     torch.manual_seed(99)
-    assert torch.equal(written, generate(model, same, decoding, [3, 4, 3]))
+    assert torch.equal(written, generate(model, same, decoding, [3, 4, 3]).ids)
     assert torch.equal(written[0], written[2]) and not torch.equal(written[0], written[1])
-    assert torch.equal(generate(model, same, decoding), generate(model, same, decoding, [0, 1, 2]))
+    assert torch.equal(generate(model, same, decoding).ids, generate(model, same, decoding, [0, 1, 2]).ids)
 
 
 def test_sampling_follows_the_probabilities_of_the_temperature():
@@ -113,7 +150,9 @@ def test_sampling_follows_the_probabilities_of_the_temperature():
     seen = []
     original = model.logits
     model.logits = lambda hidden: seen.append(original(hidden)) or seen[-1]
-    written = generate(model, left_padded([prompt] * 1500), Decoding(1, 1, temperature=temperature), list(range(1500)))
+    written = generate(
+        model, left_padded([prompt] * 1500), Decoding(1, 1, temperature=temperature), list(range(1500))
+    ).ids
     expected = (seen[0][0] / temperature).softmax(-1)
     frequency = torch.bincount(written[:, 0], minlength=len(expected)) / 1500
     assert (frequency - expected).abs().max() < 0.03
@@ -129,11 +168,12 @@ def test_the_mask_token_and_padding_rows_never_come_out(pattern, temperature, re
     assert model.lm_head.weight is model.model.embed_tokens.weight
     model.model.embed_tokens.weight.data[NUM_TOKENS:] *= 5
     prompt = left_padded(prompts_of(model, [3, 6]))
-    hidden = model.trunk(model.embed(torch.full((1, 8), MASK)), left_padded(prompts_of(model, [8])).layout())
+    hidden = model.trunk(model.embed(torch.full((1, 8), MASK)), None, torch.arange(8)[None])
     assert (model.lm_head(hidden).argmax(-1) >= MASK).any(), "the case is real: left alone, such a token would win"
-    for arguments in ({}, {"cfg_scale": 3.0}, {"threshold": 0.3}, {"gen_steps": 2}):
+    rules = ({"threshold": 0.3}, {"factor": 2.0}) if remasking == "low_confidence" else ()
+    for arguments in ({}, {"cfg_scale": 3.0}, {"gen_steps": 2}, *rules):
         decoding = Decoding(16, 8, temperature=temperature, remasking=remasking, **arguments)
-        written = generate(model, prompt, decoding)
+        written = generate(model, prompt, decoding).ids
         assert written.shape == (2, 16)
         assert (written != MASK).all() and (written < NUM_TOKENS).all() and (written >= 0).all()
 
@@ -142,7 +182,7 @@ def test_the_mask_token_and_padding_rows_never_come_out(pattern, temperature, re
 def test_only_tail_tokens_follow_the_stop_token(pattern):
     model = biased_model(pattern, 3.0)
     decoding = Decoding(20, 8, temperature=1.0)
-    written = generate(model, left_padded(prompts_of(model, [4] * 12)), decoding).tolist()
+    written = generate(model, left_padded(prompts_of(model, [4] * 12)), decoding).ids.tolist()
     stopped = [row for row in written if STOP in row[:-1] or TAIL in row[:-1]]
     assert len(stopped) >= 4
     for row in stopped:
@@ -150,17 +190,22 @@ def test_only_tail_tokens_follow_the_stop_token(pattern):
         assert row[first + 1 :] == [TAIL] * (len(row) - first - 1)
 
 
-def test_nothing_is_written_into_a_stopped_row_while_the_others_go_on():
+def test_a_row_that_has_stopped_leaves_the_batch_at_the_end_of_its_block():
     model = biased_model("block", 2.0)
-    canvases, decoding = [], Decoding(24, 4, temperature=1.0)
+    todos, sizes, trunk = [], [], model.trunk
+    model.trunk = lambda embeds, *rest: sizes.append(len(embeds)) or trunk(embeds, *rest)
     prompt = left_padded(prompts_of(model, [3, 5, 2, 7, 4, 6]))
-    generate(model, prompt, decoding, on_step=lambda canvas, todo: canvases.append(canvas.clone()))
-    blocks_written = []
-    for row in canvases[-1].unflatten(1, (6, 4)).tolist():
-        stops = [number for number, block in enumerate(row) if STOP in block or TAIL in block]
-        blocks_written.append(stops[0] + 1 if stops else 6)
-        assert all(block == [MASK] * 4 for block in row[blocks_written[-1] :])
-    assert min(blocks_written) < max(blocks_written), "the case is real: some rows stop before others"
+    decoding = Decoding(24, 4, temperature=1.0)
+    written = generate(model, prompt, decoding, on_step=lambda canvas, todo: todos.append(todo.clone()))
+    last_block = (written.lengths - 1) // 4
+    assert last_block.min() < last_block.max(), "the case is real: some rows stop before others"
+    blocks = [int((~todo).nonzero()[:, 1].max()) // 4 if step else 0 for step, todo in enumerate(todos)]
+    assert len(sizes) == len(todos)
+    for step, size in enumerate(sizes):
+        before = todos[step - 1] if step else torch.ones_like(todos[0])
+        block = int(before.unflatten(1, (6, 4)).any(2).long().argmax(1)[before.any(1)].min())
+        assert size == int((last_block >= block).sum()), (step, blocks)
+    assert (written.steps <= (last_block + 1) * 4).all()
 
 
 @pytest.mark.parametrize("token", [STOP, TAIL])
@@ -170,8 +215,9 @@ def test_the_loop_ends_with_the_last_row(token):
     steps = []
     prompt = left_padded(prompts_of(model, [3, 5]))
     written = generate(model, prompt, Decoding(64, 4), on_step=lambda canvas, todo: steps.append(todo.clone()))
-    assert len(steps) == 4 and steps[-1][:, 4:].all()
-    assert (written[:, 0] == token).all() and (written[:, 1:] == TAIL).all()
+    assert len(steps) == 1 and not steps[0].any(), "one step writes the stop token, and settles all that follows it"
+    assert (written.ids[:, 0] == token).all() and (written.ids[:, 1:] == TAIL).all()
+    assert written.lengths.tolist() == [1, 1] and written.steps.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -183,13 +229,15 @@ def test_on_step_sees_every_token_written_once_and_for_good(pattern, arguments):
     def on_step(canvas, todo):
         steps.append((canvas.clone(), todo.clone()))
 
-    written = generate(model, left_padded(prompts_of(model, [4, 0, 6])), Decoding(18, 8, **arguments), on_step=on_step)
+    prompt, decoding = left_padded(prompts_of(model, [4, 0, 6])), Decoding(18, 8, **arguments)
+    written = generate(model, prompt, decoding, on_step=on_step).ids
     assert steps[0][0].shape == (3, 24)
     for canvas, todo in steps:
         assert torch.equal(canvas == MASK, todo)
     for (canvas, todo), (later_canvas, later_todo) in zip(steps, steps[1:], strict=False):
         assert not (later_todo & ~todo).any(), "what is written stays written"
-        assert torch.equal(canvas[~todo], later_canvas[~todo])
+        changed = (canvas != later_canvas) & ~todo
+        assert (later_canvas[changed] == TAIL).all(), "but for the tail of a stop token that came later"
         assert (todo & ~later_todo).any(), "every step writes something"
     is_stop = torch.isin(written, torch.tensor([STOP, TAIL])).long()
     before_stop = is_stop.cumsum(1) - is_stop == 0
@@ -209,8 +257,12 @@ def test_on_step_sees_every_token_written_once_and_for_good(pattern, arguments):
     ],
 )
 def test_steps_are_shared_out(gen_length, block_length, gen_steps, expected):
-    assert Decoding(gen_length, block_length, gen_steps).quotas() == expected
-    assert steps_of_a_block(gen_length, block_length, gen_steps) == expected
+    decoding = Decoding(gen_length, block_length, gen_steps)
+    num_open = torch.tensor([block_length, 1])  # the second row is done after one step
+    quotas = [shares(num_open, decoding.steps_per_block, step) for step in range(decoding.steps_per_block)]
+    assert [int(quota[0]) for quota in quotas] == expected
+    assert all(quota[1] == 1 for quota in quotas)
+    assert steps_of_a_block(block_length, gen_steps, decoding.num_blocks, block_length) == expected
 
 
 def test_a_threshold_commits_at_least_one_and_at_most_all():
@@ -228,10 +280,12 @@ def test_guidance_takes_a_second_prompt():
     prompt = left_padded(prompts_of(model, [5, 3]))
     plain = generate(model, prompt, Decoding(12, 4))
     guided = Decoding(12, 4, cfg_scale=2.0)
-    assert torch.equal(generate(model, prompt, guided, unconditional=prompt), plain)
+    assert torch.equal(generate(model, prompt, guided, unconditional=prompt).ids, plain.ids)
     masked = prompt.masked(model.embed(torch.tensor(MASK)))
-    assert torch.equal(generate(model, prompt, guided, unconditional=masked), generate(model, prompt, guided))
-    assert not torch.equal(generate(model, prompt, guided), plain)
+    default = generate(model, prompt, guided)
+    assert torch.equal(generate(model, prompt, guided, unconditional=masked).ids, default.ids)
+    assert not torch.equal(default.ids, plain.ids)
+    assert torch.equal(plain.nfe, plain.steps) and torch.equal(default.nfe, 2 * default.steps)
 
 
 @pytest.mark.parametrize(
@@ -250,6 +304,13 @@ def test_guidance_takes_a_second_prompt():
         ({"temperature": -0.1}, "temperature"),
         ({"cfg": 1.5}, "'cfg'.*cfg_scale"),
         ({"steps": 8}, "'steps'.*gen_steps"),
+        ({"factor": 0}, "factor.*0"),
+        ({"prompt_interval": 0}, "prompt_interval.*0"),
+        ({"cache": "dual"}, "'dual'.*fastdllm_dual"),
+        ({"cache": "fastdllm_dual"}, "'fastdllm_dual' does not fit.*'block'.*choose from none, exact"),
+        ({"threshold": 0.9, "gen_steps": 8}, "gen_steps and threshold exclude"),
+        ({"threshold": 0.9, "factor": 1.0}, "threshold and factor exclude"),
+        ({"factor": 1.0, "remasking": "random"}, "factor goes by confidence"),
     ],
 )
 def test_impossible_or_unknown_arguments_are_refused(arguments, message):
@@ -268,6 +329,10 @@ def test_impossible_or_unknown_arguments_are_refused(arguments, message):
         {"gen_length": None},
         {"temperature": float("nan")},
         {"gen_length": float("inf")},
+        {"factor": "1"},
+        {"threshold": True},
+        {"compile": "yes"},
+        {"cache": 3},
     ],
 )
 def test_a_value_of_the_wrong_kind_is_refused(arguments):
@@ -288,17 +353,43 @@ def test_as_many_seeds_as_prompts():
         generate(model, left_padded(prompts_of(model, [2, 3])), Decoding(8, 4), [0])
 
 
+def test_what_does_not_fit_is_refused_before_any_work():
+    model = tiny_model("prefix")
+    prompt = left_padded(prompts_of(model, [2, 3]))
+    model.trunk = model.embed = None
+    given = torch.tensor([[5, MASK]]).expand(2, -1)
+    for arguments, draft, message in [
+        ({"cache": "dllmcache"}, None, "'dllmcache' does not fit the attention pattern 'prefix'"),
+        ({}, torch.full((2, 9), MASK), "a draft of 9 tokens is longer than gen_length 8"),
+        ({}, given[:1], "1 rows.*2 prompts"),
+        ({}, given + 100, "ids"),
+        ({}, torch.tensor([[5, STOP, MASK, 6]] * 2), "text after a stop token"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            generate(model, prompt, Decoding(8, 4, **arguments), draft=draft)
+    with pytest.raises(ValueError, match="'exact' does not fit the attention pattern 'bidirectional'.*fastdllm_prefix"):
+        Decoding.of(tiny_model("bidirectional").config, cache="exact")
+
+
+def fp32_logits(model, batch: list[torch.Tensor], decoding: Decoding) -> torch.Tensor:
+    """Logits [B, blocks, block_length, writable ids] of blocks that are unmasked at once, on a fixed text."""
+    text = torch.arange(decoding.num_blocks * decoding.block_length) % 40
+    context, blocks = Context(model, left_padded(batch), decoding), []
+    for block in range(decoding.num_blocks):
+        canvas = text.masked_fill(text.new_tensor(range(len(text))) >= block * decoding.block_length, MASK)
+        for step in range(2):
+            hidden = context.block_hidden(canvas.expand(len(batch), -1), block, step)
+        blocks.append(model.logits(hidden)[..., :MASK])
+    return torch.stack(blocks, dim=1).detach()
+
+
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_rows_agree_in_fp32_to_1e_5(pattern):
-    """Logits of a ragged batch and of each row alone, after the same canvas."""
+def test_fp32_logits_of_rows_and_caches_agree_to_1e_5(pattern):
+    """Of a ragged batch with its cache, and of each row alone without."""
     model = tiny_model(pattern, torch.float32)
     prompts = prompts_of(model, [2, 7, 4])
-    rows = []
-    for batch in (prompts, *([prompt] for prompt in prompts)):
-        seen, original = [], model.logits
-        model.logits = lambda hidden, seen=seen, original=original: seen.append(original(hidden)) or seen[-1]
-        generate(model, left_padded(batch), Decoding(8, 8, gen_steps=1))
-        model.logits = original
-        rows.append(seen[0].reshape(len(batch), 8, -1)[..., :MASK])
-    for row in range(3):
-        torch.testing.assert_close(rows[0][row], rows[1 + row][0], rtol=0, atol=1e-5)
+    together = fp32_logits(model, prompts, Decoding(24, 8))
+    for row, prompt in enumerate(prompts):
+        alone = fp32_logits(model, [prompt], Decoding(24, 8, cache="none"))
+        assert together[row].std() > 0.1
+        torch.testing.assert_close(together[row], alone[0], rtol=0, atol=1e-5)

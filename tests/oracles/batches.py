@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 from torch import Tensor
 
+from dllm.core.attention import Layout
 from oracles.models import HIDDEN, TAIL, left_padded, random_ids
 
 
@@ -48,3 +50,17 @@ def spy(model, name: str) -> list[tuple]:
 
     setattr(model, name, record)
     return calls
+
+
+def layouts_of(action) -> list[Layout]:
+    """The layouts whose masks are asked for while `action()` runs, in order."""
+    layouts, mask = [], Layout.mask
+
+    def record(layout, *args):
+        layouts.append(layout)
+        return mask(layout, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Layout, "mask", record)
+        action()
+    return layouts

@@ -8,14 +8,30 @@ from oracles.attention import one_sequence
 from oracles.training import hidden_states, writable, writable_logits
 
 
-def steps_of_a_block(gen_length: int, block_length: int, gen_steps: int | None) -> list[int]:
-    """How many tokens each step of a block commits: its length shared out, the larger shares first."""
-    blocks = (gen_length + block_length - 1) // block_length
-    steps = block_length if gen_steps is None else min((gen_steps + blocks - 1) // blocks, block_length)
-    shares = [0] * steps
-    for token in range(block_length):
-        shares[token % steps] += 1
+def most_steps(gen_steps: int | None, blocks: int, block_length: int) -> int:
+    """Steps that a block may take."""
+    return block_length if gen_steps is None else min((gen_steps + blocks - 1) // blocks, block_length)
+
+
+def steps_of_a_block(num_open: int, gen_steps: int | None, blocks: int, block_length: int) -> list[int]:
+    """How many tokens each step of a block commits: its open places shared out, the larger shares first."""
+    if num_open == 0:
+        return []
+    shares = [0] * min(most_steps(gen_steps, blocks, block_length), num_open)
+    for token in range(num_open):
+        shares[token % len(shares)] += 1
     return shares
+
+
+def passes(logits: Tensor, u: float) -> int:
+    """The token at which the running sum of the probabilities passes u."""
+    total = 0.0
+    probabilities = logits.softmax(-1).tolist()
+    for token, probability in enumerate(probabilities):
+        total += probability
+        if total > u:
+            return token
+    return max(token for token, probability in enumerate(probabilities) if probability > 0)
 
 
 def block_hidden(model, prompt: Tensor, canvas: list[int], block: int, block_length: int) -> Tensor:
@@ -28,6 +44,25 @@ def block_hidden(model, prompt: Tensor, canvas: list[int], block: int, block_len
     return hidden[len(prompt) + start : len(prompt) + stop]
 
 
+def settle(canvas: list[int], todo: list[int], config) -> None:
+    """Once a stop token is written, the rest of the row is the tail."""
+    for place, token in enumerate(canvas):
+        if place not in todo and token in config.stop_token_ids:
+            canvas[place + 1 :] = [config.tail_token_id] * (len(canvas) - place - 1)
+            todo[:] = [other for other in todo if other < place]
+            return
+
+
+def number_to_commit(confidences: list[float], share: int, threshold: float | None, factor: float | None) -> int:
+    """How many of the candidates, sorted from the most confident one, a step commits."""
+    if threshold is not None:
+        return max(1, sum(confidence >= threshold for confidence in confidences))
+    if factor is not None:
+        enough = [n for n, confidence in enumerate(confidences, 1) if (n + 1) * (1 - confidence) < factor]
+        return max(enough, default=1)
+    return share
+
+
 @torch.no_grad()
 def sample(
     model,
@@ -36,54 +71,59 @@ def sample(
     block_length: int,
     gen_steps: int | None = None,
     threshold: float | None = None,
+    factor: float | None = None,
     remasking: str = "low_confidence",
     cfg_scale: float = 0.0,
     temperature: float = 0.0,
     seed: int = 0,
-) -> list[int]:
-    """The response to one embedded prompt [P, D]."""
+    draft: list[int] = (),
+) -> tuple[list[int], int]:
+    """The response to one embedded prompt [P, D], and the number of steps that it took."""
     config = model.config
     blocks = (gen_length + block_length - 1) // block_length
     canvas = [config.mask_token_id] * (blocks * block_length)
+    canvas[: len(draft)] = draft
+    todo = [place for place, token in enumerate(canvas) if token == config.mask_token_id]
+    last_given = max((place for place in range(len(canvas)) if place not in todo), default=-1)
+    settle(canvas, todo, config)
     no_prompt = model.embed(torch.full((len(prompt),), config.mask_token_id))
-    quotas = steps_of_a_block(gen_length, block_length, gen_steps) if threshold is None else [1] * block_length
+    num_steps = 0
     for block in range(blocks):
-        todo = list(range(block * block_length, (block + 1) * block_length))
-        for step, quota in enumerate(quotas):
-            if not todo:
+        places = [place for place in todo if place // block_length == block]
+        if threshold is None and factor is None:
+            shares = steps_of_a_block(len(places), gen_steps, blocks, block_length)
+        else:
+            shares = [1] * block_length
+        uniform = np.random.default_rng([seed, block])
+        uniform = uniform.random((2, most_steps(gen_steps, blocks, block_length), block_length))
+        for step, share in enumerate(shares):
+            places = [place for place in todo if place // block_length == block]
+            if not places:
                 break
-            rng = np.random.default_rng([seed, block, step])
-            if temperature > 0:
-                gumbel = rng.gumbel(size=(block_length, config.vocab_size))
-            if remasking == "random":
-                lots = rng.random(block_length)
+            num_steps += 1
             hidden = block_hidden(model, prompt, canvas, block, block_length)
             if cfg_scale:
                 hidden_without = block_hidden(model, no_prompt, canvas, block, block_length)
             candidates = []
-            for place in todo:
+            for place in places:
                 i = place - block * block_length
                 logits = writable_logits(model, hidden[i]).double()
                 if cfg_scale:
                     ids = writable(config)
                     without = writable_logits(model, hidden_without[i]).double()
                     logits[ids] = without[ids] + (cfg_scale + 1) * (logits[ids] - without[ids])
-                scores = logits
+                if place < last_given:
+                    logits[config.stop_token_ids] = float("-inf")
+                token = int(logits.argmax())
                 if temperature > 0:
-                    scores = logits / temperature + torch.from_numpy(gumbel[i])
-                token = int(scores.argmax())
-                confidence = lots[i] if remasking == "random" else float(logits.softmax(-1)[token])
+                    token = passes(logits / temperature, uniform[0, step, i])
+                confidence = uniform[1, step, i] if remasking == "random" else float(logits.softmax(-1)[token])
                 candidates.append((confidence, place, token))
             candidates.sort(key=lambda candidate: (-candidate[0], candidate[1]))
-            for rank, (confidence, place, token) in enumerate(candidates):
-                if rank < quota or (threshold is not None and confidence >= threshold):
-                    canvas[place] = token
-                    todo.remove(place)
-        assert not todo
-        if any(token in config.stop_token_ids for token in canvas[block * block_length : (block + 1) * block_length]):
-            break
-    for place, token in enumerate(canvas):
-        if token in config.stop_token_ids:
-            canvas[place + 1 :] = [config.tail_token_id] * (len(canvas) - place - 1)
-            break
-    return canvas[:gen_length]
+            count = number_to_commit([candidate[0] for candidate in candidates], share, threshold, factor)
+            for _, place, token in candidates[:count]:
+                canvas[place] = token
+                todo.remove(place)
+            settle(canvas, todo, config)
+        assert not [place for place in todo if place // block_length == block]
+    return canvas[:gen_length], num_steps

@@ -13,7 +13,7 @@ The response may be packed several times after one prompt: once clean (`block` t
 never see each other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -85,13 +85,24 @@ class Layout:
         rows = (torch.cat([getattr(self, name), getattr(other, name)]) for name in names)
         return Layout(*rows, torch.cat([self.position, other.position], dim=-2))
 
+    def keep(self, rows: Tensor) -> "Layout":
+        """The layout of these rows of the batch."""
+        names = ("role", "view", "block", "valid")
+        return Layout(*(getattr(self, name)[rows] for name in names), self.position[..., rows, :])
+
+    def with_role(self, part: slice, role: int) -> "Layout":
+        """The same layout with another role for a part of the sequence."""
+        changed = self.role.clone()
+        changed[:, part] = role
+        return replace(self, role=changed)
+
     def tokens(self, index: Tensor) -> Tokens:
         """Attributes of the tokens at `index` [n], each [B, n]."""
         return Tokens(self.role[:, index], self.view[:, index], self.block[:, index], self.valid[:, index], index[None])
 
-    def mask(self, pattern: str) -> Tensor:
-        """The boolean attention mask [B, 1, L, L] of this layout, True = may attend (SDPA's convention)."""
-        tokens = self.tokens(torch.arange(self.role.shape[1], device=self.role.device))
-        queries = Tokens(*(attribute[:, :, None] for attribute in tokens))
-        keys = Tokens(*(attribute[:, None, :] for attribute in tokens))
-        return allowed(pattern, queries, keys)[:, None]
+    def mask(self, pattern: str, queries: slice = slice(None), keys: slice = slice(None)) -> Tensor:
+        """The boolean attention mask [B, 1, queries, keys], True = may attend (SDPA's convention)."""
+        index = torch.arange(self.role.shape[1], device=self.role.device)
+        q = Tokens(*(attribute[:, :, None] for attribute in self.tokens(index[queries])))
+        k = Tokens(*(attribute[:, None, :] for attribute in self.tokens(index[keys])))
+        return allowed(pattern, q, k)[:, None]

@@ -2,10 +2,10 @@
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
+from transformers import Cache
 
-from dllm.core.attention import PATTERNS, Layout
+from dllm.core.attention import PATTERNS
 
 
 class MaskedDiffusionModel(Protocol):
@@ -16,8 +16,14 @@ class MaskedDiffusionModel(Protocol):
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings [..., D] of ids [...]."""
 
-    def trunk(self, embeds: Tensor, layout: Layout, **extras) -> Tensor:
-        """Hidden states [B, L, D] of embeddings [B, L, D] under the pattern of the config."""
+    def trunk(
+        self, embeds: Tensor, mask: Tensor | None, position: Tensor, cache: Cache | None = None, **extras
+    ) -> Tensor:
+        """Hidden states [B, n, D] of embeddings [B, n, D] at `position` [..., B, n].
+
+        `mask` [B, 1, n, keys] is True where a token may attend, None if it may everywhere. The keys are the tokens
+        themselves, or what `cache.update` returns for them.
+        """
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., D]; -inf on ids that must never be written."""
@@ -47,6 +53,7 @@ def check_diffusion_settings(config) -> None:
 
 
 def exclude_unwritable(logits: Tensor, mask_token_id: int, num_tokens: int) -> Tensor:
-    """Logits [..., V] with -inf on the mask token and on ids that the tokenizer does not have."""
-    ids = torch.arange(logits.shape[-1], device=logits.device)
-    return logits.masked_fill((ids == mask_token_id) | (ids >= num_tokens), float("-inf"))
+    """Sets logits [..., V] to -inf, in place, on the mask token and on ids that the tokenizer does not have."""
+    logits[..., mask_token_id] = float("-inf")
+    logits[..., num_tokens:] = float("-inf")
+    return logits

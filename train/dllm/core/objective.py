@@ -40,7 +40,7 @@ def _view_hidden(
     model: MaskedDiffusionModel, prompt: Prompt, response: Tensor, targets: Tensor, views: list[Tensor]
 ) -> list[Tensor]:
     """Hidden states [B, R, D] of each noisy view of the response."""
-    config = model.diffusion
+    config, pattern = model.diffusion, model.diffusion.attention_pattern
     B, R = response.shape
     P = prompt.valid.shape[1]
     position = prompt.response_positions(R)
@@ -50,16 +50,17 @@ def _view_hidden(
 
     noisy = [model.embed(response.masked_fill(view, config.mask_token_id)) for view in views]  # per view [B, R, D]
 
-    if config.attention_pattern == "bidirectional":
+    if pattern == "bidirectional":
         layout = Layout.cat([prompt.layout(), copy(NOISY, 0)])
         embeds = torch.cat([torch.cat([prompt.embeds, view], dim=1) for view in noisy])  # [views * B, L, D]
         for _ in views[1:]:
             layout = layout.stack_batch(layout)
-        hidden = model.trunk(embeds, layout, **prompt.extras)  # [views * B, L, D]
+        hidden = model.trunk(embeds, layout.mask(pattern), layout.position, **prompt.extras)  # [views * B, L, D]
         return list(hidden[:, P:].split(B))
 
-    clean = [(model.embed(response), copy(CLEAN, 0))] if config.attention_pattern == "block" else []
+    clean = [(model.embed(response), copy(CLEAN, 0))] if pattern == "block" else []
     parts = [(prompt.embeds, prompt.layout()), *clean, *((view, copy(NOISY, i)) for i, view in enumerate(noisy))]
     embeds = torch.cat([embed for embed, _ in parts], dim=1)
-    hidden = model.trunk(embeds, Layout.cat([layout for _, layout in parts]), **prompt.extras)
+    layout = Layout.cat([layout for _, layout in parts])
+    hidden = model.trunk(embeds, layout.mask(pattern), layout.position, **prompt.extras)
     return list(hidden[:, P + len(clean) * R :].split(R, dim=1))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dllm.core.attention import Layout
@@ -15,7 +16,7 @@ class Prompt:
     embeds    [B, P, D] (P may be 0); whatever was seen or heard is in here, the core does not know
     valid     [B, P] bool, False on padding
     positions [..., B, P] rotary positions (Qwen3-VL has three axes)
-    extras    handed to the model's trunk untouched
+    extras    tensors [B, ...] handed to the model's trunk untouched, whenever it is fed the prompt
     """
 
     embeds: Tensor
@@ -27,6 +28,21 @@ class Prompt:
     def left_padded(cls, embeds: Tensor, valid: Tensor) -> "Prompt":
         """A prompt whose real tokens are counted 0, 1, 2 ... from its first real token."""
         return cls(embeds, valid, (valid.long().cumsum(-1) - 1).clamp(min=0))
+
+    def keep(self, rows: Tensor) -> "Prompt":
+        """These rows of the batch."""
+        extras = {name: value[rows] for name, value in self.extras.items()}
+        return Prompt(self.embeds[rows], self.valid[rows], self.positions[..., rows, :], extras)
+
+    def padded(self, multiple: int) -> "Prompt":
+        """The same prompts with padding on the left up to a multiple of so many tokens."""
+        extra = -self.valid.shape[1] % multiple
+        return Prompt(
+            F.pad(self.embeds, (0, 0, extra, 0)),
+            F.pad(self.valid, (extra, 0)),
+            F.pad(self.positions, (extra, 0)),
+            self.extras,
+        )
 
     def layout(self) -> Layout:
         return Layout.of_prompt(self.valid, self.positions)

@@ -1,100 +1,45 @@
 """The denoising loop: a response starts as mask tokens after its prompt and is filled block by block; every step
-commits the most confident candidates of the block (Nie et al. 2025, LLaDA; Wu et al. 2025, Fast-dLLM: `threshold`).
+commits the most confident candidates of the block (Nie et al. 2025, LLaDA; Wu et al. 2025, Fast-dLLM).
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dllm.core.attention import CLEAN, NOISY, Layout
+from dllm.core.cache import Context, compiled
+from dllm.core.decoding import Decoding
 from dllm.core.model import MaskedDiffusionModel
 from dllm.core.prompt import Prompt
+from dllm.core.selection import best, guided, is_any, propose, settle_tail, shares
 
-REMASKING = ("low_confidence", "random")
 
+@dataclass
+class Generation:
+    """What was written, and what it took.
 
-@dataclass(frozen=True)
-class Decoding:
-    """How a response is written.
-
-    gen_length     tokens of the canvas; rounded up to whole blocks while writing, then cut
-    block_length   tokens that are filled before the next ones begin
-    gen_steps      denoising steps over the whole canvas, shared equally by the blocks (default: one token a step)
-    threshold      commit every candidate at least this confident, and always the best one; replaces gen_steps
-    remasking      which candidates count as best: `low_confidence` keeps the most probable, `random` any
-    cfg_scale      classifier-free guidance: logits = u + (cfg_scale + 1) (c - u), off at 0
-    temperature    0 takes the most probable token, otherwise samples from softmax(logits / temperature)
+    ids      [B, gen_length], the tail token after each row's stop token
+    lengths  [B] tokens up to and including the stop token
+    steps    [B] denoising steps in which a place of the row was open
+    passes   forward passes of a step: 2 with guidance, else 1
     """
 
-    gen_length: int
-    block_length: int
-    gen_steps: int | None = None
-    threshold: float | None = None
-    remasking: str = "low_confidence"
-    cfg_scale: float = 0.0
-    temperature: float = 0.0
-
-    def __post_init__(self):
-        for name in ("gen_length", "block_length", "gen_steps"):
-            value = getattr(self, name)
-            if not (type(value) is int and value >= 1) and not (name == "gen_steps" and value is None):
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-        for name in ("cfg_scale", "temperature"):
-            value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and 0 <= value < math.inf):
-                raise ValueError(f"{name} must be a number of at least 0, not {value!r}")
-        if self.threshold is not None and not (isinstance(self.threshold, (int, float)) and 0 < self.threshold <= 1):
-            raise ValueError(f"threshold must be in (0, 1], not {self.threshold!r}")
-        if self.remasking not in REMASKING:
-            raise ValueError(f"unknown remasking {self.remasking!r}; known: {', '.join(REMASKING)}")
-
-    @classmethod
-    def of(cls, config, **arguments) -> "Decoding":
-        """Decoding arguments over the defaults of a model's config. Raises ValueError on an unknown argument."""
-        known = [field.name for field in fields(cls)]
-        if unknown := set(arguments) - set(known):
-            raise ValueError(f"unknown generation argument {sorted(unknown)[0]!r}; known: {', '.join(known)}")
-        return cls(**{"gen_length": config.gen_length, "block_length": config.block_length} | arguments)
+    ids: Tensor
+    lengths: Tensor
+    steps: Tensor
+    passes: int
 
     @property
-    def num_blocks(self) -> int:
-        return -(-self.gen_length // self.block_length)
+    def nfe(self) -> Tensor:
+        """Forward passes that wrote each row, [B]."""
+        return self.steps * self.passes
 
-    def quotas(self) -> list[int]:
-        """Tokens to commit at each step of a block. With a threshold, at least one a step."""
-        if self.threshold is not None:
-            return [1] * self.block_length
-        total = self.gen_steps or self.num_blocks * self.block_length
-        steps = min(-(-total // self.num_blocks), self.block_length)
-        base, extra = divmod(self.block_length, steps)
-        return [base + (step < extra) for step in range(steps)]
-
-
-class FullRecompute:
-    """The context of a block, recomputed at every step: the form against which caches have to be exact."""
-
-    def __init__(self, model: MaskedDiffusionModel, prompt: Prompt, block_length: int):
-        self.model, self.prompt, self.block_length = model, prompt, block_length
-
-    def block_hidden(self, canvas: Tensor, start: int, stop: int) -> Tensor:
-        """Hidden states [B, stop - start, D] of the current block of `canvas` [B, R], given all that it may see."""
-        if self.model.diffusion.attention_pattern == "block":
-            clean, noisy = start, stop  # later blocks are out of sight
-        else:
-            clean, noisy = 0, canvas.shape[1]
-        ids = canvas[:, :noisy]
-        position = self.prompt.response_positions(noisy)
-        everywhere = torch.ones_like(ids, dtype=torch.bool)
-        response = Layout.of_response(NOISY, 0, everywhere, position, self.block_length)
-        response.role[:, :clean] = CLEAN
-        layout = Layout.cat([self.prompt.layout(), response])
-        embeds = torch.cat([self.prompt.embeds, self.model.embed(ids)], dim=1)  # [B, P + noisy, D]
-        P = self.prompt.valid.shape[1]
-        return self.model.trunk(embeds, layout, **self.prompt.extras)[:, P + start : P + stop]
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens of the responses, stop token included and tail not, over their steps."""
+        return self.lengths.sum().item() / max(1, self.steps.sum().item())
 
 
 @torch.no_grad()
@@ -104,92 +49,144 @@ def generate(
     decoding: Decoding,
     seeds: list[int] | None = None,
     unconditional: Prompt | None = None,
+    draft: Tensor | None = None,
     on_step: Callable[[Tensor, Tensor], None] | None = None,
-) -> Tensor:
-    """Writes one response per prompt; returns ids [B, gen_length], the tail token after each row's stop token.
+) -> Generation:
+    """Writes one response per prompt.
 
-    Rows are independent: `seeds` [B] key each row's randomness (default: the row's number), and a row that has stopped
-    is left alone. `unconditional` is the second prompt of guidance (default: mask embeddings). `on_step` is called
-    after every step with the canvas [B, R] and the mask of what is still to be written.
+    Rows are independent: `seeds` [B] key each row's randomness (default: the row's number), and rows that have stopped
+    leave the batch at the end of a block. `unconditional` is the second prompt of guidance (default: mask embeddings).
+    `draft` [B, n] holds tokens that stay where they are, and mask tokens where the model is to write. `on_step` is
+    called after every step with the canvas [B, R] and the mask of what is still to be written.
+    Raises ValueError, before any work, if the arguments do not fit each other.
     """
     config = model.diffusion
-    B, block_length = prompt.valid.shape[0], decoding.block_length
+    B, device = len(prompt.valid), prompt.valid.device
     seeds = list(range(B)) if seeds is None else seeds
     if len(seeds) != B:
         raise ValueError(f"{len(seeds)} seeds for {B} prompts: give one each")
-    device = prompt.valid.device
-    canvas = torch.full((B, decoding.num_blocks * block_length), config.mask_token_id, device=device)
-    todo = torch.ones_like(canvas, dtype=torch.bool)
-    stop_ids = torch.tensor(config.stop_token_ids, device=device)
-    contexts = [FullRecompute(model, prompt, block_length)]
+    decoding.cache_for(config.attention_pattern)
+    check_draft(config, decoding, B, draft)
+    canvas, todo, may_stop = _start(config, decoding, B, draft, device)  # [B, R] each
+    prompts = [prompt]
     if decoding.cfg_scale:
         mask_embed = model.embed(torch.tensor(config.mask_token_id, device=device))
-        contexts.append(FullRecompute(model, unconditional or prompt.masked(mask_embed), block_length))
+        prompts.append(unconditional or prompt.masked(mask_embed))
+    contexts = [Context(model, each, decoding) for each in prompts]
+    choose = compiled(_choose) if decoding.compile else _choose
 
-    finished = torch.zeros(B, dtype=torch.bool, device=device)
+    steps = torch.zeros(B, dtype=torch.long, device=device)
+    rows = torch.arange(B, device=device)  # those that are still being written
     for block in range(decoding.num_blocks):
-        start, stop = block * block_length, (block + 1) * block_length
-        for step, quota in enumerate(decoding.quotas()):
-            open_rows = todo[:, start:stop] & ~finished[:, None]  # [B, block]
-            if not open_rows.any():
+        part = slice(block * decoding.block_length, (block + 1) * decoding.block_length)
+        drawn = _draw(decoding, [seeds[row] for row in rows.tolist()], block).to(device)  # [2, steps, b, block_length]
+        at_start = todo[rows, part].sum(dim=1)  # [b]
+        for step in range(decoding.steps_per_block):
+            open_ = todo[rows, part]  # [b, block_length]
+            count = _places_to_predict(open_, decoding)
+            if count == 0:
                 break
-            hidden = [context.block_hidden(canvas, start, stop)[open_rows] for context in contexts]  # each [n, D]
-            logits = _guided([model.logits(h) for h in hidden], decoding.cfg_scale)  # [n, V]
-            rngs = [np.random.default_rng([seed, block, step]) for seed in seeds]
-            tokens, confidence = _candidates(logits, open_rows, decoding, rngs)  # [n], [B, block]
-            commit = _best(confidence, open_rows, quota, decoding.threshold)
-            proposal = canvas[:, start:stop].masked_scatter(open_rows, tokens)
-            canvas[:, start:stop] = torch.where(commit, proposal, canvas[:, start:stop])
-            todo[:, start:stop] &= ~commit
+            steps[rows] += open_.any(dim=1)
+            hidden = [context.block_hidden(canvas[rows], block, step) for context in contexts]  # [b, block_length, D]
+            quota = shares(at_start, decoding.steps_per_block, step)  # [b]
+            canvas[rows, part], todo[rows, part] = choose(
+                model, decoding, hidden, canvas[rows, part], open_, may_stop[rows, part], quota, drawn[:, step], count
+            )
+            canvas, todo = settle_tail(canvas, todo, config)
             if on_step:
                 on_step(canvas, todo)
-        finished |= torch.isin(canvas[:, start:stop], stop_ids).any(dim=1)
-    return _fill_tail(canvas, stop_ids, config.tail_token_id)[:, : decoding.gen_length]
+        rows = _without_finished(rows, todo, contexts, decoding)
+        if len(rows) == 0:
+            break
+    ids = canvas[:, : decoding.gen_length]
+    before_stop = is_any(ids, config.stop_token_ids).long().cumsum(dim=1) == 0
+    lengths = (before_stop.sum(dim=1) + 1).clamp(max=decoding.gen_length)
+    return Generation(ids, lengths, steps, len(contexts))
 
 
-def _guided(logits: list[Tensor], scale: float) -> Tensor:
-    """Logits in fp32 or better, guided by the unconditional ones if there are any."""
-    logits = [each.to(torch.promote_types(each.dtype, torch.float32)) for each in logits]
-    if len(logits) == 1:
-        return logits[0]
-    conditional, unconditional = logits
-    guided = unconditional + (scale + 1) * (conditional - unconditional)
-    return guided.masked_fill(conditional.isneginf(), float("-inf"))
+def check_draft(config, decoding: Decoding, num_prompts: int, draft: Tensor | None) -> None:
+    """Raises ValueError if a draft [B, n] cannot be the start of `num_prompts` responses."""
+    if draft is None:
+        return
+    if draft.dim() != 2 or len(draft) != num_prompts:
+        raise ValueError(f"a draft of {len(draft)} rows for {num_prompts} prompts: give a row of ids to each")
+    if draft.shape[1] > decoding.gen_length:
+        raise ValueError(f"a draft of {draft.shape[1]} tokens is longer than gen_length {decoding.gen_length}")
+    if draft.numel() and not 0 <= int(draft.min()) <= int(draft.max()) < config.num_tokens:
+        raise ValueError(f"a draft holds ids that the tokenizer's {config.num_tokens} tokens do not include")
+    given = draft != config.mask_token_id
+    settled, _ = settle_tail(draft, ~given, config)
+    if (settled != draft)[given].any():
+        raise ValueError("a draft has text after a stop token, where nothing is read: leave one of them out")
 
 
-def _candidates(
-    logits: Tensor, open_rows: Tensor, decoding: Decoding, rngs: list[np.random.Generator]
+def _start(config, decoding: Decoding, B: int, draft: Tensor | None, device) -> tuple[Tensor, Tensor, Tensor]:
+    """The canvas [B, R] before the first step, what of it is to be written, and where a stop token may be written."""
+    canvas = torch.full((B, decoding.num_blocks * decoding.block_length), config.mask_token_id, device=device)
+    if draft is None:
+        everywhere = torch.ones_like(canvas, dtype=torch.bool)
+        return canvas, everywhere, everywhere.clone()
+    canvas[:, : draft.shape[1]] = draft
+    todo = canvas == config.mask_token_id
+    places = torch.arange(canvas.shape[1], device=device)
+    last_given = places.where(~todo, -1).amax(dim=1, keepdim=True)  # [B, 1]
+    return *settle_tail(canvas, todo, config), places > last_given
+
+
+def _places_to_predict(open_: Tensor, decoding: Decoding) -> int:
+    """How many places of the block go through the head; 0 ends the block. A compiled quota asks the device nothing."""
+    if decoding.compile and not decoding.by_confidence:
+        return open_.numel()
+    num_open = int(open_.sum())
+    return open_.numel() if num_open and decoding.compile else num_open
+
+
+def _choose(
+    model: MaskedDiffusionModel,
+    decoding: Decoding,
+    hidden: list[Tensor],
+    ids: Tensor,
+    open_: Tensor,
+    may_stop: Tensor,
+    quota: Tensor,
+    drawn: Tensor,
+    count: int,
 ) -> tuple[Tensor, Tensor]:
-    """The token proposed for each open row, [n], and its confidence in its place, [B, block], -inf elsewhere."""
-    scores = logits
-    if decoding.temperature > 0:
-        gumbel = torch.cat(
-            [
-                torch.from_numpy(rng.gumbel(size=(len(row), logits.shape[-1])))[row.cpu()]
-                for row, rng in zip(open_rows, rngs, strict=True)
-            ]
-        )  # [n, V]: a whole block is drawn for every row, so that a draw belongs to its place
-        scores = logits / decoding.temperature + gumbel.to(logits)
-    tokens = scores.argmax(dim=-1)
-    confidence = torch.full(open_rows.shape, float("-inf"), dtype=logits.dtype, device=logits.device)
-    if decoding.remasking == "random":
-        drawn = torch.from_numpy(np.stack([rng.random(open_rows.shape[1]) for rng in rngs])).to(confidence)
-        return tokens, torch.where(open_rows, drawn, confidence)
-    chosen = logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(dim=-1)
-    return tokens, confidence.masked_scatter(open_rows, chosen.exp())
+    """Commits candidates to a block: its ids and open places, [b, block_length] each, after the step."""
+    places = open_.flatten().to(torch.uint8).argsort(descending=True, stable=True)[:count]  # [m], the open ones first
+    logits = guided([model.logits(each.flatten(0, 1)[places]) for each in hidden], decoding.cfg_scale)  # [m, V]
+    for token in model.diffusion.stop_token_ids:
+        logits[:, token].masked_fill_(~may_stop.flatten()[places], float("-inf"))
+    tokens, confidence = propose(logits, decoding, drawn.flatten(1)[:, places])  # [m]
+    proposal = ids.flatten().scatter(0, places, tokens).view_as(ids)
+    confidence = torch.zeros_like(ids, dtype=confidence.dtype).flatten().scatter(0, places, confidence).view_as(ids)
+    commit = best(confidence, open_, quota, decoding)
+    return torch.where(commit, proposal, ids), open_ & ~commit
 
 
-def _best(confidence: Tensor, open_rows: Tensor, quota: int, threshold: float | None) -> Tensor:
-    """The candidates [B, block] to commit: the `quota` most confident, and all above the threshold."""
-    rank = confidence.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-    best = rank < quota
-    if threshold is not None:
-        best |= confidence >= threshold
-    return best & open_rows
+def _draw(decoding: Decoding, seeds: list[int], block: int) -> Tensor:
+    """Uniform numbers [2, steps, b, block_length] of a block: to choose tokens, and the lots of `random` remasking."""
+    shape = (2, decoding.steps_per_block, decoding.block_length)
+    if decoding.temperature == 0 and decoding.remasking != "random":
+        return torch.zeros(2, decoding.steps_per_block, len(seeds), decoding.block_length)
+    drawn = [np.random.default_rng([seed, block]).random(shape) for seed in seeds]
+    return torch.from_numpy(np.stack(drawn, axis=2))
 
 
-def _fill_tail(canvas: Tensor, stop_ids: Tensor, tail_token_id: int) -> Tensor:
-    """Puts the tail token after the first stop token of each row, over whatever is there."""
-    is_stop = torch.isin(canvas, stop_ids)
-    after_stop = is_stop.long().cumsum(dim=1) - is_stop.long() > 0
-    return canvas.masked_fill(after_stop, tail_token_id)
+def _without_finished(rows: Tensor, todo: Tensor, contexts: list[Context], decoding: Decoding) -> Tensor:
+    """The rows that have something to write, and in a compiled run as many others as keep the batch at a known size."""
+    finished = ~todo[rows].any(dim=1)
+    size = len(rows) - int(finished.sum())
+    if decoding.compile and size > 0:
+        size = next(half for half in _halves(len(rows))[::-1] if half >= size)
+    if size == len(rows):
+        return rows
+    kept = finished.to(torch.uint8).argsort(stable=True)[:size]
+    for context in contexts:
+        context.keep(kept)
+    return rows[kept]
+
+
+def _halves(size: int) -> list[int]:
+    """size, and every whole half of it: 12, 6, 3."""
+    return [size] if size % 2 else [size, *_halves(size // 2)]

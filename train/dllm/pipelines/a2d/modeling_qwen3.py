@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, Cache, Qwen3Config, Qwen3ForCausalLM
 from transformers.modeling_outputs import MaskedLMOutput
 from transformers.utils import ModelOutput
 
 from dllm.core import sampler
-from dllm.core.attention import Layout
+from dllm.core.decoding import Decoding
 from dllm.core.losses import IGNORE_INDEX
 from dllm.core.model import check_diffusion_settings, exclude_unwritable
 from dllm.core.objective import target_losses
@@ -54,6 +54,8 @@ class A2DQwen3LMHeadModel(Qwen3ForCausalLM):
         super().__init__(config)
         # The padding token is also the tail that the model learns to write, so its embedding must learn too.
         self.model.embed_tokens.padding_idx = None
+        for layer in self.model.layers:
+            layer.self_attn.is_causal = False  # else no mask at all would mean a causal one
 
     @property
     def diffusion(self) -> A2DQwen3Config:
@@ -63,20 +65,19 @@ class A2DQwen3LMHeadModel(Qwen3ForCausalLM):
         """[..., D] of ids [...]."""
         return self.model.embed_tokens(ids)
 
-    def trunk(self, embeds: Tensor, layout: Layout) -> Tensor:
-        """Hidden states [B, L, D] of embeddings [B, L, D]."""
-        return self._attend(embeds, layout.mask(self.config.attention_pattern), layout.position)
+    def trunk(self, embeds: Tensor, mask: Tensor | None, position: Tensor, cache: Cache | None = None) -> Tensor:
+        """Hidden states [B, n, D] of embeddings [B, n, D]; see `dllm.core.model.MaskedDiffusionModel`."""
+        if mask is not None and self.config._attn_implementation == "eager":  # adds its mask to the scores
+            mask = torch.zeros_like(mask, dtype=embeds.dtype).masked_fill(~mask, torch.finfo(embeds.dtype).min)
+        masks = dict.fromkeys(self.config.layer_types, mask)
+        output = self.model(
+            inputs_embeds=embeds, attention_mask=masks, position_ids=position, past_key_values=cache, use_cache=False
+        )
+        return output.last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V], -inf on the mask token and on ids that the tokenizer does not have."""
         return exclude_unwritable(self.lm_head(hidden), self.config.mask_token_id, self.config.num_tokens)
-
-    def _attend(self, embeds: Tensor, mask: Tensor, position: Tensor) -> Tensor:
-        if self.config._attn_implementation == "eager":  # adds its mask to the scores
-            mask = torch.zeros_like(mask, dtype=embeds.dtype).masked_fill(~mask, torch.finfo(embeds.dtype).min)
-        masks = dict.fromkeys(self.config.layer_types, mask)
-        output = self.model(inputs_embeds=embeds, attention_mask=masks, position_ids=position, use_cache=False)
-        return output.last_hidden_state
 
     def prompt(self, input_ids: Tensor, attention_mask: Tensor) -> Prompt:
         """The embedded prompt of left-padded ids [B, P]."""
@@ -106,16 +107,23 @@ class A2DQwen3LMHeadModel(Qwen3ForCausalLM):
         else:
             layout = self.prompt(input_ids, attention_mask).layout()
             mask, position = layout.mask("bidirectional"), layout.position
-        return MaskedLMOutput(logits=self.lm_head(self._attend(self.embed(input_ids), mask, position)))
+        return MaskedLMOutput(logits=self.lm_head(self.trunk(self.embed(input_ids), mask, position)))
 
     def generate(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, seeds: list[int] | None = None, **arguments
-    ) -> Tensor:
-        """Responses [B, gen_length] to left-padded prompts [B, P]; arguments as in `dllm.core.sampler.Decoding`."""
-        decoding = sampler.Decoding.of(self.config, **arguments)
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        seeds: list[int] | None = None,
+        draft: Tensor | None = None,
+        **arguments,
+    ) -> sampler.Generation:
+        """Responses to left-padded prompts [B, P]; `arguments` as in `dllm.core.decoding.Decoding`, the others as in
+        `dllm.core.sampler.generate`.
+        """
+        decoding = Decoding.of(self.config, **arguments)
         check_diffusion_settings(self.config)
         valid = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        return sampler.generate(self, self.prompt(input_ids, valid), decoding, seeds)
+        return sampler.generate(self, self.prompt(input_ids, valid), decoding, seeds, draft=draft)
 
 
 def load_qwen3(folder: str, **kwargs) -> A2DQwen3LMHeadModel:

@@ -3,11 +3,11 @@
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, Cache, PreTrainedConfig, PreTrainedModel
 from transformers import SiglipVisionConfig as VisionConfig
 
 from dllm.core import sampler
-from dllm.core.attention import Layout
+from dllm.core.decoding import Decoding
 from dllm.core.losses import IGNORE_INDEX
 from dllm.core.model import check_diffusion_settings
 from dllm.core.objective import target_losses
@@ -71,8 +71,8 @@ class LlavaQwen3ModelLM(PreTrainedModel, LlavaMetaForCausalLM):
     def embed(self, ids: Tensor) -> Tensor:
         return self.language_model.embed(ids)
 
-    def trunk(self, embeds: Tensor, layout: Layout) -> Tensor:
-        return self.language_model.trunk(embeds, layout)
+    def trunk(self, embeds: Tensor, mask: Tensor | None, position: Tensor, cache: Cache | None = None) -> Tensor:
+        return self.language_model.trunk(embeds, mask, position, cache)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self.language_model.logits(hidden)
@@ -97,11 +97,21 @@ class LlavaQwen3ModelLM(PreTrainedModel, LlavaMetaForCausalLM):
 
     @torch.no_grad()
     def generate(
-        self, input_ids: Tensor, attention_mask: Tensor, images: Tensor, seeds=None, on_step=None, **arguments
-    ) -> Tensor:
-        """Reports [B, gen_length] as ids; arguments as in `dllm.core.sampler.Decoding`."""
-        decoding = sampler.Decoding.of(self.diffusion, **arguments)
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        images: Tensor,
+        seeds: list[int] | None = None,
+        draft: Tensor | None = None,
+        on_step=None,
+        **arguments,
+    ) -> sampler.Generation:
+        """Reports for prompts `input_ids` [B, P] with the images [n, 3, S, S]; `arguments` as in
+        `dllm.core.decoding.Decoding`, the others as in `dllm.core.sampler.generate`.
+        """
+        decoding = Decoding.of(self.diffusion, **arguments)
         check_diffusion_settings(self.diffusion)
+        sampler.check_draft(self.diffusion, decoding, len(input_ids), draft)
         longest = self.diffusion.max_position_embeddings - decoding.gen_length
         if input_ids.shape[1] > longest:
             raise ValueError(
@@ -109,7 +119,7 @@ class LlavaQwen3ModelLM(PreTrainedModel, LlavaMetaForCausalLM):
                 f"model holds {self.diffusion.max_position_embeddings}; shorten the prompt"
             )
         prompt = self.prepare_prompt(input_ids, attention_mask, images)
-        return sampler.generate(self, prompt, decoding, seeds, on_step=on_step)
+        return sampler.generate(self, prompt, decoding, seeds, draft=draft, on_step=on_step)
 
 
 AutoConfig.register("llava_qwen3", LlavaQwen3Config)

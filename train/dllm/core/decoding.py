@@ -1,0 +1,118 @@
+"""How a response is written: the arguments of sampling, checked before any work."""
+
+import math
+from dataclasses import dataclass, fields
+
+REMASKING = ("low_confidence", "random")
+CACHES = {
+    "none": ("bidirectional", "prefix", "block"),
+    "exact": ("prefix", "block"),
+    "fastdllm_prefix": ("bidirectional",),
+    "fastdllm_dual": ("bidirectional",),
+    "dllmcache": ("bidirectional",),
+}
+POSITIVE = ("gen_length", "block_length", "gen_steps", "prompt_interval", "response_interval")
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a response is written.
+
+    gen_length         tokens of the canvas; rounded up to whole blocks while writing, then cut
+    block_length       tokens that are filled before the next ones begin
+    gen_steps          denoising steps over the whole canvas, shared equally by the blocks (default: one token a step)
+    threshold          commit every candidate at least this confident instead (Wu et al. 2025, Fast-dLLM)
+    factor             commit the n most confident candidates instead, n the largest for which (n + 1)(1 - c_n) < factor
+                       (Wu et al. 2025); it and `threshold` always commit the best one
+    remasking          which candidates count as best: `low_confidence` keeps the most probable, `random` any
+    cfg_scale          classifier-free guidance: logits = u + (cfg_scale + 1) (c - u), off at 0
+    temperature        0 takes the most probable token, otherwise samples from softmax(logits / temperature)
+    cache              what is kept between steps (see `dllm.core.cache`); default: `exact` where the attention pattern
+                       has an exact one, else `none`
+    prompt_interval, response_interval   steps of a block between two refreshes, for the cache `dllmcache`
+    compile            steps of fixed shapes through torch.compile, on a GPU as CUDA graphs; the first batch waits for
+                       the compiler
+    """
+
+    gen_length: int
+    block_length: int
+    gen_steps: int | None = None
+    threshold: float | None = None
+    factor: float | None = None
+    remasking: str = "low_confidence"
+    cfg_scale: float = 0.0
+    temperature: float = 0.0
+    cache: str | None = None
+    prompt_interval: int = 25
+    response_interval: int = 7
+    compile: bool = False
+
+    def __post_init__(self):
+        for name in POSITIVE:
+            value = getattr(self, name)
+            if not (type(value) is int and value >= 1) and not (name == "gen_steps" and value is None):
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        for name in ("cfg_scale", "temperature"):
+            value = getattr(self, name)
+            if not (_is_number(value) and 0 <= value < math.inf):
+                raise ValueError(f"{name} must be a number of at least 0, not {value!r}")
+        if self.threshold is not None and not (_is_number(self.threshold) and 0 < self.threshold <= 1):
+            raise ValueError(f"threshold must be in (0, 1], not {self.threshold!r}")
+        if self.factor is not None and not (_is_number(self.factor) and 0 < self.factor < math.inf):
+            raise ValueError(f"factor must be a number above 0, not {self.factor!r}")
+        if self.remasking not in REMASKING:
+            raise ValueError(f"unknown remasking {self.remasking!r}; known: {', '.join(REMASKING)}")
+        if not isinstance(self.compile, bool):
+            raise ValueError(f"compile must be True or False, not {self.compile!r}")
+        if self.cache is not None and self.cache not in CACHES:
+            raise ValueError(f"unknown cache {self.cache!r}; known: {', '.join(CACHES)}")
+        rules = [name for name in ("gen_steps", "threshold", "factor") if getattr(self, name) is not None]
+        if len(rules) > 1:
+            raise ValueError(f"{' and '.join(rules)} exclude each other: give one")
+        if self.by_confidence and self.remasking == "random":
+            raise ValueError(f"{rules[0]} goes by confidence: remasking 'random' has none; leave one of them out")
+
+    @classmethod
+    def of(cls, config, **arguments) -> "Decoding":
+        """Decoding arguments over the defaults of a model's config.
+
+        Raises ValueError on an unknown argument, an impossible value, or a cache that the model's pattern rules out.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := set(arguments) - set(known):
+            raise ValueError(f"unknown generation argument {sorted(unknown)[0]!r}; known: {', '.join(known)}")
+        decoding = cls(**{"gen_length": config.gen_length, "block_length": config.block_length} | arguments)
+        decoding.cache_for(config.attention_pattern)
+        return decoding
+
+    def cache_for(self, pattern: str) -> str:
+        """The cache that a model of this attention pattern samples with. Raises ValueError if it cannot serve it."""
+        if self.cache is None:
+            return "exact" if pattern in CACHES["exact"] else "none"
+        if pattern not in CACHES[self.cache]:
+            suited = [name for name, patterns in CACHES.items() if pattern in patterns]
+            raise ValueError(
+                f"cache {self.cache!r} does not fit the attention pattern {pattern!r} that this model was trained "
+                f"with; choose from {', '.join(suited)}"
+            )
+        return self.cache
+
+    @property
+    def by_confidence(self) -> bool:
+        """Whether the model's confidence decides how many tokens a step commits."""
+        return self.threshold is not None or self.factor is not None
+
+    @property
+    def num_blocks(self) -> int:
+        return -(-self.gen_length // self.block_length)
+
+    @property
+    def steps_per_block(self) -> int:
+        """The most steps that a block can take."""
+        if self.gen_steps is None:
+            return self.block_length
+        return min(-(-self.gen_steps // self.num_blocks), self.block_length)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

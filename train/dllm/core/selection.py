@@ -1,0 +1,83 @@
+"""One denoising step's choice: a token for every open place of the block, and which of them to commit.
+
+All of it runs on the device. Shapes: B rows, b places of the block, m open places of the batch, V vocabulary.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dllm.core.decoding import Decoding
+
+SLICE = 1 << 22  # logits worked on at once: a temporary that stays in the CPU's cache costs far less than a large one
+
+
+def guided(logits: list[Tensor], scale: float) -> Tensor:
+    """Logits in fp32 or better, guided by the unconditional ones if there are any."""
+    logits = [each.to(torch.promote_types(each.dtype, torch.float32)) for each in logits]
+    if len(logits) == 1:
+        return logits[0]
+    conditional, unconditional = logits
+    guided = unconditional + (scale + 1) * (conditional - unconditional)
+    return guided.masked_fill(conditional.isneginf(), float("-inf"))
+
+
+def propose(logits: Tensor, decoding: Decoding, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """A token for each of the open places, [m], and its confidence, [m], from logits [m, V].
+
+    Confidence is the token's probability, or under `random` remasking a lot. `drawn` [2, m] uniform numbers: the first
+    chooses the token at a temperature, the second is the lot.
+    """
+    if decoding.temperature == 0:
+        tokens = logits.argmax(dim=-1)
+    else:
+        tokens = _by_slices(lambda part, u: _sample(part / decoding.temperature, u), logits, drawn[0])
+    if decoding.remasking == "random":
+        return tokens, drawn[1].to(logits.dtype)
+    return tokens, _by_slices(lambda part, token: -F.cross_entropy(part, token, reduction="none"), logits, tokens).exp()
+
+
+def best(confidence: Tensor, open_: Tensor, quota: Tensor, decoding: Decoding) -> Tensor:
+    """The places [B, b] to commit, the most confident first: `quota` [B] of them, or what threshold or factor allow."""
+    confidence = confidence.masked_fill(~open_, float("-inf"))
+    order = confidence.argsort(dim=-1, descending=True, stable=True)
+    rank = order.argsort(dim=-1)
+    if decoding.threshold is not None:
+        quota = (confidence >= decoding.threshold).sum(dim=-1).clamp(min=1)
+    elif decoding.factor is not None:
+        n = torch.arange(1, confidence.shape[1] + 1, device=confidence.device)
+        allowed = (n + 1) * (1 - confidence.gather(-1, order)) < decoding.factor  # [B, b]
+        quota = (allowed * n).amax(dim=-1).clamp(min=1)
+    return (rank < quota[:, None]) & open_
+
+
+def shares(num_open: Tensor, max_steps: int, step: int) -> Tensor:
+    """Tokens that each row [B] commits at this step, if its open places are shared out over the steps of the block."""
+    steps = num_open.clamp(min=1, max=max_steps)
+    return num_open // steps + (step < num_open % steps).long()
+
+
+def is_any(ids: Tensor, tokens: list[int]) -> Tensor:
+    """True where an id [...] is one of these tokens."""
+    return torch.stack([ids == token for token in tokens]).any(dim=0)
+
+
+def settle_tail(canvas: Tensor, todo: Tensor, config) -> tuple[Tensor, Tensor]:
+    """What follows a written stop token is the tail: fills it in and closes these places ([B, R] each)."""
+    is_stop = is_any(canvas, config.stop_token_ids) & ~todo
+    after = is_stop.long().cumsum(dim=1) - is_stop.long() > 0
+    return canvas.masked_fill(after, config.tail_token_id), todo & ~after
+
+
+def _sample(logits: Tensor, u: Tensor) -> Tensor:
+    """One token per row of logits [m, V], where the cumulative probability passes u [m]."""
+    cumulative = logits.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    return torch.searchsorted(cumulative, u[:, None] * cumulative[:, -1:], right=True)[:, 0]
+
+
+def _by_slices(function, logits: Tensor, other: Tensor) -> Tensor:
+    """function(logits [m, V], other [m]) -> [m], a few rows at a time."""
+    if logits.is_cuda:
+        return function(logits, other)
+    rows = max(1, SLICE // logits.shape[-1])
+    return torch.cat([function(a, b) for a, b in zip(logits.split(rows), other.split(rows), strict=True)])
