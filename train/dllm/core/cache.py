@@ -36,6 +36,7 @@ STATIC_WIDTH = 64  # compiled steps see prompts of a multiple of so many tokens
 @functools.cache
 def compiled(function):
     """The function compiled for each of the few shapes that it meets; on a GPU these are CUDA graphs."""
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     return torch.compile(function, mode="reduce-overhead", dynamic=False, fullgraph=True)
 
 
@@ -46,8 +47,9 @@ def _trunk(model: MaskedDiffusionModel, embeds: Tensor, mask, position: Tensor, 
 class SlotCache(Cache):
     """Keys and values [B, heads, slots, D_head] of every layer, written to the slots of the step that is under way."""
 
-    def __init__(self, num_layers: int, num_slots: int):
-        super().__init__(layers=[StaticLayer(num_slots) for _ in range(num_layers)])
+    def __init__(self, config, num_rows: int, num_slots: int, like: Tensor):
+        super().__init__(layers=[StaticLayer(num_slots) for _ in range(config.num_hidden_layers)])
+        self.early_initialization(num_rows, config.num_key_value_heads, config.head_dim, like.dtype, like.device)
 
     def at(self, slots: Tensor, seen: int) -> "SlotCache":
         """This cache, set to write to `slots` [n] and to show the first `seen` slots."""
@@ -56,8 +58,6 @@ class SlotCache(Cache):
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args, **kwargs):
         layer = self.layers[layer_idx]
-        if not layer.is_initialized:
-            layer.lazy_initialization(key_states, value_states)
         layer.keys.index_copy_(2, self.slots, key_states)
         layer.values.index_copy_(2, self.slots, value_states)
         return layer.keys[:, :, : self.seen], layer.values[:, :, : self.seen]
@@ -65,8 +65,9 @@ class SlotCache(Cache):
     def keep(self, rows: Tensor) -> None:
         """Forgets all rows but these."""
         for layer in self.layers:
-            if layer.is_initialized:
-                layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+            torch._dynamo.mark_static_address(layer.keys)  # a captured graph may write into them
+            torch._dynamo.mark_static_address(layer.values)
 
 
 class Context:
@@ -83,7 +84,9 @@ class Context:
         everywhere = prompt.valid.new_ones((len(prompt.valid), R))
         response = Layout.of_response(NOISY, 0, everywhere, self.prompt.response_positions(R), decoding.block_length)
         self.layout = Layout.cat([self.prompt.layout(), response])
-        self.cache = None if self.name == "none" else SlotCache(model.diffusion.num_hidden_layers, self.P + R)
+        self.cache = None
+        if self.name != "none":
+            self.cache = SlotCache(model.diffusion, len(prompt.valid), self.P + R, prompt.embeds)
         self.settled = 0  # leading slots whose keys and values are final
         self.sights: dict[tuple[int, int], tuple] = {}
 
@@ -99,7 +102,7 @@ class Context:
         hidden = self.trunk(self.model, embeds, mask, position, cache, **extras)  # [B, last - first, D]
         if self.name == "exact":
             self.settled = start if self.pattern == "block" else self.P
-        return hidden[:, start - first : start - first + self.decoding.block_length]
+        return hidden[:, start - first : start - first + self.decoding.block_length].contiguous()
 
     def keep(self, rows: Tensor) -> None:
         """Forgets all rows but these."""

@@ -95,7 +95,7 @@ def generate(
             canvas, todo = settle_tail(canvas, todo, config)
             if on_step:
                 on_step(canvas, todo)
-        rows = _without_finished(rows, todo, contexts, decoding)
+        rows = without_finished(rows, todo, contexts, decoding)
         if len(rows) == 0:
             break
     ids = canvas[:, : decoding.gen_length]
@@ -173,7 +173,7 @@ def _draw(decoding: Decoding, seeds: list[int], block: int) -> Tensor:
     return torch.from_numpy(np.stack(drawn, axis=2))
 
 
-def _without_finished(rows: Tensor, todo: Tensor, contexts: list[Context], decoding: Decoding) -> Tensor:
+def without_finished(rows: Tensor, todo: Tensor, contexts: list[Context], decoding: Decoding) -> Tensor:
     """The rows that have something to write, and in a compiled run as many others as keep the batch at a known size."""
     finished = ~todo[rows].any(dim=1)
     size = len(rows) - int(finished.sum())
