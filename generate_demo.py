@@ -1,45 +1,167 @@
-"""Writes a report for one image.
+"""Writes a report for one image, or for every image of a folder.
 
 python generate_demo.py                                  # the quickstart's model and a film it was not trained on
 python generate_demo.py --model_path DIR --image FILE --indication "chest pain" --show_steps
+python generate_demo.py --template "Findings: ____ Impression: ____"    # the text stays, the model fills the blanks
+python generate_demo.py --images DIR --out reports.jsonl                # the same command again goes on where it ended
 """
 
 import argparse
+import hashlib
 import json
+import os
 import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from PIL import Image
+from tqdm import tqdm
 
 from llava.data.images import load_image
 from llava.data.mimic_cxr import CONTEXT_FIELDS, clinical_prompt
-from llava.inference import DTYPES, ReportWriter, Request
+from llava.inference import BLANK_LENGTH, DTYPES, ReportWriter, Request, tokens_per_step
+from llava.report_file import ReportFile
 
 QUICKSTART = Path(__file__).resolve().parent / "exp/quickstart"
+GENERATION = {  # arguments of dllm.core.decoding.Decoding
+    "--gen_length": (int, "canvas in tokens; default: the model's own"),
+    "--block_length": (int, "tokens written before the next begin; default: the model's own"),
+    "--gen_steps": (int, "denoising steps over the canvas; default: one token a step"),
+    "--threshold": (float, "commit every token at least this confident, instead of gen_steps"),
+    "--factor": (float, "commit as many tokens as are confident together, instead of gen_steps; 1 is cautious"),
+    "--remasking": (str, "low_confidence (default) or random"),
+    "--cfg_scale": (float, "classifier-free guidance; default 0"),
+    "--temperature": (float, "default 0: the most probable token"),
+    "--cache": (str, "what is kept between steps; default: the exact cache where the model's pattern has one"),
+}
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_path", default=str(QUICKSTART / "stage2"), help="folder of a trained model")
+    parser.add_argument("--model_path", default=str(QUICKSTART / "distilled"), help="folder of a trained model")
     parser.add_argument("--image", help="film to describe; default: one of the quickstart's test films")
+    parser.add_argument("--images", help="folder whose films, and those of its sub-folders, are described")
+    parser.add_argument("--out", help="with --images: JSONL file of the reports")
+    parser.add_argument("--batch_size", type=int, default=8, help="with --images: reports written together")
     for name in CONTEXT_FIELDS:
         parser.add_argument(f"--{name}", help=f"{name} of the study")
-    parser.add_argument("--gen_length", type=int, help="canvas in tokens; default: the model's own")
-    parser.add_argument(
-        "--block_length", type=int, help="tokens written before the next begin; default: the model's own"
-    )
-    parser.add_argument("--gen_steps", type=int, help="denoising steps over the canvas; default: one token a step")
-    parser.add_argument(
-        "--threshold", type=float, help="commit every token at least this confident, instead of gen_steps"
-    )
-    parser.add_argument("--remasking", help="low_confidence (default) or random")
-    parser.add_argument("--cfg_scale", type=float, help="classifier-free guidance; default 0")
-    parser.add_argument("--temperature", type=float, help="default 0: the most probable token")
+    parser.add_argument("--template", default="", help="text that stays, with ____ where the model is to write")
+    parser.add_argument("--blank_length", type=int, default=BLANK_LENGTH, help="tokens of a blank that text follows")
+    for flag, (kind, meaning) in GENERATION.items():
+        parser.add_argument(flag, type=kind, help=meaning)
+    parser.add_argument("--compile", action="store_true", help="compile the steps: for many images on a GPU")
     parser.add_argument("--seed", type=int, default=0, help="of temperature and random remasking")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
     parser.add_argument("--show_steps", action="store_true", help="print the report as it denoises")
     return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    values = {name: value for name, value in vars(args).items() if value is not None}
+    gen_kwargs = {name: values[name] for name in (flag[2:] for flag in GENERATION) if name in values}
+    gen_kwargs |= {"compile": True} if args.compile else {}
+    context = {name: values[name] for name in CONTEXT_FIELDS if name in values}
+    if args.images is None:
+        if args.out is not None:
+            raise ValueError("--out is for the reports of a folder: give --images, or leave it out")
+        describe_image(args, context, gen_kwargs)
+        return
+    if args.image is not None or args.show_steps:
+        other = "--image" if args.image is not None else "--show_steps"
+        raise ValueError(f"--images and {other} exclude each other: leave one of them out")
+    if args.out is None:
+        raise ValueError("--images needs a file for the reports: give --out reports.jsonl")
+    describe_folder(args, context, gen_kwargs)
+
+
+def describe_image(args: argparse.Namespace, context: dict, gen_kwargs: dict) -> None:
+    """Prints the report of one image."""
+    path, record = (args.image, {}) if args.image else quickstart_film()
+    film, question = load_image(path), clinical_prompt(record | context)
+    writer = ReportWriter(args.model_path, args.device, args.dtype)
+    request = Request([film], question, seed_of(args.seed, Path(path).name), args.template)
+    on_step = step_printer(writer) if args.show_steps else None
+    (report,) = writer.write([request], blank_length=args.blank_length, on_step=on_step, **gen_kwargs)
+    print(f"image:  {path}\nprompt: {question.splitlines()[-1]}\nreport: {report.text}")
+    print(f"steps:  {report.steps} for {report.tokens} tokens ({tokens_per_step([report]):.1f} tokens per step)")
+    if "report" in record:
+        print(f"truth:  {record['report']}")
+
+
+def describe_folder(args: argparse.Namespace, context: dict, gen_kwargs: dict) -> None:
+    """Appends a report of every image of a folder to a file, but for those that the file has already.
+
+    Raises ValueError at the end if there were images that cannot be read.
+    """
+    folder, (names, others) = Path(args.images), image_names(args.images)
+    if others:
+        print(f"{folder}: left out, as they are no images: {others} files", file=sys.stderr)
+    writer, question = ReportWriter(args.model_path, args.device, args.dtype), clinical_prompt(context)
+    settings = {
+        "model_path": os.path.realpath(args.model_path),
+        "images": os.path.realpath(folder),
+        "question": question,
+        **{name: getattr(args, name) for name in ("template", "blank_length", "seed", "dtype")},
+        **asdict(writer.check(gen_kwargs)),
+    }
+    file = ReportFile(args.out, settings)
+    todo = [name for name in names if name not in file.reports]
+    done, unreadable, taken = len(names) - len(todo), [], deque()
+
+    with tqdm(total=len(names), initial=done, desc="writing reports", unit="image") as bar:
+
+        def requests() -> Iterator[Request]:
+            for name in todo:
+                try:
+                    film = load_image(folder / name)
+                except ValueError as error:
+                    file.add_error(name, " ".join(str(error).split()))
+                    unreadable.append(name)
+                    bar.update()
+                    continue
+                taken.append(name)
+                yield Request([film], question, seed_of(args.seed, name), args.template)
+
+        blank_length = args.blank_length
+        for report in writer.write_all(requests(), args.batch_size, blank_length=blank_length, **gen_kwargs):
+            file.add_report(taken.popleft(), report)
+            bar.update()
+
+    reports = [file.reports[name] for name in names if name in file.reports]
+    tokens = sum(report.tokens for report in reports) / max(1, len(reports))
+    pace = f"{tokens:.1f} tokens on average, {tokens_per_step(reports):.1f} tokens per step"
+    print(f"{file.path}: {len(reports)} reports ({done} from before), {pace}")
+    if unreadable:
+        raise ValueError(
+            f"{len(unreadable)} of {len(names)} images cannot be read: {file.path} says why; mend them and start again"
+        )
+
+
+def image_names(folder: str) -> tuple[list[str], int]:
+    """The image files below a folder by their path in it, sorted, and the number of its other files."""
+    if not Path(folder).is_dir():
+        raise ValueError(f"{folder}: no such image folder; name it with --images")
+    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    walk = os.walk(folder, onerror=_refuse, followlinks=True)
+    files = [Path(parent, name) for parent, _, names in walk for name in names]
+    images = sorted(str(file.relative_to(folder)) for file in files if file.suffix.lower() in readable)
+    if not images:
+        raise ValueError(f"{folder}: none of its {len(files)} files is an image; name another folder with --images")
+    return images, len(files) - len(images)
+
+
+def _refuse(error: OSError) -> None:
+    raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def seed_of(seed: int, name: str) -> int:
+    """The seed of an image's report: the same in any batch and any order."""
+    return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + os.fsencode(name)).digest()[:8])
 
 
 def quickstart_film() -> tuple[str, dict]:
@@ -52,35 +174,17 @@ def quickstart_film() -> tuple[str, dict]:
     return str(annotation.parent / "images" / record["image_path"][0]), record
 
 
-def main() -> None:
-    args = parse_arguments()
-    generation = ("gen_length", "block_length", "gen_steps", "threshold", "remasking", "cfg_scale", "temperature")
-    gen_kwargs = {name: getattr(args, name) for name in generation if getattr(args, name) is not None}
-    image, record = (args.image, {}) if args.image else quickstart_film()
-    record = record | {name: getattr(args, name) for name in CONTEXT_FIELDS if getattr(args, name) is not None}
-    film, question = load_image(image), clinical_prompt(record)
-
-    writer = ReportWriter(args.model_path, args.device, args.dtype)
-    request = Request([film], question, args.seed)
-    (report,) = writer.write([request], on_step=step_printer(writer) if args.show_steps else None, **gen_kwargs)
-    print(f"image:  {image}\nprompt: {question.splitlines()[-1]}\nreport: {report}")
-    if "report" in record:
-        print(f"truth:  {record['report']}")
-
-
 def step_printer(writer: ReportWriter):
-    """A callback that prints the canvas up to its last written token, a dot for every token still masked."""
-    step = 0
+    """A callback that prints the canvas up to its stop token or its last written one, a dot for every masked token."""
+    step, stops = 0, writer.config.text_config.stop_token_ids
 
     def show(canvas: torch.Tensor, todo: torch.Tensor) -> None:
         nonlocal step
         step += 1
-        masked = todo[0].tolist()
-        end = max((place for place, is_masked in enumerate(masked) if not is_masked), default=-1) + 1
-        tokens = [
-            "·" if is_masked else writer.tokenizer.decode([token])
-            for token, is_masked in zip(canvas[0, :end].tolist(), masked, strict=False)
-        ]
+        ids, masked = canvas[0].tolist(), todo[0].tolist()
+        written = [place for place, is_masked in enumerate(masked) if not is_masked]
+        end = next((place for place in written if ids[place] in stops), max(written, default=-1)) + 1
+        tokens = ["·" if masked[place] else writer.tokenizer.decode([ids[place]]) for place in range(end)]
         print(f"{step:3d} {''.join(tokens)!r}")
 
     return show

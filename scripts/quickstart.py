@@ -1,4 +1,4 @@
-"""The main job end to end on two CPU processes: data, tiny towers, two training stages, a report, scores.
+"""The main job end to end on two CPU processes: data, tiny towers, two stages, distillation, a report, scores.
 
     bash scripts/quickstart.sh                                        # on phantom films, whose findings are known
     bash scripts/quickstart.sh --annotation FILE --images DIR         # the same path on real films
@@ -50,6 +50,7 @@ STAGE = {
     "DEEPSPEED": "",  # plain DDP: partitioning a million weights takes most of the time and changes no loss
 }
 VISION_RATE = "3e-4"
+DISTILL = {"LEARNING_RATE": "1e-3", "NUM_TRAIN_EPOCHS": "1"}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -65,6 +66,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=200, help="most test studies")
     parser.add_argument("--caption_epochs", type=float, default=3, help="passes of stage 1 over the captions")
     parser.add_argument("--epochs", type=float, default=2, help="passes of stage 2 over the training studies")
+    parser.add_argument("--own_reports", type=int, default=4000, help="training studies of the distillation; 0: none")
     args = parser.parse_args()
     for given, needed in (("annotation", "images"), ("captions", "caption_images")):
         if (getattr(args, given) is None) != (getattr(args, needed) is None):
@@ -114,8 +116,8 @@ def write_subset(args: argparse.Namespace, data: Path) -> None:
     (data / ANNOTATION).write_text(json.dumps(subset, ensure_ascii=False), encoding="utf-8")
 
 
-def train(args: argparse.Namespace, data: Path, images: Path) -> None:
-    """Both stages, through the scripts of a full run."""
+def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
+    """Both stages, through the scripts of a full run, and the distillation; returns the folder of the last model."""
     towers, stage1, stage2 = args.out / "towers", args.out / "stage1", args.out / "stage2"
     reports = data / "train_llava_llada.json"
     if not (towers / "vision_tower/config.json").is_file():
@@ -133,9 +135,24 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> None:
         env |= {"DATA_PATH": str(reports), "IMAGE_FOLDER": str(images), "OUTPUT_DIR": str(stage2)}
         env |= {"NUM_TRAIN_EPOCHS": str(args.epochs), "MM_VISION_TOWER_LR": VISION_RATE}
         run("stage 2", "bash", "train/scripts/llada_v_finetune.sh", 1, PROCESSES, env=common | env)
+    return distill(args, common, reports, images) if args.own_reports else stage2
 
 
-def summarise(args: argparse.Namespace, results: Path) -> dict:
+def distill(args: argparse.Namespace, common: dict[str, str], reports: Path, images: Path) -> Path:
+    """Stage 2 goes on with the model's own reports, so that several tokens a step do not mix several wordings."""
+    stage2, distilled, own = args.out / "stage2", args.out / "distilled", args.out / "own_reports.json"
+    if not (distilled / "model.safetensors").is_file():
+        if not own.is_file():
+            command = (sys.executable, "-m", "llava.distill", "--model_path", stage2, "--data_path", reports)
+            command += ("--image_folder", images, "--out", own, "--limit", args.own_reports)
+            run("own reports", *command, env={"OMP_NUM_THREADS": str(PROCESSES)})
+        env = {"LM_PATH": str(stage2), "VISION_TOWER": "", "PRETRAIN_MM_MLP_ADAPTER": "", "DATA_PATH": str(own)}
+        env |= {"IMAGE_FOLDER": str(images), "OUTPUT_DIR": str(distilled), "MM_VISION_TOWER_LR": VISION_RATE}
+        run("distillation", "bash", "train/scripts/llada_v_finetune.sh", 1, PROCESSES, env=common | env | DISTILL)
+    return distilled
+
+
+def summarise(args: argparse.Namespace, model: Path, results: Path) -> dict:
     """What the run found, as written to summary.json."""
     scores, texts = read_scores(results_file(results)), generations(results)
     states = {
@@ -150,7 +167,7 @@ def summarise(args: argparse.Namespace, results: Path) -> dict:
         "floors": {name: scores[name] for name in ("constant_report", "shuffled_images")},
         "report": texts["model"][0][1],
         "seconds": seconds,
-        "checkpoint": str(args.out / "stage2"),
+        "checkpoint": str(model),
         "pattern": MODEL["ATTENTION_PATTERN"],
         "resampler": MODEL["MM_RESAMPLER_TYPE"],
     }
@@ -182,6 +199,7 @@ def main() -> None:
         "towers": TOWERS,
         "model": MODEL,
         "stage": STAGE,
+        "distill": DISTILL,
     }
     remembered = args.out / "settings.json"
     if remembered.is_file() and json.loads(remembered.read_text()) != settings:
@@ -192,11 +210,11 @@ def main() -> None:
     start = time.time()
     data = args.out / "data"
     images = make_data(args, data)
-    train(args, data, images)
-    env = {"MODEL_PATH": str(args.out / "stage2"), "MIMIC_CXR_DATA": str(data), "MIMIC_CXR_IMAGES": str(images)}
+    model = train(args, data, images)
+    env = {"MODEL_PATH": str(model), "MIMIC_CXR_DATA": str(data), "MIMIC_CXR_IMAGES": str(images)}
     env |= {"OUTPUT_PATH": str(args.out / "results"), "NUM_PROCESSES": str(PROCESSES), "BATCH_SIZE": "25"}
     run("evaluation", "bash", "eval/scripts/evaluate.sh", env=env | {"PYTHON": sys.executable})
-    summary = summarise(args, args.out / "results")
+    summary = summarise(args, model, args.out / "results")
     (args.out / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print_summary(summary, (time.time() - start) / 60)
 

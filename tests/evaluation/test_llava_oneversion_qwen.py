@@ -1,16 +1,24 @@
-"""The model of the overlay between lmms_eval's requests and ReportWriter, with a writer that writes down its calls."""
+"""The model of the overlay between lmms_eval's requests and ReportWriter, with a writer that writes down its calls and
+with a real one.
+"""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
 from lmms_eval.models import get_model
+from lmms_eval.utils import simple_parse_args_string
 from PIL import Image
+
+from llava.inference import Report, ReportWriter
+from oracles.tiny import widen
 
 KNOWN = {"gen_length", "temperature", "stop_strings"}
 
 
 class StubWriter:
+    write_all = ReportWriter.write_all
+
     def __init__(self, model_path, device, dtype):
         self.made_with = (model_path, device, dtype)
         self.batches = []
@@ -21,7 +29,7 @@ class StubWriter:
 
     def write(self, requests, **gen_kwargs):
         self.batches.append((requests, gen_kwargs))
-        return [f"report {request.seed}" for request in requests]
+        return [Report(f"report {request.seed}", tokens=10, steps=4) for request in requests]
 
 
 @pytest.fixture
@@ -58,6 +66,75 @@ def test_other_arguments_start_another_batch(make_model):
     lengths = [{"gen_length": 64}, {"gen_length": 64}, {"gen_length": 32}]
     assert model.generate_until(requests_for(model, ["Describe."] * 3, lengths)) == ["report 0", "report 1", "report 2"]
     assert [(len(batch), gen_kwargs["gen_length"]) for batch, gen_kwargs in model.writer.batches] == [(2, 64), (1, 32)]
+
+
+def test_at_the_end_rank_0_says_the_tokens_per_step(make_model, capsys):
+    model = make_model()
+    model.generate_until(requests_for(model, ["Describe."] * 3, {}))
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == "2.50 tokens per step over 3 reports" and said.out == ""
+    model._rank = 1
+    model.generate_until(requests_for(model, ["Describe."] * 3, {}))
+    assert "tokens per step" not in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def checkpoint(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lmms eval") / "model"
+    parts = world.build()
+    widen(parts[1])
+    for part in parts:
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def load(checkpoint):
+    """A model with a real writer that computes in fp64, where ties do not hang on the batch."""
+
+    def load(batch_size: int):
+        arguments = {"batch_size": str(batch_size), "device": "cpu"}
+        model = get_model("llava_oneversion_qwen").create_from_arg_string(f"pretrained={checkpoint}", arguments)
+        model.writer.model.double()
+        return model
+
+    return load
+
+
+def test_reports_do_not_depend_on_the_batch_size(load):
+    contexts = [f"Describe the film{', please' * number}." for number in range(5)]
+    gen_kwargs = [{"until": ["e"], "temperature": 0.8, "gen_length": length} for length in (16, 16, 16, 16, 32)]
+    reports = {}
+    for batch_size in (1, 3):
+        model = load(batch_size)
+        reports[batch_size] = model.generate_until(requests_for(model, contexts, gen_kwargs))
+    assert reports[3] == reports[1] and len(set(reports[1])) == 5
+    assert not any("e" in report for report in reports[1])
+
+
+@pytest.mark.parametrize("rule", ["threshold=0.9", "factor=2"])
+def test_arguments_of_the_command_line_reach_the_model_unchanged(load, monkeypatch, rule):
+    model = load(2)
+    given, generate = [], model.writer.model.generate
+
+    def spy(*args, seeds, draft, on_step, **arguments):
+        given.append(arguments)
+        return generate(*args, seeds=seeds, **arguments | {"compile": False})
+
+    monkeypatch.setattr(model.writer.model, "generate", spy)
+    arguments = simple_parse_args_string(f"{rule},cache=exact,compile=True,gen_length=16")
+    model.generate_until(requests_for(model, ["Describe."] * 3, {"until": []} | arguments))
+    name, value = rule.split("=")
+    expected = {name: float(value), "cache": "exact", "compile": True, "gen_length": 16}
+    assert given == [expected, expected]
+
+
+@pytest.mark.parametrize("argument", ["cache=fastdllm_dual", "threshold=2", "factor=0", "compile=1"])
+def test_impossible_arguments_are_one_line_before_any_work(load, monkeypatch, argument):
+    model = load(2)
+    monkeypatch.setattr(model.writer.model, "generate", None)
+    with pytest.raises(SystemExit, match=f"error: .*{argument.split('=')[0]}"):
+        model.generate_until(requests_for(model, ["Describe."], simple_parse_args_string(argument)))
 
 
 @pytest.mark.parametrize("until, expected", [(["\n\n"], ["\n\n"]), ("END", ["END"]), ([], None), (None, None)])

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from dllm.core.noise import Forward
+from dllm.core.sampler import Generation
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import build_prompt
 from llava.data.dataset import ReportCollator, ReportDataset, read_records
@@ -104,7 +105,8 @@ def test_pixels_of_training_are_the_pixels_of_inference(world, tmp_path, monkeyp
     (tmp_path / "data.json").write_text(json.dumps([record | {"image": "landscape.png"}]))
     sample = ReportDataset(str(tmp_path / "data.json"), str(tmp_path), tokenizer, processor, model.config, 4, 1024)[0]
     writer, seen = ReportWriter(str(tmp_path / "model")), []
-    monkeypatch.setattr(writer.model, "generate", lambda ids, valid, images, **kw: seen.append(images) or ids[:, :1])
+    nothing = Generation(torch.zeros(1, 1).long(), torch.ones(1), torch.ones(1), 1)
+    monkeypatch.setattr(writer.model, "generate", lambda ids, valid, images, **kw: seen.append(images) or nothing)
     writer.write([Request([load_image(tmp_path / "landscape.png")], "<image>")])
     assert torch.equal(seen[0], sample["images"][0])
     assert (sample["images"][0][0, :, 0].std() < 1e-3) == (mode == "pad")  # the first row is a grey margin

@@ -41,7 +41,7 @@ def response(model):
     """A report on one image, written by sampling."""
     ids = torch.tensor([[7, 8] + [-200] * 4 + [9, 10]])
     images = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
-    return model.generate(ids, torch.ones_like(ids), images, seeds=[3], temperature=1.0, gen_length=32)
+    return model.generate(ids, torch.ones_like(ids), images, seeds=[3], temperature=1.0, gen_length=32).ids
 
 
 def test_weights_of_both_towers_are_taken_over(world):

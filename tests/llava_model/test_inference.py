@@ -1,33 +1,15 @@
 """ReportWriter: requests in, reports out, and what it refuses before it writes."""
 
 import json
+from dataclasses import replace
+from itertools import islice, repeat
 
 import pytest
+import torch
 
+from dllm.core.sampler import Generation
 from llava.data.images import load_image
-from llava.inference import ReportWriter, Request, cut
-from oracles.tiny import widen
-
-
-@pytest.fixture(scope="module")
-def folder(world, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    parts = world.build(mm_resampler_type="masked_drop")
-    widen(parts[1])
-    for part in parts:
-        part.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def writer(folder):
-    return ReportWriter(folder)
-
-
-@pytest.fixture(scope="module")
-def request_(world):
-    record = json.loads(world.test.read_text())[0]
-    return Request([load_image(world.images / record["image"])], record["conversations"][0]["value"])
+from llava.inference import Report, ReportWriter, Request, cut, tokens_per_step
 
 
 @pytest.fixture
@@ -36,9 +18,11 @@ def written(writer, request_, monkeypatch):
 
     def write(text, **arguments):
         ids = writer.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
-        monkeypatch.setattr(writer.model, "generate", lambda *args, **kwargs: ids)
+        generation = Generation(ids, lengths=torch.tensor([7]), steps=torch.tensor([3]), passes=1)
+        monkeypatch.setattr(writer.model, "generate", lambda *args, **kwargs: generation)
         (report,) = writer.write([request_], **arguments)
-        return report
+        assert (report.tokens, report.steps) == (7, 3)
+        return report.text
 
     return write
 
@@ -65,7 +49,7 @@ def test_settings_of_the_checkpoint_are_the_defaults_and_arguments_replace_them(
     monkeypatch.setattr(writer.model, "generate", lambda *a, **k: shapes.append(generate(*a, **k)) or shapes[-1])
     writer.write([request_])
     writer.write([request_], gen_length=20)
-    assert [ids.shape[1] for ids in shapes] == [48, 20]
+    assert [generation.ids.shape[1] for generation in shapes] == [48, 20]
 
 
 def test_on_step_sees_every_step(writer, request_):
@@ -91,6 +75,8 @@ def test_a_film_changes_the_report(writer, request_, world):
         ({"gen_length": 0}, "gen_length must be a whole number of at least 1"),
         ({"threshold": 2}, r"threshold must be in \(0, 1\]"),
         ({"temperature": -1}, "temperature must be"),
+        ({"blank_length": 0}, "blank_length must be a whole number of at least 1, not 0"),
+        ({"cache": "fastdllm_dual"}, "cache 'fastdllm_dual' does not fit the attention pattern 'block'"),
     ],
 )
 def test_bad_arguments_are_named_before_anything_is_written(writer, request_, monkeypatch, arguments, message):
@@ -99,6 +85,67 @@ def test_bad_arguments_are_named_before_anything_is_written(writer, request_, mo
         writer.write([request_], **arguments)
     with pytest.raises(ValueError, match=message):
         writer.check(arguments)
+
+
+def test_all_reports_are_those_of_the_requests_one_by_one(writer, request_):
+    requests = [replace(request_, seed=seed) for seed in range(5)]
+    arguments = {"temperature": 1.0, "gen_length": 16, "stop_strings": ("e",)}
+    alone = [writer.write([request], **arguments)[0] for request in requests]
+    assert len(set(alone)) == 5 and not any("e" in report.text for report in alone)
+    assert list(writer.write_all(requests, 2, **arguments)) == alone
+
+
+def test_requests_are_taken_a_batch_at_a_time(writer, request_, monkeypatch):
+    taken, batches = [], []
+
+    def requests():
+        for seed in range(5):
+            taken.append(seed)
+            yield replace(request_, seed=seed)
+
+    def write(batch, **arguments):
+        batches.append([request.seed for request in batch])
+        return [Report(str(request.seed), 1, 1) for request in batch]
+
+    monkeypatch.setattr(writer, "write", write)
+    reports = writer.write_all(requests(), 2)
+    assert taken == []
+    assert next(reports).text == "0" and taken == [0, 1]
+    assert [report.text for report in reports] == ["1", "2", "3", "4"] and batches == [[0, 1], [2, 3], [4]]
+    assert len(list(islice(writer.write_all(repeat(request_), 3), 4))) == 4
+    assert list(writer.write_all([], 3)) == []
+
+
+@pytest.mark.parametrize(
+    "batch_size, arguments, message",
+    [
+        (0, {}, "batch_size must be a whole number of at least 1, not 0"),
+        (2, {"gen_lenght": 10}, "unknown generation argument 'gen_lenght'"),
+        (2, {"blank_length": 2.5}, "blank_length must be a whole number"),
+        (2, {"threshold": 0.5, "gen_steps": 4}, "gen_steps and threshold exclude each other"),
+    ],
+)
+def test_arguments_of_all_are_checked_at_the_call(writer, batch_size, arguments, message):
+    def requests():
+        raise AssertionError("a request was taken")
+        yield
+
+    with pytest.raises(ValueError, match=message):
+        writer.write_all(requests(), batch_size, **arguments)
+
+
+def test_tokens_per_step_is_the_ratio_of_the_sums():
+    assert tokens_per_step([Report("", 10, 2), Report("", 2, 4)]) == 2.0
+    assert tokens_per_step([]) == 0
+
+
+def test_the_steps_of_a_report_are_counted(writer, request_):
+    (report,) = writer.write([request_], gen_length=16, block_length=16, gen_steps=4)
+    assert report.steps == 4 and 1 <= report.tokens <= 16
+
+
+def test_no_requests_no_reports(writer):
+    assert writer.write([]) == []
 
 
 def test_stop_strings_are_no_generation_argument(writer):

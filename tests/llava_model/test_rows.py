@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
+from dllm.core.cache import Context
+from dllm.core.decoding import Decoding
 from dllm.core.noise import Forward
-from dllm.core.sampler import FullRecompute
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.data.dataset import ReportCollator, ReportDataset
 from llava.data.images import load_image
@@ -45,24 +46,28 @@ def batch(chosen):
 def test_fp64_rows_are_written_token_for_token_as_alone(world, pattern, resampler, arguments):
     _, model, _ = world.build(torch.float64, diffusion={"attention_pattern": pattern}, mm_resampler_type=resampler)
     rows = samples(world, torch.float64)
-    together = widen(model).generate(*batch(rows), seeds=[3, 4, 5, 6], **arguments)
+    together = widen(model).generate(*batch(rows), seeds=[3, 4, 5, 6], **arguments).ids
     assert together.shape == (4, 48)
     assert len({tuple(row.tolist()) for row in together}) == 4
     for number, row in enumerate(rows):
-        alone = model.generate(*batch([row]), seeds=[3 + number], **arguments)
+        alone = model.generate(*batch([row]), seeds=[3 + number], **arguments).ids
         assert together[number].tolist() == alone[0].tolist()
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_fp32_logits_of_rows_equal_those_alone(world, pattern):
+@pytest.mark.parametrize(
+    "pattern, cache", [*((pattern, "none") for pattern in PATTERNS), ("prefix", "exact"), ("block", "exact")]
+)
+def test_fp32_logits_of_rows_equal_those_alone(world, pattern, cache):
     _, model, _ = world.build(diffusion={"attention_pattern": pattern})
     widen(model)
 
     def logits(chosen):
         prompt = model.prepare_prompt(*batch(chosen))
         canvas = torch.full((len(chosen), 48), model.diffusion.mask_token_id)
+        context = Context(model, prompt, Decoding(gen_length=48, block_length=16, cache=cache))
+        context.block_hidden(canvas, 0, 0)
         canvas[:, :16] = torch.arange(150, 166)
-        return model.logits(FullRecompute(model, prompt, 16).block_hidden(canvas, 16, 32)).softmax(dim=-1)
+        return model.logits(context.block_hidden(canvas, 1, 0)).softmax(dim=-1)  # [B, 16, V]
 
     with torch.no_grad():
         rows = samples(world, torch.float32)
@@ -103,10 +108,12 @@ def test_reports_of_a_batch_equal_those_alone(world, tmp_path):
     for number, record in enumerate(json.loads(world.mixed.read_text())[:4]):
         names = record.get("image", [])
         films = [load_image(world.images / name) for name in ([names] if isinstance(names, str) else names)]
-        requests.append(Request(films, record["conversations"][0]["value"], seed=number))
+        template = "Heart: ____ Lungs: ____" if number % 2 else ""
+        requests.append(Request(films, record["conversations"][0]["value"], number, template))
     assert [len(request.images) for request in requests] == [2, 0, 1, 1]
     reports = writer.write(requests, temperature=1.0)
-    assert len(set(reports)) == 4
+    assert len({report.text for report in reports}) == 4
+    assert [report.text.startswith("Heart:") for report in reports] == [False, True, False, True]
     assert reports == [writer.write([request], temperature=1.0)[0] for request in requests]
     assert reports == writer.write(requests[::-1], temperature=1.0)[::-1]
 

@@ -95,7 +95,7 @@ def sample(
         else:
             shares = [1] * block_length
         uniform = np.random.default_rng([seed, block])
-        uniform = uniform.random((2, most_steps(gen_steps, blocks, block_length), block_length))
+        uniform = uniform.random((most_steps(gen_steps, blocks, block_length), 2, block_length))
         for step, share in enumerate(shares):
             places = [place for place in todo if place // block_length == block]
             if not places:
@@ -116,8 +116,8 @@ def sample(
                     logits[config.stop_token_ids] = float("-inf")
                 token = int(logits.argmax())
                 if temperature > 0:
-                    token = passes(logits / temperature, uniform[0, step, i])
-                confidence = uniform[1, step, i] if remasking == "random" else float(logits.softmax(-1)[token])
+                    token = passes(logits / temperature, uniform[step, 0, i])
+                confidence = uniform[step, 1, i] if remasking == "random" else float(logits.softmax(-1)[token])
                 candidates.append((confidence, place, token))
             candidates.sort(key=lambda candidate: (-candidate[0], candidate[1]))
             count = number_to_commit([candidate[0] for candidate in candidates], share, threshold, factor)

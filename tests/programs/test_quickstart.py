@@ -58,7 +58,7 @@ def test_the_summary_has_the_promised_keys(quickstart, tmp_path, monkeypatch):
         (tmp_path / stage).mkdir()
         state = {"global_step": 4, "log_history": [{"train_runtime": 2.0}]}
         (tmp_path / stage / "trainer_state.json").write_text(json.dumps(state))
-    summary = quickstart.summarise(argparse.Namespace(out=tmp_path, annotation=None), tmp_path)
+    summary = quickstart.summarise(argparse.Namespace(out=tmp_path, annotation=None), tmp_path / "stage2", tmp_path)
     assert summary["metrics"] == {"BLEU_1": 0.5} and set(summary["floors"]) == {"constant_report", "shuffled_images"}
     assert summary["finding_f1"] == {"model": 1.0, "shuffled_images": 0.0}
     assert summary["report"] == truth and summary["seconds"] == {"stage1": 0.5, "stage2": 0.5}

@@ -1,28 +1,54 @@
 """Writes reports for images: the one way in of demo and evaluation."""
 
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from PIL import Image
+from torch import Tensor
 
-from dllm.core.sampler import Decoding
+from dllm.core.decoding import Decoding
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
-from llava.conversation import build_prompt
+from llava.conversation import build_prompt, encode
 from llava.data.images import preprocess_image
 from llava.model.builder import load_pretrained_model
 from llava.model.llava_arch import image_batch
 from llava.model.multimodal_resampler.builder import num_image_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BLANK = re.compile("_{2,}")
+BLANK_LENGTH = 16
 
 
 @dataclass
 class Request:
-    """One report to write: RGB images, the human turn with its `<image>` marks, and the seed of its randomness."""
+    """One report to write: RGB images, the human turn with its `<image>` marks, the seed of its randomness, and for
+    infill a template: text that stays, and a run of two or more underscores wherever the model writes.
+    """
 
     images: list[Image.Image]
     question: str
     seed: int = 0
+    template: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report, its tokens up to and including the stop token (a template's text among them), and the denoising steps
+    that it took.
+    """
+
+    text: str
+    tokens: int
+    steps: int
+
+
+def tokens_per_step(reports: Iterable[Report]) -> float:
+    """Tokens of all these reports over their steps."""
+    counts = [(report.tokens, report.steps) for report in reports]
+    return sum(tokens for tokens, _ in counts) / max(1, sum(steps for _, steps in counts))
 
 
 class ReportWriter:
@@ -34,29 +60,66 @@ class ReportWriter:
         self.tokenizer, self.model, self.processor = load_pretrained_model(model_path, device, DTYPES[dtype])
         self.config = self.model.config
 
-    def check(self, gen_kwargs: dict) -> None:
-        """Raises ValueError on an unknown generation argument or an impossible value."""
-        Decoding.of(self.config.text_config, **{k: v for k, v in gen_kwargs.items() if k != "stop_strings"})
+    def check(self, arguments: dict) -> Decoding:
+        """The decoding that these arguments of `write` ask for. Raises ValueError on an unknown or impossible one."""
+        gen_kwargs = dict(arguments)
+        gen_kwargs.pop("stop_strings", None)
+        blank_length = gen_kwargs.pop("blank_length", BLANK_LENGTH)
+        if type(blank_length) is not int or blank_length < 1:
+            raise ValueError(f"blank_length must be a whole number of at least 1, not {blank_length!r}")
+        return Decoding.of(self.config.text_config, **gen_kwargs)
 
     def write(
-        self, requests: list[Request], stop_strings: tuple[str, ...] = (), on_step=None, **gen_kwargs
-    ) -> list[str]:
+        self,
+        requests: list[Request],
+        stop_strings: Sequence[str] = (),
+        blank_length: int = BLANK_LENGTH,
+        on_step=None,
+        **gen_kwargs,
+    ) -> list[Report]:
         """Reports in the order of the requests, as one batch. Each is independent of the others.
 
-        `gen_kwargs` as in `dllm.core.sampler.Decoding`; a report ends before the first of `stop_strings`.
+        `gen_kwargs` as in `dllm.core.decoding.Decoding`; a report's text ends before the first of `stop_strings`. A
+        blank of a template has `blank_length` tokens if text follows it, and else ends where the model stops.
+        Raises ValueError, before any work, on arguments that are impossible or a template that cannot be filled in.
         """
-        self.check(gen_kwargs)
-        prompts = [self._prompt(request) for request in requests]
-        longest = max(len(ids) for ids in prompts)
-        device, dtype = self.model.device, self.model.dtype
-        input_ids = torch.tensor([[0] * (longest - len(ids)) + ids for ids in prompts], device=device)
-        valid = torch.tensor([[False] * (longest - len(ids)) + [True] * len(ids) for ids in prompts], device=device)
-        mode = self.config.image_aspect_ratio
-        images = [preprocess_image(image, self.processor, mode) for request in requests for image in request.images]
-        pixels = image_batch(images, self.config.vision_config.image_size).to(device, dtype)
+        decoding = self.check(gen_kwargs | {"blank_length": blank_length})
+        if not requests:
+            return []
+        drafts = [self._draft(request.template, blank_length, decoding.gen_length) for request in requests]
+        draft = _rectangle(drafts, self.config.text_config.mask_token_id).to(self.model.device)  # [B, n]
+        input_ids, valid, pixels = self.inputs(requests)
         seeds = [request.seed for request in requests]
-        ids = self.model.generate(input_ids, valid, pixels, seeds=seeds, on_step=on_step, **gen_kwargs)
-        return [cut(self.decode(row), stop_strings) for row in ids.tolist()]
+        generation = self.model.generate(
+            input_ids, valid, pixels, seeds=seeds, draft=draft, on_step=on_step, **gen_kwargs
+        )
+        texts = [cut(self.decode(ids), stop_strings) for ids in generation.ids.tolist()]
+        counts = zip(generation.lengths.tolist(), generation.steps.tolist(), strict=True)
+        return [Report(text, tokens, steps) for text, (tokens, steps) in zip(texts, counts, strict=True)]
+
+    def write_all(self, requests: Iterable[Request], batch_size: int, **arguments) -> Iterator[Report]:
+        """Reports in the order of the requests, which are taken `batch_size` at a time and only when it is their turn.
+
+        `arguments` as in `write`, without `on_step`; they are checked at the call, before the first request is taken.
+        """
+        if type(batch_size) is not int or batch_size < 1:
+            raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
+        self.check(arguments)
+        requests = iter(requests)
+        batches = iter(lambda: list(islice(requests, batch_size)), [])
+        return (report for batch in batches for report in self.write(batch, **arguments))
+
+    def inputs(self, requests: list[Request]) -> tuple[Tensor, Tensor, Tensor]:
+        """Prompts as left-padded ids and their validity, [B, P] each, and the images' pixels [n, 3, S, S].
+
+        Raises ValueError if the images of a request and the marks in its question differ in number.
+        """
+        prompts = [self._prompt(request) for request in requests]
+        device, mode = self.model.device, self.config.image_aspect_ratio
+        input_ids = _rectangle(prompts, 0, left=True).to(device)
+        valid = _rectangle([[1] * len(ids) for ids in prompts], 0, left=True).to(device)
+        images = [preprocess_image(image, self.processor, mode) for request in requests for image in request.images]
+        return input_ids, valid, image_batch(images, self.config.vision_config.image_size).to(device, self.model.dtype)
 
     def decode(self, ids: list[int]) -> str:
         """The text of a response up to its stop token."""
@@ -73,8 +136,49 @@ class ReportWriter:
         assert ids.count(IMAGE_TOKEN_INDEX) == marks * num_image_tokens(self.config)
         return ids
 
+    def _draft(self, template: str, blank_length: int, gen_length: int) -> list[int]:
+        """The canvas of a template up to where it is open: its text as ids, mask tokens in its blanks."""
+        if not template:
+            return []
+        # A word's token holds the space before it, so the space before a blank belongs to what the model writes there.
+        *texts, end = (text.rstrip(" ") for text in BLANK.split(template.strip()))
+        if not texts:
+            raise ValueError(f"the template {template!r} has no blank: put ____ where the model is to write")
+        lengths = [blank_length] * len(texts)
+        if not end:
+            lengths[-1] = 1  # what follows is open
+        config, ids = self.config.text_config, []
+        for text, length in zip(texts, lengths, strict=True):
+            ids += self._kept(text) + [config.mask_token_id] * length
+        if end:
+            ids += self._kept(end) + [config.stop_token_ids[0]]
+        if len(ids) > gen_length:
+            raise ValueError(
+                f"the template needs {len(ids)} tokens, {blank_length} for a blank, but gen_length is {gen_length}: "
+                "raise gen_length, lower blank_length or shorten the template"
+            )
+        return ids
 
-def cut(text: str, stop_strings: tuple[str, ...]) -> str:
+    def _kept(self, text: str) -> list[int]:
+        """Ids of a template's text, which decode to just this text."""
+        config, ids = self.config.text_config, encode(self.tokenizer, text)
+        special = {config.mask_token_id, config.tail_token_id, *config.stop_token_ids}
+        if special.intersection(ids) or self.tokenizer.decode(ids, skip_special_tokens=True) != text:
+            raise ValueError(
+                f"the template's text {text!r} would not stay as it is: take special tokens and rare characters out"
+            )
+        return ids
+
+
+def _rectangle(rows: list[list[int]], filler: int, left: bool = False) -> Tensor:
+    """Rows of any length as one tensor [B, longest], filled up on the right or on the left."""
+    longest = max(len(row) for row in rows)
+    fillers = [[filler] * (longest - len(row)) for row in rows]
+    filled = [more + row if left else row + more for row, more in zip(rows, fillers, strict=True)]
+    return torch.tensor(filled, dtype=torch.long)
+
+
+def cut(text: str, stop_strings: Sequence[str]) -> str:
     """The text before the first of the stop strings."""
     places = [text.find(stop) for stop in stop_strings if stop in text]
     return text[: min(places)].rstrip() if places else text

@@ -79,7 +79,7 @@ def generate(
     rows = torch.arange(B, device=device)  # those that are still being written
     for block in range(decoding.num_blocks):
         part = slice(block * decoding.block_length, (block + 1) * decoding.block_length)
-        drawn = _draw(decoding, [seeds[row] for row in rows.tolist()], block).to(device)  # [2, steps, b, block_length]
+        drawn = _draw(decoding, [seeds[row] for row in rows.tolist()], block).to(device)  # [steps, 2, b, block_length]
         at_start = todo[rows, part].sum(dim=1)  # [b]
         for step in range(decoding.steps_per_block):
             open_ = todo[rows, part]  # [b, block_length]
@@ -90,7 +90,7 @@ def generate(
             hidden = [context.block_hidden(canvas[rows], block, step) for context in contexts]  # [b, block_length, D]
             quota = shares(at_start, decoding.steps_per_block, step)  # [b]
             canvas[rows, part], todo[rows, part] = choose(
-                model, decoding, hidden, canvas[rows, part], open_, may_stop[rows, part], quota, drawn[:, step], count
+                model, decoding, hidden, canvas[rows, part], open_, may_stop[rows, part], quota, drawn[step], count
             )
             canvas, todo = settle_tail(canvas, todo, config)
             if on_step:
@@ -165,10 +165,10 @@ def _choose(
 
 
 def _draw(decoding: Decoding, seeds: list[int], block: int) -> Tensor:
-    """Uniform numbers [2, steps, b, block_length] of a block: to choose tokens, and the lots of `random` remasking."""
-    shape = (2, decoding.steps_per_block, decoding.block_length)
+    """Uniform numbers [steps, 2, b, block_length] of a block: to choose tokens, and the lots of `random` remasking."""
+    shape = (decoding.steps_per_block, 2, decoding.block_length)
     if decoding.temperature == 0 and decoding.remasking != "random":
-        return torch.zeros(2, decoding.steps_per_block, len(seeds), decoding.block_length)
+        return torch.zeros(decoding.steps_per_block, 2, len(seeds), decoding.block_length)
     drawn = [np.random.default_rng([seed, block]).random(shape) for seed in seeds]
     return torch.from_numpy(np.stack(drawn, axis=2))
 

@@ -1,6 +1,7 @@
 """LLaDA-V-Qwen as a model of lmms_eval: requests in, reports out, in batches."""
 
-from itertools import groupby, islice
+import sys
+from itertools import groupby
 
 import torch
 from accelerate import Accelerator
@@ -47,17 +48,25 @@ class LlavaOneVersionQwen(lmms):
 
     @exit_on_error()
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Return one text per request, in their order. All generation arguments are checked before the first."""
+        """Return one text per request, in their order. All generation arguments are checked before the first.
+
+        Neighbours with equal arguments share batches. At the end rank 0 prints the mean tokens per step of its reports.
+        """
+        from llava.inference import tokens_per_step
+
         jobs = [(request.args, _gen_kwargs(request)) for request in requests]
         for _, gen_kwargs in jobs:
             self.writer.check(gen_kwargs)
-        texts = []
+        reports = []
         with tqdm(total=len(jobs), desc="writing reports", unit="report", disable=self.rank != 0) as bar:
             for gen_kwargs, group in groupby(jobs, key=lambda job: job[1]):
-                while batch := list(islice(group, self.batch_size)):
-                    texts += self.writer.write([self._request(args) for args, _ in batch], **gen_kwargs)
-                    bar.update(len(batch))
-        return texts
+                asked = (self._request(args) for args, _ in group)
+                for report in self.writer.write_all(asked, self.batch_size, **gen_kwargs):
+                    reports.append(report)
+                    bar.update()
+        if reports and self.rank == 0:
+            print(f"{tokens_per_step(reports):.2f} tokens per step over {len(reports)} reports", file=sys.stderr)
+        return [report.text for report in reports]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("llava_oneversion_qwen only generates text: choose a generate_until task")

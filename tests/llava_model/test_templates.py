@@ -1,0 +1,125 @@
+"""Infill: a template's text stays where it is, and the model writes its blanks."""
+
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from llava.inference import ReportWriter
+
+TEMPLATES = {
+    "Findings: ____ Impression: ____": ["Findings:", " Impression:"],
+    "____ The heart is normal. __ No effusion.": [" The heart is normal.", " No effusion."],
+    "Findings:\n____\n\nImpression: ___ (unchanged)": ["Findings:\n", "\n\nImpression:", " (unchanged)"],
+    " Größe __ × ___ µm _x_ ": ["Größe", " ×", " µm _x_"],
+    "____": [],
+}
+
+
+@pytest.fixture
+def drafts(writer, monkeypatch):
+    """The drafts that reach the model, as lists of ids."""
+    seen, generate = [], writer.model.generate
+
+    def spy(*args, draft, **kwargs):
+        seen.append(draft.tolist())
+        return generate(*args, draft=draft, **kwargs)
+
+    monkeypatch.setattr(writer.model, "generate", spy)
+    return seen
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_report_holds_the_fixed_text_in_its_order(writer, request_, template):
+    requests = [replace(request_, template=template, seed=seed) for seed in range(4)]
+    reports = writer.write(requests, temperature=1.0, gen_length=64, block_length=8, blank_length=5)
+    assert len({report.text for report in reports}) == 4
+    texts = TEMPLATES[template]
+    for report in reports:
+        assert re.search(".*".join(map(re.escape, texts)), report.text, flags=re.DOTALL)
+        if texts and template.strip().startswith(texts[0]):
+            assert report.text.startswith(texts[0])
+        if texts and template.strip().endswith(texts[-1]):
+            assert report.text.endswith(texts[-1])
+
+
+def test_a_template_becomes_a_draft_of_its_text_and_mask_tokens(writer, request_, drafts):
+    def ids(text):
+        return writer.tokenizer(text, add_special_tokens=False).input_ids
+
+    mask, stop = ids("<|mask|>"), ids("<|im_end|>")
+    templates = ["Findings: ____ No change. ___", "", "The heart ____ No effusion."]
+    writer.write([replace(request_, template=template) for template in templates], blank_length=3, gen_length=40)
+    rows = [
+        ids("Findings:") + 3 * mask + ids(" No change.") + mask,
+        [],
+        ids("The heart") + 3 * mask + ids(" No effusion.") + stop,
+    ]
+    longest = max(map(len, rows))
+    assert drafts == [[row + mask * (longest - len(row)) for row in rows]]
+
+
+def test_a_blank_before_text_has_its_length_and_the_last_one_is_open(writer, request_):
+    def num_tokens(text):
+        return len(writer.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def write(template, blank_length):
+        return writer.write([replace(request_, template=template)], blank_length=blank_length, gen_length=48)[0]
+
+    for blank_length in (1, 7):
+        report = write("The heart ____ No effusion.", blank_length)
+        given = num_tokens("The heart") + num_tokens(" No effusion.")
+        assert report.tokens == given + blank_length + 1 and report.steps == blank_length
+    short, long = (write("The heart ____", blank_length) for blank_length in (1, 40))
+    assert short == long and short.tokens > num_tokens("The heart") + 1
+
+
+def test_a_template_fits_if_each_blank_has_a_token(writer, request_):
+    length = len(writer.tokenizer("The heart", add_special_tokens=False).input_ids)
+    request = replace(request_, template="The heart ____")
+    (report,) = writer.write([request], gen_length=length + 1, block_length=length + 1)
+    assert report.text.startswith("The heart") and report.steps == 1
+    with pytest.raises(ValueError, match=f"the template needs {length + 1} tokens, 16 for a blank, .* is {length}: "):
+        writer.write([request], gen_length=length)
+
+
+@pytest.mark.parametrize(
+    "template, message",
+    [
+        ("No change.", "template 'No change.' has no blank: put ____"),
+        ("a_b", "has no blank"),
+        (" ", "has no blank"),
+        ("____ <|im_end|> ____", "text ' <\\|im_end\\|>' would not stay as it is: take special tokens"),
+        ("____ <|mask|>", "text ' <\\|mask\\|>' would not stay"),
+        ("<|endoftext|> ____", "text '<\\|endoftext\\|>' would not stay"),
+        ("<|im_start|>: ____", "would not stay"),
+        (
+            "____ a ____ b",
+            "needs .* tokens, 30 for a blank, but gen_length is 48: raise gen_length, lower blank_length",
+        ),
+    ],
+)
+def test_a_template_that_cannot_be_filled_in_is_refused_before_any_work(
+    writer, request_, monkeypatch, template, message
+):
+    monkeypatch.setattr(writer.model, "generate", None)
+    with pytest.raises(ValueError, match=message):
+        writer.write([request_, replace(request_, template=template)], blank_length=30)
+
+
+@pytest.mark.real_data
+def test_text_stays_as_it_is_with_the_tokenizer_of_qwen3(radiology_data):
+    writer = ReportWriter.__new__(ReportWriter)
+    file = radiology_data / "qwen3_tokenizer" / "tokenizer.json"
+    writer.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file), mask_token="<|mask|>")
+    mask, stop, tail = writer.tokenizer.convert_tokens_to_ids(["<|mask|>", "<|im_end|>", "<|endoftext|>"])
+    text_config = SimpleNamespace(mask_token_id=mask, stop_token_ids=[stop, tail], tail_token_id=tail)
+    writer.config = SimpleNamespace(text_config=text_config)
+    ids = writer._draft("FINDINGS: ____ No effusion.\n\nIMPRESSION:\n1. ____ (2 × 3 cm).", 2, 100)
+    text = writer.tokenizer.decode([token for token in ids if token != mask])
+    assert text == "FINDINGS: No effusion.\n\nIMPRESSION:\n1. (2 × 3 cm).<|im_end|>"
+    assert ids.count(mask) == 4
+    with pytest.raises(ValueError, match="would not stay"):
+        writer._draft("<|im_start|> ____", 2, 100)

@@ -1,0 +1,108 @@
+"""A model's own reports as training data: what is written, what is left out, and what a stopped run keeps."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from llava import distill
+from llava.data.dataset import read_records
+from llava.data.images import load_image
+from llava.inference import Report, ReportWriter, Request
+from oracles.tiny import widen
+
+
+@pytest.fixture(scope="module")
+def model_path(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("distill") / "model"
+    parts = world.build(mm_resampler_type="none")
+    widen(parts[1])
+    for part in parts:
+        part.save_pretrained(folder)
+    return str(folder)
+
+
+def own_reports(world, model_path, out, data_path=None, limit=5, batch_size=2):
+    return distill.own_reports(
+        model_path, str(data_path or world.test), str(world.images), out, limit, batch_size, "cpu", "float32"
+    )
+
+
+def test_answers_become_the_models_own_and_all_else_stays(world, model_path, tmp_path, monkeypatch):
+    ended = [Report("The lungs are clear.", 6, 6), Report("No effusion.", 4, 4)]
+    endless, empty = Report("and and and", 48, 48), Report("", 1, 1)
+    monkeypatch.setattr(ReportWriter, "write_all", lambda *_: iter([ended[0], endless, ended[1], empty]))
+    assert own_reports(world, model_path, tmp_path / "own.json", limit=4) == (2, 2)
+    records = read_records(str(world.test))
+    for record, before, report in zip(
+        read_records(str(tmp_path / "own.json")), [records[0], records[2]], ended, strict=True
+    ):
+        assert record["conversations"][1]["value"] == report.text
+        record["conversations"][1]["value"] = before["conversations"][1]["value"]
+        assert record == before
+
+
+def test_the_reports_are_those_of_the_model(world, model_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(distill.ReportFile, "add_report", recorded := Recorder(distill.ReportFile.add_report))
+    try:
+        own_reports(world, model_path, tmp_path / "own.json")
+    except ValueError as error:  # random weights may end none of them
+        assert "ended none" in str(error)
+    writer = ReportWriter(model_path)
+    records = read_records(str(world.test))[:5]
+    assert [image for image, _ in recorded.calls] == [record["id"] for record in records]
+    for record, (_, report) in zip(records, recorded.calls, strict=True):
+        film = load_image(world.images / record["image"])
+        assert writer.write([Request([film], record["conversations"][0]["value"])]) == [report]
+
+
+class Recorder:
+    """A method that notes its arguments."""
+
+    def __init__(self, method):
+        self.method, self.calls = method, []
+
+    def __get__(self, instance, owner):
+        return lambda *arguments: self.calls.append(arguments) or self.method(instance, *arguments)
+
+
+def test_a_stopped_run_goes_on_with_what_is_missing(world, model_path, tmp_path, monkeypatch):
+    out, asked = tmp_path / "own.json", []
+
+    def write_all(_, requests, batch_size):
+        for request in requests:
+            asked.append(request.question)
+            if len(asked) == 3:
+                raise KeyboardInterrupt
+            yield Report(f"Report {len(asked)}.", 4, 4)
+
+    monkeypatch.setattr(ReportWriter, "write_all", write_all)
+    with pytest.raises(KeyboardInterrupt):
+        own_reports(world, model_path, out, limit=4)
+    assert not out.exists()
+    assert own_reports(world, model_path, out, limit=4) == (4, 0)
+    answers = [record["conversations"][1]["value"] for record in read_records(str(out))]
+    assert answers == ["Report 1.", "Report 2.", "Report 4.", "Report 5."]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own.json", "own.json.reports"]
+
+
+def test_records_that_cannot_be_used_are_named(world, model_path, tmp_path):
+    records = read_records(str(world.test))[:2]
+    data = tmp_path / "data.json"
+    for changed, message in [
+        ([records[0], records[1] | {"id": records[0]["id"]}], "two records share an id"),
+        ([records[0] | {"conversations": records[0]["conversations"] + [
+            {"from": "human", "value": "And?"}, {"from": "gpt", "value": "No."}]}], "record 0 has several answers"),
+    ]:  # fmt: skip
+        data.write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=message):
+            own_reports(world, model_path, tmp_path / "own.json", data)
+    done = subprocess.run(
+        [sys.executable, "-m", "llava.distill", "--model_path", tmp_path, "--data_path", world.test]
+        + ["--image_folder", world.images, "--out", tmp_path / "own.json"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "config.json is missing" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "own.json").exists()
