@@ -11,7 +11,7 @@ from dllm.core.sampler import generate
 from dllm.core.selection import shares
 from oracles.batches import random_samples
 from oracles.models import MASK, NUM_TOKENS, STOP, TAIL, bias_head, left_padded, tiny_model
-from oracles.sampling import sample, steps_of_a_block
+from oracles.sampling import block_hidden, sample, steps_of_a_block
 
 NUM_CASES = 260
 CASE_PATTERNS = ("prefix", "block", "prefix", "block", "bidirectional")
@@ -371,25 +371,23 @@ def test_what_does_not_fit_is_refused_before_any_work():
         Decoding.of(tiny_model("bidirectional").config, cache="exact")
 
 
-def fp32_logits(model, batch: list[torch.Tensor], decoding: Decoding) -> torch.Tensor:
-    """Logits [B, blocks, block_length, writable ids] of blocks that are unmasked at once, on a fixed text."""
-    text = torch.arange(decoding.num_blocks * decoding.block_length) % 40
-    context, blocks = Context(model, left_padded(batch), decoding), []
+@pytest.mark.parametrize("case", [case for case in range(NUM_CASES) if CASE_PATTERNS[case % 5] != "bidirectional"])
+def test_fp32_logits_with_a_cache_equal_those_of_the_uncached_oracle_to_1e_5(case):
+    """Of every block, at its first step and at a later one with half of it given, in ragged batches."""
+    pattern, lengths, _, _, arguments = random_case(case)
+    model, decoding = tiny_model(pattern, torch.float32), Decoding(**arguments)
+    prompts, R, size = prompts_of(model, lengths), decoding.num_blocks * decoding.block_length, decoding.block_length
+    rng = np.random.default_rng([9, case])
+    text = torch.from_numpy(rng.integers(0, MASK, size=(len(lengths), R)))
+    context, places = Context(model, left_padded(prompts), decoding), torch.arange(R)
+    assert context.name == "exact"
     for block in range(decoding.num_blocks):
-        canvas = text.masked_fill(text.new_tensor(range(len(text))) >= block * decoding.block_length, MASK)
-        for step in range(2):
-            hidden = context.block_hidden(canvas.expand(len(batch), -1), block, step)
-        blocks.append(model.logits(hidden)[..., :MASK])
-    return torch.stack(blocks, dim=1).detach()
-
-
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_fp32_logits_of_rows_and_caches_agree_to_1e_5(pattern):
-    """Of a ragged batch with its cache, and of each row alone without."""
-    model = tiny_model(pattern, torch.float32)
-    prompts = prompts_of(model, [2, 7, 4])
-    together = fp32_logits(model, prompts, Decoding(24, 8))
-    for row, prompt in enumerate(prompts):
-        alone = fp32_logits(model, [prompt], Decoding(24, 8, cache="none"))
-        assert together[row].std() > 0.1
-        torch.testing.assert_close(together[row], alone[0], rtol=0, atol=1e-5)
+        canvas = text.masked_fill(places >= block * size, MASK)
+        for step, shown in enumerate((torch.zeros(R, dtype=torch.bool), torch.from_numpy(rng.random(R) < 0.5))):
+            canvas = torch.where(shown & (places // size == block), text, canvas)
+            with torch.no_grad():
+                logits = model.logits(context.block_hidden(canvas, block, step))[..., :MASK]
+                for row, prompt in enumerate(prompts):
+                    expected = model.lm_head(block_hidden(model, prompt, canvas[row].tolist(), block, size))[:, :MASK]
+                    torch.testing.assert_close(logits[row], expected, rtol=0, atol=1e-5)
+    assert logits.std() > 0.1
