@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.measure import clock
@@ -82,7 +81,7 @@ class Bench:
         step must feed, the head on those places of the block that are still masked, and nothing else.
         """
         inputs = self.inputs(case.batch, case.prompt_length)
-        weight = language_model(self.model).lm_head.weight
+        head = language_model(self.model).head
 
         @torch.no_grad()
         def call() -> None:
@@ -94,7 +93,7 @@ class Bench:
                 masked = self.preset.block_length
                 for step in range(decoding.steps_per_block):
                     hidden = context.block_hidden(canvas, block, step)  # [B, block_length, D]
-                    F.linear(hidden[:, :masked].flatten(0, 1), weight)
+                    head(hidden[:, :masked].flatten(0, 1))
                     masked -= int(shares(length, decoding.steps_per_block, step))
 
         return call

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, LlamaConfi
 from dllm.core.attention import PATTERNS
 from dllm.core.objective import target_losses
 from dllm.pipelines.a2d import A2DQwen3Config, A2DQwen3LMHeadModel, load_qwen3
-from oracles.batches import pack, random_samples
+from oracles.batches import pack, random_samples, spy
 from oracles.models import MASK, STOP, TAIL, VOCAB_SIZE, left_padded, random_ids, tiny_config, tiny_model
 from oracles.sampling import sample
 
@@ -164,10 +164,10 @@ def test_generate_writes_what_the_oracle_writes(pattern):
     attention_mask = torch.tensor([[1] * 5, [0] * 3 + [1] * 2])
     written = model.generate(input_ids, attention_mask, seeds=[3, 8], temperature=0.8)
     for row, (ids, seed) in enumerate(zip(rows, (3, 8), strict=True)):
-        expected = sample(model, model.embed(torch.tensor(ids)), 16, 4, seed=seed, temperature=0.8)
-        assert written[row].tolist() == expected
-    assert not written.requires_grad
-    assert model.generate(input_ids[:1], gen_length=6, block_length=3).shape == (1, 6)
+        expected, _ = sample(model, model.embed(torch.tensor(ids)), 16, 4, seed=seed, temperature=0.8)
+        assert written.ids[row].tolist() == expected
+    assert not written.ids.requires_grad
+    assert model.generate(input_ids[:1], gen_length=6, block_length=3).ids.shape == (1, 6)
 
 
 def test_generate_refuses_unknown_arguments_and_impossible_settings():
@@ -184,3 +184,17 @@ def test_the_padding_token_is_a_tail_that_learns():
     ids = torch.tensor([[TAIL, STOP, TAIL]])
     model(ids).logits.square().sum().backward()
     assert model.get_input_embeddings().weight.grad[TAIL].abs().sum() > 0
+
+
+def test_the_head_of_few_rows_is_the_head():
+    """On a CPU few rows take another product, of the same numbers; training and many rows take the module's call."""
+    model = tiny_model("block", torch.float64)
+    calls = spy(model.lm_head, "forward")
+    for rows in (1, 2, 48, 49):
+        hidden = torch.randn(rows, model.config.hidden_size, dtype=torch.float64)
+        with torch.no_grad():
+            logits = model.head(hidden)
+        torch.testing.assert_close(logits, hidden @ model.lm_head.weight.T, rtol=0, atol=1e-12)
+        assert logits.is_contiguous() and len(calls) == (rows > 48)
+    model.head(torch.randn(2, model.config.hidden_size, dtype=torch.float64))
+    assert len(calls) == 2, "the module is called where gradients are wanted"
