@@ -142,8 +142,9 @@ class TrunkAndHead(TorchFunctionMode):
         )
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is torch.nn.functional.linear and args[1] is self.head:
-            self.head_rows.append(args[0].shape[:-1].numel())
+        if function is torch.nn.functional.linear and any(each is self.head for each in args[:2]):
+            (rows,) = (each for each in args[:2] if each is not self.head)  # few rows have the weights before them
+            self.head_rows.append(rows.shape[:-1].numel())
         return function(*args, **(kwargs or {}))
 
 
