@@ -68,6 +68,7 @@ def own_reports(
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_path", required=True, help="folder of a trained model")
     parser.add_argument("--data_path", required=True, help="LLaVA JSON file that it was trained on")

@@ -36,11 +36,6 @@ class Generation:
         """Forward passes that wrote each row, [B]."""
         return self.steps * self.passes
 
-    @property
-    def tokens_per_step(self) -> float:
-        """Tokens of the responses, stop token included and tail not, over their steps."""
-        return self.lengths.sum().item() / max(1, self.steps.sum().item())
-
 
 @torch.no_grad()
 def generate(
