@@ -31,6 +31,7 @@ def test_a_response_beyond_the_canvas_is_refused(pattern):
 
 
 def test_a_batch():
+    """Under `block` each block has noise of its own."""
     collate = ResponseCollator(tiny_config("block", block_length=4), Forward("pair", seed=2), PAD)
     batch = collate(SAMPLES)
     assert batch["input_ids"].tolist() == [[1, 2, 3], [PAD, PAD, 4]]
@@ -41,10 +42,28 @@ def test_a_batch():
     ]
     assert batch["tail"].tolist() == [[False] * 5 + [True] * 3, [False, False, True, True] + [False] * 4]
     for row, (sample, canvas) in enumerate(zip(SAMPLES, (8, 4), strict=True)):
-        noise = Forward("pair", seed=2).draw(sample["position"], canvas)
-        assert batch["masked"][row, :canvas].tolist() == noise.masked.tolist()
-        np.testing.assert_allclose(batch["weights"][row, :canvas], noise.weights(), rtol=1e-6)
-        assert not batch["masked"][row, canvas:].any() and not batch["weights"][row, canvas:].any()
+        noise = Forward("pair", seed=2).draw(sample["position"], canvas, block_length=4)
+        for name in noise._fields:
+            np.testing.assert_allclose(batch[name][row, :canvas], getattr(noise, name), rtol=1e-6)
+            assert not batch[name][row, canvas:].any()
+
+
+@pytest.mark.parametrize("pattern", ["prefix", "bidirectional"])
+def test_a_canvas_that_is_seen_whole_has_one_noise(pattern):
+    collate = ResponseCollator(tiny_config(pattern, block_length=4, gen_length=12), Forward("stratified"), PAD)
+    batch = collate(SAMPLES)
+    for row, sample in enumerate(SAMPLES):
+        noise = Forward("stratified").draw(sample["position"], 12)
+        for name in noise._fields:
+            np.testing.assert_allclose(batch[name][row], getattr(noise, name), rtol=1e-6)
+
+
+def test_prompts_are_padded_to_a_multiple():
+    collate = ResponseCollator(tiny_config("block", block_length=4), Forward("pair"), PAD, pad_to_multiple_of=4)
+    batch = collate(SAMPLES)
+    assert batch["input_ids"].tolist() == [[PAD, 1, 2, 3], [PAD, PAD, PAD, 4]]
+    assert batch["attention_mask"].tolist() == [[False, True, True, True], [False, False, False, True]]
+    assert batch["labels"].shape == (2, 8)
 
 
 def test_a_sample_has_the_same_noise_in_every_batch():

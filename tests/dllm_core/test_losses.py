@@ -10,8 +10,8 @@ from oracles.loss import pair_loss, single_loss, stratified_loss
 
 
 def weights_of(masked: set[int], R: int, weight_masked: float, weight_rest: float) -> torch.Tensor:
-    noise = Noise(np.array([i in masked for i in range(R)]), weight_masked, weight_rest)
-    return torch.from_numpy(noise.weights())
+    noise = Noise.of(np.array([i in masked for i in range(R)]), 0.5, weight_masked, weight_rest)
+    return torch.from_numpy(noise.weights)
 
 
 def batch(rows: list[list[float]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dllm.core.noise import ESTIMATORS, PAIRED, Forward
+from dllm.core.noise import ESTIMATORS, PAIRED, Forward, Quadrature
 
 EPS = 1e-3
 
@@ -34,11 +34,7 @@ def draw_with(monkeypatch):
 
 
 def same(one, other):
-    return (
-        np.array_equal(one.masked, other.masked)
-        and one.weight_masked == other.weight_masked
-        and one.weight_rest == other.weight_rest
-    )
+    return all(np.array_equal(*arrays) for arrays in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -61,7 +57,8 @@ def test_keys_of_other_choices_differ_by_seed_position_and_number():
 def mask_rates(seed: int, start: int, count: int) -> np.ndarray:
     """The mask rates p of consecutive samples, recovered from their weights and brought to [0, 1]."""
     forward = Forward("pair", eps=EPS, seed=seed)
-    p = np.array([0.5 / forward.draw(position, 1).weight_masked for position in range(start, start + count)])
+    noises = [forward.draw(position, 1) for position in range(start, start + count)]
+    p = np.array([noise.rates[0] if noise.masked[0] else 1 - noise.rates[0] for noise in noises])
     return (p - EPS) / (1 - 2 * EPS)
 
 
@@ -105,8 +102,10 @@ def test_a_token_is_masked_with_the_rate_of_its_sample(draw_with):
 def test_weights_of_masked_tokens_and_of_the_rest(draw_with, estimator, schedule, masked, rest):
     noise = draw_with(Forward(estimator, schedule, EPS), 0.3004, [0.1, 0.8, 0.9, 0.7])
     assert noise.masked.tolist() == [True, False, False, False]
-    assert (noise.weight_masked, noise.weight_rest) == pytest.approx((masked, rest), rel=1e-3)
-    assert noise.weights().tolist() == [noise.weight_masked] + [noise.weight_rest] * 3
+    assert noise.weights.tolist() == pytest.approx([masked] + [rest] * 3, rel=1e-3)
+    rate = {"pair": 0.3008, "seed_literal": 0.3011, "stratified": 0.25}.get(estimator)
+    if rate:  # each target's is that of the view which predicts it
+        assert noise.rates.tolist() == pytest.approx([rate] + [1 - rate] * 3, rel=1e-3)
 
 
 def test_the_stratified_count_takes_every_number_of_tokens_equally_often():
@@ -123,17 +122,18 @@ def test_the_stratified_count_takes_every_number_of_tokens_equally_often():
 def test_weights_stay_finite_at_both_ends(draw_with, estimator, u):
     """Bounded by 1/eps on both sides; the seed's own form only on the masked one."""
     noise = draw_with(Forward(estimator, eps=EPS), u, [0.0, 0.25, 0.5, 0.99])
-    assert np.isfinite(noise.weights()).all() and (noise.weights() > 0).all()
-    assert noise.weight_masked <= 1 / EPS
+    assert np.isfinite(noise.weights).all() and (noise.weights > 0).all()
+    assert noise.weights[noise.masked].max(initial=0) <= 1 / EPS
     if estimator != "seed_literal":
-        assert noise.weight_rest <= 1 / EPS
+        assert noise.weights[~noise.masked].max(initial=0) <= 1 / EPS
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sqrt"])
 @pytest.mark.parametrize("u", [0.0, 1 - 2**-53])
 def test_single_views_stay_finite_at_both_ends(draw_with, schedule, u):
     noise = draw_with(Forward("single", schedule, EPS), u, [0.0, 0.999999])
-    assert 0 <= noise.weight_masked <= 1 / EPS
+    assert noise.masked.any() == (noise.weights.max() > 0)
+    assert 0 <= noise.weights.min() and noise.weights.max() <= 1 / EPS
 
 
 @pytest.mark.parametrize(
@@ -155,3 +155,51 @@ def test_an_impossible_process_is_refused(arguments, message):
 
 def test_which_estimators_predict_every_target():
     assert [name for name in ESTIMATORS if Forward(name).paired] == ["pair", "stratified", "seed_literal"]
+
+
+@pytest.mark.parametrize("estimator", ["pair", "stratified", "single", "uniform"])
+def test_each_block_has_a_rate_of_its_own_and_they_are_spread(estimator):
+    """As if every block were a response: 4 blocks of 8 and one of 3, rates a fifth apart."""
+    noise = Forward(estimator, seed=1).draw(7, 35, block_length=8)
+    assert [len(array) for array in noise] == [35] * 3
+    rates = []
+    for start in range(0, 35, 8):
+        masked, rate, weights = (array[start : start + 8] for array in noise)
+        p = rate[0] if masked[0] else 1 - rate[0]
+        np.testing.assert_allclose(rate, np.where(masked, p, 1 - p))
+        rates.append(p)
+        if estimator == "stratified":
+            count, rest = masked.sum(), (~masked).sum()
+            assert p == count / len(masked)
+            half = (len(masked) + 1) / 2
+            np.testing.assert_allclose(weights, np.where(masked, half / max(count, 1), half / max(rest, 1)))
+        elif estimator == "pair":
+            np.testing.assert_allclose(weights, np.where(masked, 0.5 / p, 0.5 / (1 - p)))
+    if estimator != "stratified":  # whose rates are whole counts
+        np.testing.assert_allclose(np.diff(sorted(rates)), 0.2 * (1 - 2 * EPS), rtol=2e-3)
+
+
+def test_the_seeds_own_form_has_one_rate_for_all_blocks():
+    forward = Forward("seed_literal", seed=1)
+    assert same(forward.draw(7, 32, block_length=8), forward.draw(7, 32))
+    assert not same(Forward("pair", seed=1).draw(7, 32, block_length=8), Forward("pair", seed=1).draw(7, 32))
+
+
+def test_every_block_is_masked_equally_often_at_every_count():
+    counts = np.zeros((3, 5))
+    for position in range(600):
+        masked = Forward("stratified", seed=2).draw(position, 12, block_length=4).masked
+        for block in range(3):
+            counts[block, masked[4 * block : 4 * block + 4].sum()] += 1
+    assert np.all(abs(counts - 120) <= 2)
+
+
+def test_validation_noise_is_fixed_and_lies_at_midpoints():
+    levels = []
+    for position in range(4):
+        noise = Quadrature(points=4).draw(position, 1000)
+        assert same(noise, Quadrature(points=4).draw(position, 1000))
+        levels += [noise.masked.mean(), 1 - noise.masked.mean()]
+    np.testing.assert_allclose(sorted(levels), (np.arange(8) + 0.5) / 8, atol=1e-3)
+    first, later = (Quadrature(points=4).draw(position, 1000) for position in (0, 4))
+    assert first.masked.sum() == later.masked.sum() and not same(first, later)

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from dllm.core.losses import NORMALISATIONS
-from dllm.core.noise import Forward
-from dllm.core.trainer import MDLMConfig, MDLMTrainer, PositionSampler
+from dllm.core.noise import Forward, Quadrature
+from dllm.core.order import PositionSampler
+from dllm.core.trainer import MDLMConfig, MDLMTrainer
 from dllm.data.collator import ResponseCollator
 from oracles.loss import pair_loss
 from oracles.models import STOP, TAIL, random_ids, tiny_model
@@ -92,14 +93,18 @@ def test_the_logged_loss_is_that_of_the_oracle(tmp_path):
         sample = text_samples()[index]
         response = sample["response_ids"]
         canvas = response + [TAIL] * (-len(response) % 4)
-        noise = Forward("pair", seed=5).draw(position, len(canvas))
-        masked, p = set(noise.masked.nonzero()[0].tolist()), 0.5 / noise.weight_masked
+        noise = Forward("pair", seed=5).draw(position, len(canvas), block_length=4)
+        masked = set(noise.masked.nonzero()[0].tolist())
         prompt = model.embed(torch.tensor(sample["prompt_ids"], dtype=torch.long))
         by_place = training_losses(model, prompt, canvas, masked, paired=True)
         losses = [by_place[i].item() for i in range(len(canvas))]
         tail_losses = [0.0 if i < len(response) else loss for i, loss in enumerate(losses)]
-        expected["all"] += pair_loss(losses, masked, p) / 4
-        expected["tail"] += pair_loss(tail_losses, masked, p) / 4
+        blocks = len(canvas) // 4
+        for start in range(0, len(canvas), 4):  # a block is noised as if it were a response
+            p = noise.rates[start] if start in masked else 1 - noise.rates[start]
+            in_block = {i - start for i in masked if start <= i < start + 4}
+            expected["all"] += pair_loss(losses[start : start + 4], in_block, p) / 4 / blocks
+            expected["tail"] += pair_loss(tail_losses[start : start + 4], in_block, p) / 4 / blocks
     trainer.train()
     assert logged(trainer, "loss") == pytest.approx([expected["all"]], rel=1e-5)
     assert logged(trainer, "loss_tail") == pytest.approx([expected["tail"]], abs=1e-4)
@@ -160,26 +165,6 @@ def test_positions_go_on_over_epochs_and_the_order_changes(tmp_path):
     assert first != second
 
 
-def test_the_order_is_a_function_of_seed_and_epoch():
-    one, other = PositionSampler(10, seed=1), PositionSampler(10, seed=2)
-    first = list(one)
-    assert list(one) == first and list(other) != first
-    one.set_epoch(3)
-    assert [position for position, _ in one] == list(range(30, 40))
-    assert sorted(index for _, index in one) == list(range(10))
-    assert [index for _, index in one] != [index for _, index in first]
-    assert list(PositionSampler(3, seed=None)) == [(0, 0), (1, 1), (2, 2)]
-
-
-def test_an_epoch_is_filled_up_to_whole_batches():
-    sampler = PositionSampler(10, seed=1, batch=4)
-    sampler.set_epoch(1)
-    keys = list(sampler)
-    assert len(sampler) == len(keys) == 12
-    assert [position for position, _ in keys] == list(range(12, 24))
-    assert [index for _, index in keys[10:]] == [index for _, index in keys[:2]]
-
-
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path):
     whole = make_trainer(tmp_path / "whole", max_steps=6)
     whole.train()
@@ -191,13 +176,38 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path):
 
 
 def test_evaluation_repeats(tmp_path):
-    """The same loss twice, with training between the two when nothing is learnt."""
+    """The same loss twice, with training between the two when nothing is learnt, and whatever the run draws."""
     trainer = make_trainer(tmp_path, learning_rate=0.0)
     first = trainer.evaluate()["eval_loss"]
-    assert trainer.evaluate()["eval_loss"] == first
     trainer.train()
     assert trainer.evaluate()["eval_loss"] == first
-    assert [position for position, _ in trainer.data_collator.seen[:6]] == list(range(6))
+    other = make_trainer(tmp_path, seed=9, noise_estimator="single", loss_normalisation="token")
+    assert other.evaluate()["eval_loss"] == first
+    smaller_batches = make_trainer(tmp_path, per_device_eval_batch_size=1)
+    assert smaller_batches.evaluate()["eval_loss"] == pytest.approx(first, rel=1e-6)
+    finer = make_trainer(tmp_path, eval_noise_levels=32).evaluate()["eval_loss"]
+    assert finer != first and finer == pytest.approx(first, rel=0.05)
+
+
+def test_validation_is_the_mean_over_samples_and_noise_levels(tmp_path):
+    """The oracle: every sample's pairs one after another, each with the masks of the quadrature."""
+    trainer, model, losses = make_trainer(tmp_path), tiny_model("block"), []
+    for number, sample in enumerate(text_samples()[:6]):
+        canvas = sample["response_ids"] + [TAIL] * (-len(sample["response_ids"]) % 4)
+        prompt = model.embed(torch.tensor(sample["prompt_ids"], dtype=torch.long))
+        for level in range(4):
+            noise = Quadrature(points=4).draw(4 * number + level, len(canvas), block_length=4)
+            masked = set(noise.masked.nonzero()[0].tolist())
+            by_place = training_losses(model, prompt, canvas, masked, paired=True)
+            losses.append(sum(noise.weights[i] * by_place[i].item() for i in range(len(canvas))) / len(canvas))
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+def test_another_dataset_can_be_evaluated(tmp_path):
+    trainer = make_trainer(tmp_path)
+    whole = trainer.evaluate()["eval_loss"]
+    assert trainer.evaluate(text_samples()[:6])["eval_loss"] == whole
+    assert trainer.evaluate(text_samples()[:3])["eval_loss"] != whole
 
 
 @pytest.mark.parametrize(
@@ -207,6 +217,8 @@ def test_evaluation_repeats(tmp_path):
         ({"noise_estimator": "twice"}, "'twice'.*pair"),
         ({"noise_schedule": "cosine"}, "pair.*linear"),
         ({"noise_eps": 0.7}, "0.7"),
+        ({"eval_noise_levels": 0}, "eval_noise_levels.*0"),
+        ({"train_sampling_strategy": "batch_rebalance"}, "batch_rebalance.*group_by_length"),
     ],
 )
 def test_impossible_choices_are_refused_before_anything_is_loaded(arguments, message, tmp_path):

@@ -1,7 +1,7 @@
 """Attention patterns: who every token of a packed sequence is, and which tokens it may see.
 
 A `Layout` gives each token a role, view, block, position and validity; `allowed` decides from these alone. The same
-predicate is broadcast to a boolean mask for SDPA and can be handed to FlexAttention as a `mask_mod`.
+predicate is broadcast to a boolean mask for SDPA and handed to FlexAttention as a `mask_mod`.
 
 | pattern         | prompt sees | a response token sees                                 |
 |-----------------|-------------|-------------------------------------------------------|
@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 PATTERNS = ("bidirectional", "prefix", "block")
 PROMPT, CLEAN, NOISY = 0, 1, 2
@@ -106,3 +107,15 @@ class Layout:
         q = Tokens(*(attribute[:, :, None] for attribute in self.tokens(index[queries])))
         k = Tokens(*(attribute[:, None, :] for attribute in self.tokens(index[keys])))
         return allowed(pattern, q, k)[:, None]
+
+    def block_mask(self, pattern: str) -> BlockMask:
+        """The same mask for FlexAttention, which skips blocks of pairs that may not attend and stores no pair."""
+
+        def mask_mod(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return allowed(pattern, token(row, query), token(row, key))
+
+        def token(row: Tensor, index: Tensor) -> Tokens:
+            return Tokens(*(getattr(self, name)[row, index] for name in ("role", "view", "block", "valid")), index)
+
+        B, L = self.role.shape
+        return create_block_mask(mask_mod, B, None, L, L, device=self.role.device)

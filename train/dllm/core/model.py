@@ -2,7 +2,9 @@
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import Cache
 
 from dllm.core.attention import PATTERNS
@@ -17,12 +19,12 @@ class MaskedDiffusionModel(Protocol):
         """Token embeddings [..., D] of ids [...]."""
 
     def trunk(
-        self, embeds: Tensor, mask: Tensor | None, position: Tensor, cache: Cache | None = None, **extras
+        self, embeds: Tensor, mask: Tensor | BlockMask | None, position: Tensor, cache: Cache | None = None, **extras
     ) -> Tensor:
         """Hidden states [B, n, D] of embeddings [B, n, D] at `position` [..., B, n].
 
-        `mask` [B, 1, n, keys] is True where a token may attend, None if it may everywhere. The keys are the tokens
-        themselves, or what `cache.update` returns for them.
+        `mask` [B, 1, n, keys] is True where a token may attend, None if it may everywhere; a BlockMask tells the same
+        to FlexAttention. The keys are the tokens themselves, or what `cache.update` returns for them.
         """
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -53,7 +55,11 @@ def check_diffusion_settings(config) -> None:
 
 
 def exclude_unwritable(logits: Tensor, mask_token_id: int, num_tokens: int) -> Tensor:
-    """Sets logits [..., V] to -inf, in place, on the mask token and on ids that the tokenizer does not have."""
-    logits[..., mask_token_id] = float("-inf")
-    logits[..., num_tokens:] = float("-inf")
+    """Sets logits [..., V] to -inf, in place, on the mask token and on ids that the tokenizer does not have.
+
+    Autograd is not told, which would cost it a copy of the gradient: whatever has probability 0 gets none.
+    """
+    with torch.no_grad():
+        logits[..., mask_token_id] = float("-inf")
+        logits[..., num_tokens:] = float("-inf")
     return logits

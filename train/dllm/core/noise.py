@@ -13,9 +13,13 @@ Estimators of the masked-diffusion likelihood bound, per sample with R target to
 | `single`       | sum_M w(t) l / R with p(t) and w(t) of the schedule, one pass                                  |
 | `uniform`      | as `single` with weight 1: not a bound, a choice of dLLM                                       |
 | `seed_literal` | as `pair` with p on [eps, 1): the variance of its second half diverges; kept for comparison    |
+
+Under the `block` pattern the blocks of a response do not see each other's noise, so each of them is a response of its
+own to the estimator: it draws a rate, or a count, of its own, and the rates of one response are spread evenly.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,34 +59,68 @@ class Forward:
         """A random number for the `number`-th other choice that belongs to the sample at `position`."""
         return int(np.random.default_rng([self.seed, 2, position, number]).integers(2**62))
 
-    def draw(self, position: int, num_targets: int) -> "Noise":
-        """Noise for the sample at `position` in the run's order, with `num_targets` tokens to predict."""
-        u = (np.random.default_rng([self.seed, 0]).random() + GOLDEN_RATIO * position) % 1.0
-        rng = np.random.default_rng([self.seed, 1, position])
+    def rate(self, position: int) -> float:
+        """Where in [0, 1) the noise of the sample at `position` lies; consecutive samples are well spread."""
+        return (np.random.default_rng([self.seed, 0]).random() + GOLDEN_RATIO * position) % 1.0
+
+    def draw(self, position: int, num_targets: int, block_length: int | None = None) -> "Noise":
+        """Noise for the sample at `position` in the run's order, with `num_targets` tokens to predict.
+
+        With `block_length` every block of so many of them has noise of its own; without, the response is one block.
+        `seed_literal` always takes the response as one, as the seed does.
+        """
+        u, rng = self.rate(position), np.random.default_rng([self.seed, 1, position])
+        if block_length is None or self.estimator == "seed_literal":
+            return self._draw_block(u, rng, num_targets)
+        lengths = [min(block_length, num_targets - start) for start in range(0, num_targets, block_length)]
+        rates = (u + np.arange(len(lengths)) / len(lengths)) % 1.0
+        blocks = [self._draw_block(rate, rng, length) for rate, length in zip(rates, lengths, strict=True)]
+        return Noise(*(np.concatenate(arrays) for arrays in zip(*blocks, strict=True)))
+
+    def _draw_block(self, u: float, rng: np.random.Generator, num_targets: int) -> "Noise":
         if self.estimator == "stratified":
             count = int(u * (num_targets + 1))
             masked = rng.permutation(num_targets) < count
             scale = (num_targets + 1) / 2
-            return Noise(masked, scale / max(count, 1), scale / max(num_targets - count, 1))
+            rest = num_targets - count
+            return Noise.of(masked, count / num_targets, scale / max(count, 1), scale / max(rest, 1))
         uniforms = rng.random(num_targets)
         if self.paired:
             high = 1.0 if self.estimator == "seed_literal" else 1 - self.eps
             p = self.eps + (high - self.eps) * u
-            return Noise(uniforms < p, 0.5 / p, 0.5 / (1 - p))
+            return Noise.of(uniforms < p, p, 0.5 / p, 0.5 / (1 - p))
         t = self.eps + (1 - self.eps) * u
         schedule = get_schedule(self.schedule)
+        p = schedule.mask_probability(t)
         weight = schedule.weight(t) if self.estimator == "single" else 1.0
-        return Noise(uniforms < schedule.mask_probability(t), weight, 0.0)
+        return Noise.of(uniforms < p, p, weight, 0.0)
 
 
-@dataclass
-class Noise:
-    """`masked` [R] bool; the loss weights of tokens in the mask and of the rest (0 for a single view)."""
+@dataclass(frozen=True)
+class Quadrature(Forward):
+    """Fixed noise for validation, so that any two checkpoints compare: `points` stratified pairs per sample.
+
+    Position n is that of pair n mod `points` of a sample. The views of a sample lie at the midpoints of 2 `points`
+    equal parts of [0, 1], half of them through the complement.
+    """
+
+    estimator: str = "stratified"
+    points: int = 4
+
+    def rate(self, position: int) -> float:
+        return (position % self.points + 0.25) / self.points
+
+
+class Noise(NamedTuple):
+    """Of every target [R]: whether the first view masks it, the rate at which the view that predicts it is masked,
+    and the weight of its loss (0 if no view predicts it).
+    """
 
     masked: np.ndarray
-    weight_masked: float
-    weight_rest: float
+    rates: np.ndarray
+    weights: np.ndarray
 
-    def weights(self) -> np.ndarray:
-        """Loss weight of every target [R], float64."""
-        return np.where(self.masked, self.weight_masked, self.weight_rest)
+    @classmethod
+    def of(cls, masked: np.ndarray, p: float, weight_masked: float, weight_rest: float) -> "Noise":
+        """Noise of one rate p; the weights of tokens in the mask and of the rest."""
+        return cls(masked, np.where(masked, p, 1 - p), np.where(masked, weight_masked, weight_rest))

@@ -8,31 +8,36 @@
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 
 from dllm.core.attention import CLEAN, NOISY, Layout
+from dllm.core.head import head_losses
 from dllm.core.model import MaskedDiffusionModel
 from dllm.core.prompt import Prompt
 
 
 def target_losses(
-    model: MaskedDiffusionModel, prompt: Prompt, response: Tensor, targets: Tensor, masked: Tensor, paired: bool
+    model: MaskedDiffusionModel,
+    prompt: Prompt,
+    response: Tensor,
+    targets: Tensor,
+    masked: Tensor,
+    paired: bool,
+    head_chunks: int = 1,
 ) -> Tensor:
     """Cross-entropy of every predicted token in fp32 or better, [B, R]; 0 where nothing is predicted.
 
     response [B, R] clean ids, targets [B, R] bool (False on padding), masked [B, R] bool, the first view's mask. With
     `paired` the complement of the mask is a second view and every target is predicted exactly once; without, only the
-    masked tokens are. The prompt is never noised and never a target.
+    masked tokens are. The prompt is never noised and never a target. `head_chunks` as in `dllm.core.head`.
     """
     masked = masked & targets
     views = [masked, targets & ~masked] if paired else [masked]
     hidden = _view_hidden(model, prompt, response, targets, views)  # per view [B, R, D]
     chosen = torch.where(masked[..., None], hidden[0], hidden[-1])  # [B, R, D]
     predicted = targets if paired else masked
-    logits = model.logits(chosen[predicted])  # [n, V], n = number of predicted tokens
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    losses = F.cross_entropy(logits, response[predicted], reduction="none")  # [n]
+    losses = head_losses(model, chosen[predicted], response[predicted], head_chunks)  # [n], n predicted tokens
     return losses.new_zeros(response.shape).masked_scatter(predicted, losses)  # [B, R]
 
 
@@ -55,12 +60,17 @@ def _view_hidden(
         embeds = torch.cat([torch.cat([prompt.embeds, view], dim=1) for view in noisy])  # [views * B, L, D]
         for _ in views[1:]:
             layout = layout.stack_batch(layout)
-        hidden = model.trunk(embeds, layout.mask(pattern), layout.position, **prompt.extras)  # [views * B, L, D]
+        hidden = model.trunk(embeds, _mask(layout, pattern), layout.position, **prompt.extras)  # [views * B, L, D]
         return list(hidden[:, P:].split(B))
 
     clean = [(model.embed(response), copy(CLEAN, 0))] if pattern == "block" else []
     parts = [(prompt.embeds, prompt.layout()), *clean, *((view, copy(NOISY, i)) for i, view in enumerate(noisy))]
     embeds = torch.cat([embed for embed, _ in parts], dim=1)
     layout = Layout.cat([layout for _, layout in parts])
-    hidden = model.trunk(embeds, layout.mask(pattern), layout.position, **prompt.extras)
+    hidden = model.trunk(embeds, _mask(layout, pattern), layout.position, **prompt.extras)  # [B, L, D]
     return list(hidden[:, P + len(clean) * R :].split(R, dim=1))
+
+
+def _mask(layout: Layout, pattern: str) -> Tensor | BlockMask:
+    """FlexAttention has a backward pass on GPUs only."""
+    return layout.block_mask(pattern) if layout.role.is_cuda else layout.mask(pattern)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,22 +27,27 @@ def canvas_length(config, num_tokens: int) -> int:
 class ResponseCollator:
     """Makes a batch of samples {prompt_ids, response_ids, position}: prompts left-padded, responses right-padded.
 
-    Returns input_ids, attention_mask [B, P]; labels [B, R], -100 on padding; masked [B, R] bool and weights [B, R] fp32
-    of the forward process, keyed by each sample's position in the run; tail [B, R] bool, the targets after the report.
+    Returns input_ids, attention_mask [B, P]; labels [B, R], -100 on padding; masked [B, R] bool, rates and weights
+    [B, R] fp32 of the forward process (`dllm.core.noise.Noise`), keyed by each sample's position in the run; tail
+    [B, R] bool, the targets after the report. P is a multiple of `pad_to_multiple_of`, so that shapes are few.
     """
 
     config: object  # the model's diffusion settings
     forward_process: Forward
     pad_token_id: int
+    pad_to_multiple_of: int = 1
 
     def __call__(self, samples: list[dict]) -> dict[str, Tensor]:
         canvases = [canvas_length(self.config, len(sample["response_ids"])) for sample in samples]
-        P, R = max(len(sample["prompt_ids"]) for sample in samples), max(canvases)
+        longest, R = max(len(sample["prompt_ids"]) for sample in samples), max(canvases)
+        P = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
+        block_length = self.config.block_length if self.config.attention_pattern == "block" else None
         batch = {
             "input_ids": torch.full((len(samples), P), self.pad_token_id),
             "attention_mask": torch.zeros(len(samples), P, dtype=torch.bool),
             "labels": torch.full((len(samples), R), IGNORE_INDEX),
             "masked": torch.zeros(len(samples), R, dtype=torch.bool),
+            "rates": torch.zeros(len(samples), R),
             "weights": torch.zeros(len(samples), R),
             "tail": torch.zeros(len(samples), R, dtype=torch.bool),
         }
@@ -54,7 +58,7 @@ class ResponseCollator:
             batch["labels"][row, : len(response)] = torch.tensor(response)
             batch["labels"][row, len(response) : canvas] = self.config.tail_token_id
             batch["tail"][row, len(response) : canvas] = True
-            noise = self.forward_process.draw(sample["position"], canvas)
-            batch["masked"][row, :canvas] = torch.from_numpy(noise.masked)
-            batch["weights"][row, :canvas] = torch.from_numpy(noise.weights().astype(np.float32))
+            noise = self.forward_process.draw(sample["position"], canvas, block_length)
+            for name in ("masked", "rates", "weights"):
+                batch[name][row, :canvas] = torch.from_numpy(getattr(noise, name))
         return batch

@@ -16,6 +16,7 @@ from dllm.core.losses import IGNORE_INDEX
 from dllm.core.model import check_diffusion_settings, exclude_unwritable
 from dllm.core.objective import target_losses
 from dllm.core.prompt import Prompt
+from dllm.pipelines.kernels import BY_MASK
 from dllm.utils.loading import load_whole
 
 FEW_ROWS = 48
@@ -59,6 +60,8 @@ class A2DQwen3LMHeadModel(Qwen3ForCausalLM):
         self.model.embed_tokens.padding_idx = None
         for layer in self.model.layers:
             layer.self_attn.is_causal = False  # else no mask at all would mean a causal one
+        if config._attn_implementation == "sdpa":
+            config._attn_implementation = BY_MASK
 
     @property
     def diffusion(self) -> A2DQwen3Config:
@@ -101,6 +104,7 @@ class A2DQwen3LMHeadModel(Qwen3ForCausalLM):
         labels: Tensor | None = None,
         masked: Tensor | None = None,
         paired: bool = True,
+        head_chunks: int = 1,
     ) -> MaskedLMOutput | TargetLosses:
         """Training: the losses of responses `labels` [B, R] (-100: no target) noised by `masked` [B, R] after the
         prompts `input_ids` [B, P]. Without labels: the logits [B, L, V] of a sequence in which every valid token sees
@@ -112,7 +116,7 @@ class A2DQwen3LMHeadModel(Qwen3ForCausalLM):
             targets = labels != IGNORE_INDEX
             response = labels.masked_fill(~targets, self.config.tail_token_id)
             prompt = self.prompt(input_ids, attention_mask)
-            return TargetLosses(losses=target_losses(self, prompt, response, targets, masked, paired))
+            return TargetLosses(losses=target_losses(self, prompt, response, targets, masked, paired, head_chunks))
         if attention_mask.dim() == 4:
             mask, position = attention_mask, torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         else:
