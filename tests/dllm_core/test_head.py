@@ -8,7 +8,7 @@ from dllm.core.head import BLOCK_ROWS, CHUNK_ROWS, head_losses, num_chunks
 from oracles.batches import spy
 from oracles.models import HIDDEN, MASK, tiny_model
 
-ROWS = 2 * BLOCK_ROWS + 5  # more than one block of rows, the last one partial
+ROWS = 16 * BLOCK_ROWS["cpu"] + 5  # more than one block of rows, the last one partial
 
 
 def random_rows(model, rows: int = ROWS) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -7,7 +7,8 @@ from torch.utils.checkpoint import checkpoint
 from dllm.core.model import MaskedDiffusionModel
 
 CHUNK_ROWS = 4096  # 1.2 GB of bf16 logits with Qwen3's vocabulary
-BLOCK_ROWS = 64  # rows that are exponentiated at a time
+BLOCK_ROWS = {"cpu": 8}  # rows that are exponentiated at a time: what a cache holds
+BLOCK_ROWS_OF_OTHERS = 1024
 
 
 def num_chunks(rows: int) -> int:
@@ -40,16 +41,25 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits: Tensor, ids: Tensor) -> Tensor:
         dtype = torch.promote_types(logits.dtype, torch.float32)
-        normaliser = torch.cat([block.to(dtype).logsumexp(-1) for block in logits.split(BLOCK_ROWS)])
+        normaliser = torch.cat([block.to(dtype).logsumexp(-1) for block in logits.split(_block_rows(logits))])
         ctx.save_for_backward(logits, ids, normaliser)
         return normaliser - logits.gather(1, ids[:, None])[:, 0].to(dtype)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         logits, ids, normaliser = ctx.saved_tensors
-        for start in range(0, len(ids), BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
-            block = (logits[rows].to(normaliser.dtype) - normaliser[rows, None]).exp_()  # probabilities
-            block.scatter_add_(1, ids[rows, None], -torch.ones_like(block[:, :1]))
-            logits[rows] = block.mul_(gradient[rows, None])
+        size = _block_rows(logits)
+        for block, wanted, norm, scale in zip(
+            *(t.split(size) for t in (logits, ids, normaliser, gradient)), strict=True
+        ):
+            exact = block.to(norm.dtype)  # the block itself if its type is that
+            exact.sub_(norm[:, None]).exp_()  # probabilities
+            exact.scatter_add_(1, wanted[:, None], -torch.ones_like(exact[:, :1]))
+            exact.mul_(scale[:, None])
+            if exact is not block:
+                block.copy_(exact)
         return logits, None
+
+
+def _block_rows(logits: Tensor) -> int:
+    return BLOCK_ROWS.get(logits.device.type, BLOCK_ROWS_OF_OTHERS)

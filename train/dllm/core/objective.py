@@ -8,6 +8,7 @@
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
@@ -53,7 +54,9 @@ def _view_hidden(
     def copy(role: int, view: int) -> Layout:
         return Layout.of_response(role, view, targets, position, config.block_length)
 
-    noisy = [model.embed(response.masked_fill(view, config.mask_token_id)) for view in views]  # per view [B, R, D]
+    # One lookup: the gradient of each is as large as the embedding.
+    clean, mask = model.embed(F.pad(response, (0, 1), value=config.mask_token_id)).split([R, 1], dim=1)
+    noisy = [torch.where(view[..., None], mask, clean) for view in views]  # per view [B, R, D]
 
     if pattern == "bidirectional":
         layout = Layout.cat([prompt.layout(), copy(NOISY, 0)])
@@ -63,12 +66,13 @@ def _view_hidden(
         hidden = model.trunk(embeds, _mask(layout, pattern), layout.position, **prompt.extras)  # [views * B, L, D]
         return list(hidden[:, P:].split(B))
 
-    clean = [(model.embed(response), copy(CLEAN, 0))] if pattern == "block" else []
-    parts = [(prompt.embeds, prompt.layout()), *clean, *((view, copy(NOISY, i)) for i, view in enumerate(noisy))]
+    parts = [(prompt.embeds, prompt.layout())]
+    parts += [(clean, copy(CLEAN, 0))] if pattern == "block" else []
+    parts += [(view, copy(NOISY, i)) for i, view in enumerate(noisy)]
     embeds = torch.cat([embed for embed, _ in parts], dim=1)
     layout = Layout.cat([layout for _, layout in parts])
     hidden = model.trunk(embeds, _mask(layout, pattern), layout.position, **prompt.extras)  # [B, L, D]
-    return list(hidden[:, P + len(clean) * R :].split(R, dim=1))
+    return list(hidden[:, -len(views) * R :].split(R, dim=1))
 
 
 def _mask(layout: Layout, pattern: str) -> Tensor | BlockMask:
