@@ -118,6 +118,24 @@ def test_every_target_goes_through_the_head_exactly_once(pattern):
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
+def test_extras_come_with_every_row_of_the_prompt(pattern, monkeypatch):
+    model = tiny_model(pattern)
+    prompt, response, targets, masked = pack(random_samples(model, *RAGGED))
+    trunk, given = model.trunk, []
+
+    def trunk_with_extras(embeds, mask, position, *, seen):
+        given.append((embeds[:, : prompt.valid.shape[1]], seen))
+        return trunk(embeds, mask, position)
+
+    monkeypatch.setattr(model, "trunk", trunk_with_extras)
+    prompt.extras["seen"] = prompt.embeds.sum((1, 2))  # [B]
+    target_losses(model, prompt, response, targets, masked, True)
+    ((embeds, seen),) = given
+    torch.testing.assert_close(seen, embeds.sum((1, 2)), rtol=0, atol=0)
+    assert len(seen) == len(response) * (2 if pattern == "bidirectional" else 1)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
 def test_4_inputs_are_unchanged_and_a_second_call_gives_the_same(pattern):
     model = tiny_model(pattern)
     prompt, response, targets, masked = pack(random_samples(model, *RAGGED))

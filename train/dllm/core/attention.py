@@ -80,12 +80,6 @@ class Layout:
         names = ("role", "view", "block", "valid", "position")
         return Layout(*(torch.cat([getattr(part, name) for part in parts], dim=-1) for name in names))
 
-    def stack_batch(self, other: "Layout") -> "Layout":
-        """Puts two layouts of the same length into one batch of 2B rows."""
-        names = ("role", "view", "block", "valid")
-        rows = (torch.cat([getattr(self, name), getattr(other, name)]) for name in names)
-        return Layout(*rows, torch.cat([self.position, other.position], dim=-2))
-
     def keep(self, rows: Tensor) -> "Layout":
         """The layout of these rows of the batch."""
         names = ("role", "view", "block", "valid")

@@ -59,10 +59,10 @@ def _view_hidden(
     noisy = [torch.where(view[..., None], mask, clean) for view in views]  # per view [B, R, D]
 
     if pattern == "bidirectional":
-        layout = Layout.cat([prompt.layout(), copy(NOISY, 0)])
-        embeds = torch.cat([torch.cat([prompt.embeds, view], dim=1) for view in noisy])  # [views * B, L, D]
-        for _ in views[1:]:
-            layout = layout.stack_batch(layout)
+        rows = torch.arange(B, device=response.device).repeat(len(views))
+        layout = Layout.cat([prompt.layout(), copy(NOISY, 0)]).keep(rows)
+        prompt = prompt.keep(rows)
+        embeds = torch.cat([prompt.embeds, torch.cat(noisy)], dim=1)  # [views * B, L, D]
         hidden = model.trunk(embeds, _mask(layout, pattern), layout.position, **prompt.extras)  # [views * B, L, D]
         return list(hidden[:, P:].split(B))
 
