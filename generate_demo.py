@@ -84,7 +84,7 @@ def describe_image(args: argparse.Namespace, context: dict, gen_kwargs: dict) ->
     path, record = (args.image, {}) if args.image else quickstart_film()
     film, question = load_image(path), clinical_prompt(record | context)
     writer = ReportWriter(args.model_path, args.device, args.dtype)
-    request = Request([film], question, seed_of(args.seed, Path(path).name), args.template)
+    request = Request([film], question, seed_of(args.seed, Path(path).name), args.template, path)
     on_step = step_printer(writer) if args.show_steps else None
     (report,) = writer.write([request], blank_length=args.blank_length, on_step=on_step, **gen_kwargs)
     print(f"image:  {path}\nprompt: {question.splitlines()[-1]}\nreport: {report.text}")
@@ -125,7 +125,7 @@ def describe_folder(args: argparse.Namespace, context: dict, gen_kwargs: dict) -
                     bar.update()
                     continue
                 taken.append(name)
-                yield Request([film], question, seed_of(args.seed, name), args.template)
+                yield Request([film], question, seed_of(args.seed, name), args.template, name)
 
         blank_length = args.blank_length
         for report in writer.write_all(requests(), args.batch_size, blank_length=blank_length, **gen_kwargs):

@@ -38,6 +38,10 @@ check_tools() {
     return "$missing"
 }
 
+# The libraries of --vision_tower open_clip: and timm:, with torchvision, which both import. They stay off the path: only
+# the tests of these towers use them, and a torchvision that was built for another torch breaks transformers.
+TOWERS=(open_clip_torch==3.3.0 timm==1.0.31 torchvision==0.28.0 ftfy==6.3.1 wcwidth==0.9.4)
+
 # Installs the pinned packages and this repository's own, the latter in place.
 install_packages() {
     local pip=("$VENV/bin/python" -m pip --disable-pip-version-check)
@@ -46,7 +50,8 @@ install_packages() {
     find "$VENV"/lib/python3*/site-packages -maxdepth 1 -name '*.dist-info' \
         ! -exec test -e '{}/RECORD' ';' -exec rm -r '{}' +
     "${pip[@]}" install -r "$REPO_ROOT/requirements.txt" &&
-        "${pip[@]}" install --no-deps lmms_eval==0.7.3 -e "$REPO_ROOT/train" -e "$REPO_ROOT/eval/lmms-eval"
+        "${pip[@]}" install --no-deps lmms_eval==0.7.3 -e "$REPO_ROOT/train" -e "$REPO_ROOT/eval/lmms-eval" &&
+        "${pip[@]}" install --no-deps --upgrade --target "$VENV/towers" "${TOWERS[@]}"
 }
 
 prepare_environment() {

@@ -40,6 +40,11 @@ def batch(chosen):
     return torch.tensor(rows), torch.tensor(valid), images.to(chosen[0][1].dtype)
 
 
+def model_inputs(collated):
+    """What the model's forward takes of a collated batch."""
+    return {name: value for name, value in collated.items() if name not in ("rates", "weights", "tail")}
+
+
 @pytest.mark.parametrize("arguments", [{}, {"temperature": 1.0, "cfg_scale": 0.5}], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("resampler", RESAMPLERS)
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -85,8 +90,7 @@ def test_losses_of_rows_equal_those_alone(world):
     assert [len(row["images"]) for row in rows] == [2, 0, 1, 1, 1]
 
     def token_losses(chosen):
-        inputs = collator(chosen)
-        return model(**{name: inputs[name] for name in inputs if name not in ("weights", "tail")}).losses
+        return model(**model_inputs(collator(chosen))).losses
 
     with torch.no_grad():
         together = token_losses(rows)
@@ -95,6 +99,19 @@ def test_losses_of_rows_equal_those_alone(world):
             torch.testing.assert_close(together[number, : len(alone)], alone, rtol=0, atol=1e-5)
             assert not together[number, len(alone) :].any()
             assert (alone > 0).all()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_an_image_is_encoded_once_for_both_views(world, pattern):
+    tokenizer, model, processor = world.build(diffusion={"gen_length": 160, "attention_pattern": pattern})
+    dataset = ReportDataset(str(world.mixed), str(world.images), tokenizer, processor, model.config, 4, 1024)
+    collator = ReportCollator(model.config, Forward(seed=2))
+    inputs = model_inputs(collator([dataset[number] | {"position": number} for number in range(3)]))
+    seen = []
+    for part in (model.model.vision_tower, model.model.vision_resampler, model.model.mm_projector):
+        part.register_forward_hook(lambda module, arguments, output: seen.append(len(output)))
+    model(**inputs, paired=True).losses.sum().backward()
+    assert len(inputs["images"]) == 3 and seen == [3, 3, 3]
 
 
 def test_reports_of_a_batch_equal_those_alone(world, tmp_path):

@@ -3,13 +3,14 @@
 import json
 
 import pytest
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
 from oracles.tiny import CHECKOUT, build_trainer
 
 SCRIPTS = CHECKOUT / "train" / "scripts"
 
 
-@pytest.mark.parametrize("name", ["zero2.json", "zero3.json", "zero3pp.json"])
+@pytest.mark.parametrize("name", ["zero1.json", "zero2.json", "zero3.json", "zero3pp.json"])
 def test_deepspeed_settings_leave_optimizer_and_schedule_to_the_trainer(name):
     settings = json.loads((SCRIPTS / name).read_text())
     assert not {"optimizer", "scheduler"} & settings.keys()
@@ -36,6 +37,26 @@ def test_deepspeed_settings_that_drop_the_learning_rates_are_refused(world, tmp_
     ):
         build_trainer(world.arguments(tmp_path / "out", deepspeed=path))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("block", ["optimizer", "scheduler"])
+def test_deepspeed_settings_of_accelerate_are_held_to_the_same(world, tmp_path, monkeypatch, block):
+    path = tmp_path / "zero.json"
+    path.write_text(json.dumps(json.loads((SCRIPTS / "zero2.json").read_text()) | {block: {"type": "x"}}))
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(path))
+    with pytest.raises(ValueError, match=f"deepspeed_config_file {path} has a block '{block}', which would drop"):
+        build_trainer(world.arguments(tmp_path / "out"))
+
+
+def test_zero3pp_is_zero3_with_quantised_communication_that_deepspeed_knows():
+    zero3, zero3pp = (json.loads((SCRIPTS / f"{name}.json").read_text()) for name in ("zero3", "zero3pp"))
+    plain, quantised = zero3.pop("zero_optimization"), zero3pp.pop("zero_optimization")
+    assert zero3 == zero3pp and plain.items() < quantised.items()
+    config = DeepSpeedZeroConfig(**{name: value for name, value in quantised.items() if value != "auto"})
+    assert config.zero_quantized_weights and config.zero_quantized_gradients and config.zero_hpz_partition_size == 8
+    with pytest.raises(ValueError):  # it refuses what it does not know
+        DeepSpeedZeroConfig(stage=3, zero_quantised_weights=True)
 
 
 def test_deepspeed_settings_that_cannot_be_read_are_named(world, tmp_path):

@@ -1,7 +1,8 @@
-"""Both stages through torchrun: plain DDP and DeepSpeed ZeRO give what one process gives, with the noise switched on.
+"""Both stages through torchrun and accelerate: DDP, DeepSpeed ZeRO and FSDP give what one process gives, with the noise
+switched on.
 
-The runs are shared by the tests. Each has the same global batch of four and passes from one epoch to the next; the
-batches hold records with two films, with one and with none.
+The runs are shared by the tests. Each has the same global batch of four and passes through several epochs; the batches
+hold records with two films, with one and with none.
 """
 
 import functools
@@ -13,17 +14,42 @@ import torch
 from safetensors.torch import load_file
 
 from llava.model.builder import ADAPTER_FILE, load_pretrained_model
-from llava.train.llava_trainer import COMPLETE
+from llava.train.args import PARTS
+from llava.train.checkpoints import COMPLETE
+from oracles import launchers
 from oracles.tiny import STAGE_1, launch, losses, trained
 
+STEPS = 20
 HALF = {"per_device_train_batch_size": 2}
 QUARTER = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
 QUARTER_ALONE = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
-SAVING = {"save_strategy": "steps", "save_steps": 3}
+SAVING = {"save_strategy": "steps", "save_steps": 10}
+ZERO_3 = "ZeRO-3 with accumulation"
+
+
+def by_slurm(config):
+    """Two nodes of one process each."""
+
+    def launch_nodes(arguments, folder):
+        return launchers.start(config, arguments, **launchers.slurm(folder / "slurm"))
+
+    return launch_nodes
+
+
+def by_accelerate(config, script=launchers.TRAIN_MEM):
+    return lambda arguments, folder: launchers.start(config, arguments, script, GPU_NUM="2")
+
+
+def by_torchrun(arguments, folder):
+    return launch(arguments, processes=2)
+
+
 RUNS = {  # of stage 2, two processes each
-    "DDP": HALF,
-    "ZeRO-2": HALF | {"deepspeed": "scripts/zero2.json"},
-    "ZeRO-3 with accumulation": QUARTER | SAVING | {"deepspeed": "scripts/zero3.json"},
+    "DDP": (by_slurm("ddp"), HALF),
+    "ZeRO-1": (by_torchrun, HALF | {"deepspeed": "scripts/zero1.json"}),
+    "ZeRO-2": (by_accelerate("deepspeed"), HALF),
+    ZERO_3: (by_torchrun, QUARTER | SAVING | {"deepspeed": "scripts/zero3.json"}),
+    "FSDP": (by_accelerate("fsdp", launchers.FSDP_ON_CPU), HALF),
 }
 
 
@@ -53,7 +79,7 @@ def stage_2(world, stage_1):
     """Command line of stage 2, which starts from the adapter of stage 1."""
 
     def arguments(out, **overrides):
-        return world.arguments(out, pretrain_mm_mlp_adapter=stage_1 / ADAPTER_FILE, **overrides)
+        return world.arguments(out, pretrain_mm_mlp_adapter=stage_1 / ADAPTER_FILE, **{"max_steps": STEPS} | overrides)
 
     return arguments
 
@@ -70,8 +96,9 @@ def output_of(stage_2, tmp_path_factory):
 
     @functools.cache
     def run(name):
-        out = tmp_path_factory.mktemp("run")
-        result = checked(launch(stage_2(out, **RUNS[name]), processes=2))
+        folder, (start, settings) = tmp_path_factory.mktemp("run"), RUNS[name]
+        out = folder / "out"
+        result = checked(start(stage_2(out, **settings), folder))
         assert result.stdout.count(f"train: model written to {out}") == 1
         return out
 
@@ -81,15 +108,24 @@ def output_of(stage_2, tmp_path_factory):
 @pytest.mark.parametrize("name", RUNS)
 def test_losses_equal_those_of_one_process(output_of, reference, name):
     expected = losses(reference.state.log_history)
-    assert len(expected) == 6
+    assert len(expected) == STEPS
     assert logged(output_of(name), "loss") == pytest.approx(expected, rel=0, abs=1e-5)
     tails = [entry["loss_tail"] for entry in reference.state.log_history if "loss" in entry]
     assert logged(output_of(name), "loss_tail") == pytest.approx(tails, rel=0, abs=2e-4)  # of four decimals
 
 
 @pytest.mark.parametrize("name", RUNS)
+def test_gradient_norms_of_the_parts_equal_those_of_one_process(output_of, reference, name):
+    for part in PARTS:
+        norms = [entry[f"grad_norm/{part}"] for entry in reference.state.log_history if "loss" in entry]
+        assert logged(output_of(name), f"grad_norm/{part}") == pytest.approx(norms, rel=1e-2)
+        assert len(set(norms)) == STEPS
+
+
+@pytest.mark.parametrize("name", RUNS)
 def test_weights_of_every_part_end_where_those_of_one_process_do(output_of, reference, name):
     """With another learning rate a part would end elsewhere, by 1e-3 or more."""
+    assert "language_model.lm_head.weight" not in load_file(output_of(name) / "model.safetensors")  # it is tied
     _, model, _ = load_pretrained_model(str(output_of(name)))
     expected = reference.model.state_dict()
     assert model.state_dict().keys() == expected.keys()
@@ -105,10 +141,11 @@ def test_a_run_without_the_rates_of_the_parts_is_told_apart(stage_2, reference, 
         assert max(abs(one - two) for one, two in zip(other, expected, strict=True)) > 1e-4
 
 
-@pytest.mark.parametrize("normalisation", ["sequence", "token", "batch"])
-def test_accumulation_in_one_process_gives_the_same_losses(stage_2, tmp_path, normalisation):
-    whole = trained(stage_2(tmp_path, loss_normalisation=normalisation))
-    parts = trained(stage_2(tmp_path, **QUARTER_ALONE, loss_normalisation=normalisation))
+@pytest.mark.parametrize(("normalisation", "steps"), [("sequence", STEPS), ("token", 6), ("batch", 6)])
+def test_accumulation_in_one_process_gives_the_same_losses(stage_2, tmp_path, normalisation, steps):
+    settings = {"loss_normalisation": normalisation, "max_steps": steps}
+    whole = trained(stage_2(tmp_path, **settings))
+    parts = trained(stage_2(tmp_path, **QUARTER_ALONE, **settings))
     expected = losses(whole.state.log_history)
     assert losses(parts.state.log_history) == pytest.approx(expected, rel=0, abs=1e-5 * max(1, *expected))
     tails = [[entry["loss_tail"] for entry in t.state.log_history if "loss" in entry] for t in (whole, parts)]
@@ -125,7 +162,7 @@ def test_masked_drop_draws_the_same_patches_under_accumulation(stage_2, world, t
 
 def test_the_noise_is_switched_on(stage_2, reference, tmp_path):
     """Another seed draws another noise, order and start."""
-    other = losses(trained(stage_2(tmp_path, seed=2, data_seed=1)).state.log_history)
+    other = losses(trained(stage_2(tmp_path, seed=2, data_seed=1, max_steps=1)).state.log_history)
     assert abs(other[0] - losses(reference.state.log_history)[0]) > 1e-3
 
 
@@ -145,12 +182,11 @@ def test_adapter_of_stage_1_is_that_of_one_process(world, stage_1, tmp_path):
 
 
 def test_a_stopped_zero_3_run_goes_on_with_the_same_losses(output_of, stage_2, tmp_path):
-    name = "ZeRO-3 with accumulation"
-    out, stopped = output_of(name), tmp_path / "run"
-    shutil.copytree(out / "checkpoint-3", stopped / "checkpoint-3")
-    shutil.copytree(out / "checkpoint-6", stopped / "checkpoint-6")
-    (stopped / "checkpoint-6" / COMPLETE).unlink()
-    result = checked(launch(stage_2(stopped, **RUNS[name]), processes=2))
-    assert f"train: resuming from {stopped / 'checkpoint-3'}" in result.stdout
+    out, stopped = output_of(ZERO_3), tmp_path / "run"
+    shutil.copytree(out / "checkpoint-10", stopped / "checkpoint-10")
+    shutil.copytree(out / "checkpoint-20", stopped / "checkpoint-20")
+    (stopped / "checkpoint-20" / COMPLETE).unlink()
+    result = checked(launch(stage_2(stopped, **RUNS[ZERO_3][1]), processes=2))
+    assert f"train: resuming from {stopped / 'checkpoint-10'}" in result.stdout
     assert logged(stopped, "loss") == logged(out, "loss")
-    assert (stopped / "checkpoint-6" / COMPLETE).is_file()
+    assert (stopped / "checkpoint-20" / COMPLETE).is_file()

@@ -59,17 +59,18 @@ def checkout(tmp_path):
 def test_installs_once_and_again_when_the_pins_change(checkout):
     first = checkout.source()
     assert first.returncode == 0 and first.stdout.endswith("activated: yes\n"), first.stderr
-    pinned, in_place = checkout.pip_calls()
+    pinned, in_place, towers = checkout.pip_calls()
     assert pinned.endswith(f"install -r {checkout.root}/requirements.txt")
     assert "--no-deps lmms_eval==0.7.3" in in_place and f"-e {checkout.root}/train" in in_place
+    assert f"--no-deps --upgrade --target {checkout.venv}/towers open_clip_torch==" in towers
 
     assert checkout.source().stdout == "activated: yes\n"
-    assert len(checkout.pip_calls()) == 2
+    assert len(checkout.pip_calls()) == 3
 
     with open(checkout.root / "requirements.txt", "a") as file:
         file.write("another==1.0\n")
     assert checkout.source().returncode == 0
-    assert len(checkout.pip_calls()) == 4
+    assert len(checkout.pip_calls()) == 6
 
 
 def test_failed_installation_fails_and_is_tried_again(checkout):
@@ -78,7 +79,7 @@ def test_failed_installation_fails_and_is_tried_again(checkout):
     assert failed.returncode == 1 and "activated" not in failed.stdout
     checkout.status.write_text("0")
     assert checkout.source().returncode == 0
-    assert len(checkout.pip_calls()) == 3  # one that failed, then the two of a whole installation
+    assert len(checkout.pip_calls()) == 4  # one that failed, then the three of a whole installation
 
 
 def test_package_that_pip_left_half_installed_is_forgotten(checkout):
@@ -116,8 +117,10 @@ def test_python_without_venv_and_headers_is_named(checkout, tmp_path):
 def test_every_range_holds_its_pin():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert not {"torchvision", "timm", "open_clip_torch", "lmms_eval", "lmms-eval"} & set(pins)
+    (towers,) = re.findall(r"^TOWERS=\((.*)\)", (ROOT / "scripts/environment.sh").read_text(), re.MULTILINE)
+    pins |= dict(pin.split("==") for pin in towers.split())
     project = tomllib.loads((ROOT / "train/pyproject.toml").read_text())["project"]
-    for text in project["dependencies"] + project["optional-dependencies"]["train"]:
+    for text in project["dependencies"] + sum(project["optional-dependencies"].values(), []):
         wanted = Requirement(text)
         assert wanted.specifier.contains(pins[wanted.name]), text
-    assert not {"torchvision", "timm", "lmms_eval", "lmms-eval"} & set(pins)

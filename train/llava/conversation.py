@@ -1,5 +1,7 @@
 """The one prompt builder of training, demo and evaluation."""
 
+from collections.abc import Sequence
+
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
@@ -31,20 +33,24 @@ def check_version(version: str) -> None:
 
 
 def build_prompt(
-    tokenizer: PreTrainedTokenizerBase, turns: list[dict], num_image_tokens: int, version: str = "qwen"
+    tokenizer: PreTrainedTokenizerBase,
+    turns: list[dict],
+    num_image_tokens: int | Sequence[int],
+    version: str = "qwen",
 ) -> list[int]:
     """Ids of everything before an answer: system, the turns so far, the assistant's header, the empty think block.
 
     `turns` are LLaVA turns {"from": "human" | "gpt", "value": text} that end with a human one; each `<image>` in the
-    text becomes `num_image_tokens` times IMAGE_TOKEN_INDEX.
+    text becomes `num_image_tokens` (of all marks, or of each) times IMAGE_TOKEN_INDEX.
     """
     messages = [{"role": "system", "content": conv_templates[version]}]
     messages += [{"role": ROLES[turn["from"]], "content": turn["value"]} for turn in turns]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
     first, *rest = text.split(DEFAULT_IMAGE_TOKEN)
+    counts = [num_image_tokens] * len(rest) if isinstance(num_image_tokens, int) else num_image_tokens
     ids = encode(tokenizer, first)
-    for piece in rest:
-        ids += [IMAGE_TOKEN_INDEX] * num_image_tokens + encode(tokenizer, piece)
+    for piece, count in zip(rest, counts, strict=True):
+        ids += [IMAGE_TOKEN_INDEX] * count + encode(tokenizer, piece)
     return ids
 
 

@@ -47,7 +47,7 @@ def own_reports(
     def requests() -> Iterator[Request]:
         for record in todo:
             films = [load_image(Path(image_folder) / name) for name in image_names(record)]
-            yield Request(films, record["conversations"][0]["value"])
+            yield Request(films, record["conversations"][0]["value"], name=f"record {record['id']!r}")
 
     reports = tqdm(writer.write_all(requests(), batch_size), total=len(todo), desc="own reports", unit="report")
     for record, report in zip(todo, reports, strict=True):

@@ -12,7 +12,8 @@ from torch import Tensor
 from dllm.core.decoding import Decoding
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import build_prompt, encode
-from llava.data.images import preprocess_image
+from llava.data.anyres import num_views, read_grids
+from llava.data.images import preprocess_frames, preprocess_image
 from llava.model.builder import load_pretrained_model
 from llava.model.llava_arch import image_batch
 from llava.model.multimodal_resampler.builder import num_image_tokens
@@ -24,14 +25,16 @@ BLANK_LENGTH = 16
 
 @dataclass
 class Request:
-    """One report to write: RGB images, the human turn with its `<image>` marks, the seed of its randomness, and for
-    infill a template: text that stays, and a run of two or more underscores wherever the model writes.
+    """One report to write: RGB images (a list of them is the frames of a video), the human turn with its `<image>`
+    marks, the seed of its randomness, and for infill a template: text that stays, and a run of two or more underscores
+    wherever the model writes. `name` is what errors call it.
     """
 
-    images: list[Image.Image]
+    images: list[Image.Image | list[Image.Image]]
     question: str
     seed: int = 0
     template: str = ""
+    name: str = "the request"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ class ReportWriter:
             raise ValueError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
         self.tokenizer, self.model, self.processor = load_pretrained_model(model_path, device, DTYPES[dtype])
         self.config = self.model.config
+        self.grids = read_grids(
+            self.config.image_aspect_ratio, self.config.image_grid_pinpoints, self.config.vision_config.image_size
+        )
 
     def check(self, arguments: dict) -> Decoding:
         """The decoding that these arguments of `write` ask for. Raises ValueError on an unknown or impossible one."""
@@ -87,6 +93,8 @@ class ReportWriter:
         if not requests:
             return []
         drafts = [self._draft(request.template, blank_length, decoding.gen_length) for request in requests]
+        for request in requests:
+            self._check_length(request, decoding.gen_length)
         draft = _rectangle(drafts, self.config.text_config.mask_token_id).to(self.model.device)  # [B, n]
         input_ids, valid, pixels = self.inputs(requests)
         seeds = [request.seed for request in requests]
@@ -110,15 +118,15 @@ class ReportWriter:
         return (report for batch in batches for report in self.write(batch, **arguments))
 
     def inputs(self, requests: list[Request]) -> tuple[Tensor, Tensor, Tensor]:
-        """Prompts as left-padded ids and their validity, [B, P] each, and the images' pixels [n, 3, S, S].
+        """Prompts as left-padded ids and their validity, [B, P] each, and the pixels of all tiles [n, 3, S, S].
 
         Raises ValueError if the images of a request and the marks in its question differ in number.
         """
         prompts = [self._prompt(request) for request in requests]
-        device, mode = self.model.device, self.config.image_aspect_ratio
+        device = self.model.device
         input_ids = _rectangle(prompts, 0, left=True).to(device)
         valid = _rectangle([[1] * len(ids) for ids in prompts], 0, left=True).to(device)
-        images = [preprocess_image(image, self.processor, mode) for request in requests for image in request.images]
+        images = [self._pixels(image) for request in requests for image in request.images]
         return input_ids, valid, image_batch(images, self.config.vision_config.image_size).to(device, self.model.dtype)
 
     def decode(self, ids: list[int]) -> str:
@@ -132,9 +140,33 @@ class ReportWriter:
         if marks != len(request.images):
             raise ValueError(f"{len(request.images)} images for {marks} {DEFAULT_IMAGE_TOKEN} marks in the question")
         turns = [{"from": "human", "value": request.question}]
-        ids = build_prompt(self.tokenizer, turns, num_image_tokens(self.config), self.config.version)
-        assert ids.count(IMAGE_TOKEN_INDEX) == marks * num_image_tokens(self.config)
+        counts = [num_image_tokens(self.config) * self._num_tiles(image) for image in request.images]
+        ids = build_prompt(self.tokenizer, turns, counts, self.config.version)
+        assert ids.count(IMAGE_TOKEN_INDEX) == sum(counts)
         return ids
+
+    def _num_tiles(self, image: Image.Image | list[Image.Image]) -> int:
+        if isinstance(image, list):
+            return len(image)
+        return num_views(image.size, self.grids, self.config.vision_config.image_size) if self.grids else 1
+
+    def _pixels(self, image: Image.Image | list[Image.Image]) -> Tensor:
+        """Tiles [n, 3, S, S] of an image, or the frames of a video."""
+        mode = self.config.image_aspect_ratio
+        if isinstance(image, list):
+            return preprocess_frames(image, self.processor, mode)
+        return preprocess_image(image, self.processor, mode, self.grids)
+
+    def _check_length(self, request: Request, gen_length: int) -> None:
+        """Raises ValueError if the model has too few positions for a prompt and its report."""
+        prompt, positions = self._prompt(request), self.config.text_config.max_position_embeddings
+        if len(prompt) + gen_length > positions:
+            tiles = sum(self._num_tiles(image) for image in request.images)
+            raise ValueError(
+                f"{request.name}: a prompt of {len(prompt)} tokens, {prompt.count(IMAGE_TOKEN_INDEX)} of them from "
+                f"{tiles} tiles, leaves no room for gen_length {gen_length} in the {positions} positions of the model; "
+                "give fewer images or frames, shorten the question or lower gen_length"
+            )
 
     def _draft(self, template: str, blank_length: int, gen_length: int) -> list[int]:
         """The canvas of a template up to where it is open: its text as ids, mask tokens in its blanks."""

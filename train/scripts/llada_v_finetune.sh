@@ -3,6 +3,7 @@
 #
 #     cd train && bash scripts/llada_v_finetune.sh <num_nodes> <gpu_num>
 #
+# LORA_ENABLE=True LEARNING_RATE=2e-4: an adapter of the language model learns in its stead, and is merged when saved.
 # With LM_PATH=<trained model> VISION_TOWER= PRETRAIN_MM_MLP_ADAPTER= it goes on from a model that has everything.
 # Writes a whole model to $OUTPUT_DIR. Settings are environment variables, here and in stage.sh.
 set -euo pipefail
@@ -16,6 +17,10 @@ PRETRAIN_MM_MLP_ADAPTER=${PRETRAIN_MM_MLP_ADAPTER-exp/llada_v_pretrain/mm_projec
 run_stage \
     ${PRETRAIN_MM_MLP_ADAPTER:+--pretrain_mm_mlp_adapter "$PRETRAIN_MM_MLP_ADAPTER"} \
     --mm_tunable_parts "${MM_TUNABLE_PARTS:-mm_vision_tower,mm_vision_resampler,mm_mlp_adapter,mm_language_model}" \
+    --lora_enable "${LORA_ENABLE:-False}" \
+    --lora_r "${LORA_R:-64}" \
+    --lora_alpha "${LORA_ALPHA:-16}" \
+    --lora_dropout "${LORA_DROPOUT:-0}" \
     --learning_rate "${LEARNING_RATE:-1e-5}" \
     --mm_vision_tower_lr "${MM_VISION_TOWER_LR:-2e-6}" \
     --per_device_train_batch_size "${BATCH_SIZE:-1}" \

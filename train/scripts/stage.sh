@@ -2,13 +2,14 @@
 # environment variable; the value given here is its default.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/run_and_tell.sh
 
 NUM_NODES=${1:-1}
 GPU_NUM=${2:-1}
 MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
 MASTER_PORT=${MASTER_PORT:-29199}
 RANK=${RANK:-0}
-DEEPSPEED=${DEEPSPEED-scripts/zero3.json} # empty: plain DDP
+DEEPSPEED=${DEEPSPEED-scripts/zero3.json} # or zero1, zero2, zero3pp; empty: plain DDP
 LM_PATH=${LM_PATH:-model/Qwen3-0.6B-diffusion-mdlm-v0.1}
 VISION_TOWER=${VISION_TOWER-model/siglip2-so400m-patch14-384} # empty: LM_PATH is a trained model, which has one
 EXTRA_ARGS=${EXTRA_ARGS:-} # any other argument of train.py, split at spaces
@@ -31,7 +32,12 @@ run_stage() { # run_stage arguments of this stage...
         --version "${VERSION:-qwen}" \
         --data_path "$DATA_PATH" \
         --image_folder "$IMAGE_FOLDER" \
+        ${EVAL_DATA_PATH:+--eval_data_path "$EVAL_DATA_PATH" --eval_strategy steps --eval_steps "${EVAL_STEPS:-500}"} \
         --image_aspect_ratio "${IMAGE_ASPECT_RATIO:-square}" \
+        ${IMAGE_GRID_PINPOINTS:+--image_grid_pinpoints "$IMAGE_GRID_PINPOINTS"} \
+        ${VIDEO_FOLDER:+--video_folder "$VIDEO_FOLDER"} \
+        --video_fps "${VIDEO_FPS:-1}" \
+        --frames_upbound "${FRAMES_UPBOUND:-0}" \
         --mm_vision_select_layer "${MM_VISION_SELECT_LAYER:--2}" \
         --mm_projector_type "${MM_PROJECTOR_TYPE:-mlp2x_gelu}" \
         --mm_resampler_type "${MM_RESAMPLER_TYPE:-qformer}" \
@@ -51,17 +57,9 @@ run_stage() { # run_stage arguments of this stage...
         --logging_steps "${LOGGING_STEPS:-1}" \
         --report_to "${REPORT_TO:-tensorboard}" \
         --seed "${SEED:-42}" \
+        --dry_run "${DRY_RUN:-False}" \
         --bf16 "$BF16" \
         "$@"
     # shellcheck disable=SC2086
-    set -- torchrun "$@" $EXTRA_ARGS
-    echo "$*"
-    local log
-    log=$(mktemp)
-    if ! "$@" 2> >(tee "$log" >&2); then
-        tr '\r' '\n' <"$log" | grep -m 1 '^train: error: ' >&2 || true # torchrun's own report has buried it
-        rm -f "$log"
-        exit 1
-    fi
-    rm -f "$log"
+    run_and_tell torchrun "$@" $EXTRA_ARGS
 }

@@ -1,17 +1,21 @@
 """MDLMTrainer: transformers' Trainer with the masked-diffusion loss and noise keyed by the order of samples."""
 
 import copy
+import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
+from dllm.core.divergence import describe, first_divergence
 from dllm.core.head import num_chunks
 from dllm.core.losses import IGNORE_INDEX, NORMALISATIONS, reduce_losses
+from dllm.core.metrics import Meter, batch_counts, figures, noise_counts, peak_memory
 from dllm.core.noise import Forward, Quadrature
 from dllm.core.order import Positioned, PositionSampler, Repeated
+from dllm.core.progress import Progress
 
 
 @dataclass
@@ -28,6 +32,9 @@ class MDLMConfig(TrainingArguments):
         default="group_by_length", metadata={"help": "group_by_length (of datasets that tell), random, sequential"}
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "samples are the dataset's own"})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "logs a mean in place of a loss that is not finite, and goes on"}
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -61,14 +68,22 @@ class MDLMTrainer(Trainer):
         # With `token` the Trainer counts the targets of the global batch; otherwise it averages over micro-batches.
         self.model_accepts_loss_kwargs = self.args.loss_normalisation == "token"
         self._loss_shifts_labels = False
-        self._parts: list[Tensor] = []
+        self.diffusion = self.model.diffusion
+        self.meter = Meter()
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        if not self.args.disable_tqdm:
+            self.add_callback(Progress())
+        self._finite: list[Tensor] = []  # per micro-batch [B]
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         strategy = self.args.train_sampling_strategy
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         lengths = self.lengths if strategy == "group_by_length" else None
-        return PositionSampler(len(self.train_dataset), None if strategy == "sequential" else seed, batch, lengths)
+        seed = None if strategy == "sequential" else seed
+        self.sampler = PositionSampler(len(self.train_dataset), seed, batch, lengths)
+        return self.sampler
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
         return SequentialSampler(eval_dataset)
@@ -84,18 +99,21 @@ class MDLMTrainer(Trainer):
         finally:
             self.data_collator = training_collator
 
-    def _run_epoch(self, *args, **kwargs) -> None:
+    def _run_epoch(self, *args, epoch: int, **kwargs) -> None:
         """Takes no step beyond the last one: transformers would, when it resumes a run that was at its end."""
         if self.state.global_step < self.state.max_steps:
-            super()._run_epoch(*args, **kwargs)
+            self.meter.start()
+            self.sampler.set_epoch(epoch)  # accelerate does not reach it when several processes resume within an epoch
+            super()._run_epoch(*args, epoch=epoch, **kwargs)
 
     def _prepare_inputs(self, inputs: dict) -> dict:
-        """Keeps the loss weights in fp32: under DeepSpeed transformers rounds every float to the model's type."""
-        return super()._prepare_inputs(inputs) | {"weights": inputs["weights"].to(self.args.device)}
+        """Keeps weights and mask rates in fp32: under DeepSpeed transformers rounds every float to the model's type."""
+        exact = {name: inputs[name].to(self.args.device) for name in ("weights", "rates")}
+        return super()._prepare_inputs(inputs) | exact
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The weighted loss of a batch; its share from the tail after the report is logged apart."""
-        inputs = dict(inputs)
+        batch, inputs = inputs, dict(inputs)
         weights, tail, _ = inputs.pop("weights"), inputs.pop("tail"), inputs.pop("rates")
         outputs = model(**inputs, paired=self.forward_process.paired, head_chunks=self.head_chunks)
         targets = inputs["labels"] != IGNORE_INDEX
@@ -103,8 +121,10 @@ class MDLMTrainer(Trainer):
         # Ranks average their gradients, so a sum over the global batch is scaled back up.
         num_tokens = None if num_items_in_batch is None else num_items_in_batch / self.accelerator.num_processes
         loss = reduce_losses(outputs.losses, weights, targets, normalisation, num_tokens)
-        tail_losses = outputs.losses.detach().masked_fill(~tail, 0.0)
-        self._parts.append(reduce_losses(tail_losses, weights, targets, normalisation, num_tokens))
+        losses = outputs.losses.detach()
+        tail_loss = reduce_losses(losses.masked_fill(~tail, 0.0), weights, targets, normalisation, num_tokens)
+        self.meter.add(**self.counts(batch), **noise_counts(batch, losses), tail_loss=tail_loss)
+        self._finite.append(losses.isfinite().all(dim=-1))
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
@@ -116,11 +136,51 @@ class MDLMTrainer(Trainer):
             outputs = model(**inputs)
         return reduce_losses(outputs.losses, weights, targets, "sequence"), None, None
 
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        with self.meter.paused():
+            return super().evaluate(*args, **kwargs)
+
+    def _save_checkpoint(self, *args, **kwargs) -> None:
+        with self.meter.paused():
+            super()._save_checkpoint(*args, **kwargs)
+
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Adds `loss_tail`, the share of the loss that the tail after the report has."""
-        if "loss" in logs and self._parts:
-            tail = self.accelerator.gather(torch.stack(self._parts).mean().reshape(1)).mean().item()
-            steps = self.args.gradient_accumulation_steps if self.args.loss_normalisation == "token" else 1
-            logs = logs | {"loss_tail": round(tail * steps, 4)}
-            self._parts.clear()
+        """Adds the figures of the run. Raises ValueError on a loss or gradient that is not finite, of any step since
+        the last one that was logged.
+        """
+        if "loss" in logs:
+            self._check_finite(logs)
+            logs = logs | self.figures(logs, *self.meter.read(self._over_ranks))
+        elif "train_runtime" in logs and self.meter.counts:  # the last steps, if they were not logged
+            self.meter.read(self._over_ranks)
         super().log(logs, *args, **kwargs)
+
+    def counts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a batch holds that the figures are made of; scalars."""
+        return batch_counts(self.diffusion, self.forward_process.paired, batch)
+
+    def figures(self, logs: dict[str, float], counts: dict[str, Tensor], seconds: float) -> dict[str, float]:
+        """What is logged beside `logs`, of all ranks' `counts` since the last time and the seconds that they took."""
+        steps = self.args.gradient_accumulation_steps if self.args.loss_normalisation == "token" else 1
+        memory = torch.tensor([peak_memory(self.args.device)], device=self.args.device)
+        return figures(counts, seconds) | {
+            "loss_tail": (counts["tail_loss"] / counts["batches"]).item() * steps,
+            "peak_memory_gb": self.accelerator.gather(memory).max().item(),
+        }
+
+    def _over_ranks(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks."""
+        return self.accelerator.reduce(tensor, "sum")
+
+    def _check_finite(self, logs: dict[str, float]) -> None:
+        """Looks at what is logged anyway, so that no step waits for the GPU because of it."""
+        finite, self._finite = self._finite, []
+        loss, grad_norm = logs["loss"], logs.get("grad_norm", 0.0)
+        if math.isfinite(loss) and math.isfinite(grad_norm):
+            return
+        flags = self.accelerator.gather(torch.stack(finite)[None])  # [processes, micro-batches, B]
+        steps_before = self.state.global_step - len(finite) // self.args.gradient_accumulation_steps
+        step, indices = first_divergence(flags, steps_before, self.sampler)
+        data = self.train_dataset.dataset
+        names = [data.name(index) if hasattr(data, "name") else f"sample {index}" for index in indices]
+        raise ValueError(describe(loss, grad_norm, step, names))

@@ -1,6 +1,40 @@
 """Loading that refuses a folder whose weights are not all there."""
 
+import json
+from pathlib import Path
+
+from safetensors import safe_open
 from transformers import PreTrainedModel
+
+
+def check_folder(
+    folder: str | Path, *files: str, config: str = "config.json", weights: str = "model.safetensors"
+) -> dict:
+    """The config of a model folder, as JSON.
+
+    Raises ValueError, naming the file, unless config, safetensors weights and `files` are there and whole.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ValueError(f"model folder {folder} does not exist")
+    index = path / f"{weights}.index.json"  # of weights that are split into several files
+    shards = sorted(set(_read_json(index)["weight_map"].values())) if index.is_file() else [weights]
+    for name in (config, *files, *shards):
+        if not (path / name).is_file():
+            raise ValueError(f"model folder {folder} is incomplete: {name} is missing; copy or train it again")
+    for name in shards:
+        try:
+            safe_open(path / name, framework="pt")  # compares the file's length with its header
+        except Exception as error:
+            raise ValueError(f"{path / name} is damaged ({error}); copy or train it again") from error
+    return _read_json(path / config)
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); copy or train it again") from error
 
 
 def load_whole(model_class: type[PreTrainedModel], folder: str, **kwargs) -> PreTrainedModel:

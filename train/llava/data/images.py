@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from llava.data.anyres import Grid, Size, best_grid, cut_tiles, is_anyres
 
 if TYPE_CHECKING:  # converting and checking data needs neither torch nor transformers
     import torch
     from transformers import SiglipImageProcessorPil
 
-IMAGE_MODES = ("square", "pad")
+IMAGE_MODES = ("square", "pad", "anyres", "anyres_max_N")
 MIN_SIDE_PX = 16
-PAD_GREY = 127  # the middle of the range: SigLIP's normalisation makes it almost 0
 END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
 
 
@@ -42,18 +45,50 @@ def check_image(path: str | Path) -> None:
             _decode(image, path)
 
 
-def preprocess_image(image: Image.Image, processor: SiglipImageProcessorPil, mode: str) -> torch.Tensor:
-    """Turn an RGB image into normalised pixels, float32 [tiles, 3, S, S] with S the processor's size; tiles is 1.
+def image_size(path: str | Path) -> Size:
+    """Width and height of the upright image at `path`, from its header. Raises the ValueError of `load_image`."""
+    with _open(path) as image:
+        width, height = image.size
+        try:
+            if image.format == "PNG" and _has_metadata_at_end(path):
+                image.load()
+            # PngImageFile would decode every PNG without EXIF data to look for it behind the pixels.
+            orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+        except Exception as error:  # parsers raise errors of many types
+            raise ValueError(f"{path}: the image is damaged ({error}); copy it again") from error
+    upright = image.format == "TIFF" and ExifTags.Base.Orientation in image.tag_v2  # Pillow has turned the size itself
+    return (height, width) if orientation in (5, 6, 7, 8) and not upright else (width, height)
 
-    `square` stretches the image to S x S, `pad` first centres it on a grey square and so keeps its shape.
+
+def check_mode(mode: str) -> None:
+    """Raises ValueError for an unknown image mode."""
+    if mode not in IMAGE_MODES[:2] and not is_anyres(mode):
+        raise ValueError(f"unknown --image_aspect_ratio {mode!r}; known: {', '.join(IMAGE_MODES)}")
+
+
+def preprocess_image(
+    image: Image.Image, processor: SiglipImageProcessorPil, mode: str, grids: Sequence[Grid] = ()
+) -> torch.Tensor:
+    """Turn an RGB image into normalised pixels, float32 [tiles, 3, S, S] with S the processor's size.
+
+    `square` stretches the image to S x S, `pad` first centres it on a square of the mean colour and so keeps its shape.
+    The anyres modes stretch it too and append the tiles of the best of `grids`; without grids there is one tile.
     The processor must be the PIL one: the torchvision one gives slightly different pixels. Raises ValueError for an
     unknown mode.
     """
-    if mode not in IMAGE_MODES:
-        raise ValueError(f"unknown image mode {mode!r}: choose one of {', '.join(IMAGE_MODES)}")
-    if mode == "pad":
-        image = _pad_to_square(image)
-    return processor(images=image, return_tensors="pt")["pixel_values"]  # [1, 3, S, S]
+    check_mode(mode)
+    views = [_pad_to_square(image, processor.image_mean) if mode == "pad" else image]
+    if grids:
+        side = processor.size["height"]
+        views += cut_tiles(image, best_grid(image.size, grids, side), side, processor.resample)
+    return processor(images=views, return_tensors="pt")["pixel_values"]  # [tiles, 3, S, S]
+
+
+def preprocess_frames(frames: list[Image.Image], processor: SiglipImageProcessorPil, mode: str) -> torch.Tensor:
+    """The frames of a video as `preprocess_image` has them, one tile each: float32 [frames, 3, S, S]."""
+    import torch
+
+    return torch.cat([preprocess_image(frame, processor, mode) for frame in frames])
 
 
 def _open(path: str | Path) -> Image.Image:
@@ -85,6 +120,20 @@ def _ends_whole(path: str | Path, image_format: str) -> bool:
         return file.read() == marker
 
 
+def _has_metadata_at_end(path: str | Path) -> bool:
+    """Whether a PNG has chunks behind its pixels that may hold the orientation. Reads the chunks' headers."""
+    behind = False
+    with open(path, "rb") as file:
+        file.seek(8)  # the signature
+        while len(header := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", header)
+            if behind and kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+                return True
+            behind |= kind == b"IDAT"
+            file.seek(length + 4, os.SEEK_CUR)  # the data and its checksum
+    return False
+
+
 def _decode(image: Image.Image, path: str | Path) -> Image.Image:
     """Decode an opened image to RGB, upright; anything that goes wrong becomes a ValueError naming the file."""
     # lmms_eval switches this on for its whole process, which turns the missing part of a film grey without a word.
@@ -113,9 +162,10 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint((values - low) * scale).astype(np.uint8))
 
 
-def _pad_to_square(image: Image.Image) -> Image.Image:
+def _pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
     width, height = image.size
     side = max(width, height)
-    square = Image.new("RGB", (side, side), (PAD_GREY, PAD_GREY, PAD_GREY))
+    # Normalisation makes the mean colour almost 0.
+    square = Image.new("RGB", (side, side), tuple(int(255 * channel) for channel in mean))
     square.paste(image, ((side - width) // 2, (side - height) // 2))
     return square

@@ -1,6 +1,5 @@
 """Builds a model from its parts, loads and saves checkpoints and adapters. Only safetensors files are read."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -11,43 +10,15 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, SiglipImageProc
 
 from dllm.core.model import check_diffusion_settings
 from dllm.pipelines.a2d import load_qwen3
-from dllm.utils.loading import load_whole
+from dllm.utils.loading import check_folder, load_whole
 from dllm.utils.tokens import set_special_tokens
 from llava.conversation import CHATML_TEMPLATE
 from llava.model.language_model.llava_qwen import LlavaQwen3Config, LlavaQwen3ModelLM
-from llava.model.multimodal_encoder.siglip_encoder import SigLipVisionTower, truncated_config
+from llava.model.multimodal_encoder.builder import load_vision_tower
 
 ADAPTER_FILE = "mm_projector.safetensors"
 ADAPTER_PARTS = ("model.mm_projector.", "model.vision_resampler.")
 ADAPTER_TYPES = ("mm_projector_type", "mm_resampler_type")
-
-
-def check_folder(folder: str, *files: str) -> dict:
-    """The config of a model folder, as JSON.
-
-    Raises ValueError, naming the file, unless config, safetensors weights and `files` are there and whole.
-    """
-    path = Path(folder)
-    if not path.is_dir():
-        raise ValueError(f"model folder {folder} does not exist")
-    index = path / "model.safetensors.index.json"  # of weights that are split into several files
-    weights = sorted(set(_read_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
-    for name in ("config.json", *files, *weights):
-        if not (path / name).is_file():
-            raise ValueError(f"model folder {folder} is incomplete: {name} is missing; copy or train it again")
-    for name in weights:
-        try:
-            safe_open(path / name, framework="pt")  # compares the file's length with its header
-        except Exception as error:
-            raise ValueError(f"{path / name} is damaged ({error}); copy or train it again") from error
-    return _read_json(path / "config.json")
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); copy or train it again") from error
 
 
 def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
@@ -61,28 +32,25 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
 def build_model(
     language_model: str, vision_tower: str, select_layer: int, dtype: torch.dtype, diffusion: dict, **settings
 ) -> tuple[PreTrainedTokenizerBase, LlavaQwen3ModelLM, SiglipImageProcessorPil]:
-    """A model of a Qwen3 or a2d-qwen3 folder and a SigLIP folder; resampler and projector start from random weights.
+    """A model of a Qwen3 or a2d-qwen3 folder and a vision tower (`load_vision_tower`); resampler and projector start
+    from random weights.
 
     `diffusion` overrides settings of the language model's config (attention_pattern, block_length, gen_length),
     `settings` are those of LlavaQwen3Config. Raises ValueError on an incomplete folder or an impossible setting.
     """
     check_folder(language_model, "tokenizer.json")
-    check_folder(vision_tower, "preprocessor_config.json")
+    tower, processor = load_vision_tower(vision_tower, select_layer, dtype)
     tokenizer = load_tokenizer(language_model)
-    vision_config = truncated_config(vision_tower, select_layer)
     language = load_qwen3(language_model, dtype=dtype)
     set_special_tokens(language.config, tokenizer)
     for name, value in diffusion.items():
         setattr(language.config, name, value)
     check_diffusion_settings(language.config)
 
-    tower = load_whole(SigLipVisionTower, vision_tower, config=vision_config, dtype=dtype)
-    config = LlavaQwen3Config(vision_config=vision_config, text_config=language.config, dtype=dtype, **settings)
+    config = LlavaQwen3Config(vision_config=tower.config, text_config=language.config, dtype=dtype, **settings)
     model = LlavaQwen3ModelLM(config).to(dtype)
     model.language_model = language
     model.model.vision_tower = tower
-    side = vision_config.image_size
-    processor = SiglipImageProcessorPil.from_pretrained(vision_tower, size={"height": side, "width": side})
     return tokenizer, model, processor
 
 

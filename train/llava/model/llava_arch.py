@@ -1,6 +1,7 @@
 """The path of an image into the prompt: encoder -> resampler -> projector -> visual tokens among the text's.
 
-Shapes: n images of a batch, N visual tokens of an image, S side of an image in pixels; B, P, D as in `dllm.core`.
+An image is one square tile, or several one after another (anyres), as are the frames of a video.
+Shapes: n tiles of a batch, N visual tokens of a tile, S side of a tile in pixels; B, P, D as in `dllm.core`.
 """
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from dllm.core.prompt import Prompt
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.model.multimodal_encoder.siglip_encoder import SigLipVisionTower
+from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.model.multimodal_resampler.builder import build_vision_resampler
 
@@ -18,7 +19,7 @@ class LlavaMetaModel(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.vision_tower = SigLipVisionTower(config.vision_config)
+        self.vision_tower = build_vision_tower(config.vision_config)
         self.vision_resampler = build_vision_resampler(config)
         self.mm_projector = build_vision_projector(
             config.mm_projector_type, self.vision_resampler.width, config.text_config.hidden_size

@@ -9,7 +9,9 @@ import torch
 
 from dllm.core.trainer import MDLMConfig
 from llava.conversation import check_version
-from llava.data.images import IMAGE_MODES
+from llava.data.anyres import EXAMPLE, check_pinpoints
+from llava.data.images import check_mode
+from llava.data.video import VideoFolder
 
 # Tunable part -> prefixes of its parameters.
 PARTS = {
@@ -27,7 +29,8 @@ class ModelArguments:
     model_name_or_path: str = field(metadata={"help": "folder of a Qwen3 or a2d-qwen3 model, or of a trained model"})
     mm_tunable_parts: str = field(metadata={"help": f"parts to train, joined by commas: {', '.join(PARTS)}"})
     vision_tower: str | None = field(
-        default=None, metadata={"help": "folder of a SigLIP model; a trained model has one"}
+        default=None,
+        metadata={"help": "folder of a SigLIP model, open_clip:NAME or timm:NAME (or folder); a trained model has one"},
     )
     pretrain_mm_mlp_adapter: str | None = field(default=None, metadata={"help": "adapter file of stage 1"})
     version: str = field(default="qwen", metadata={"help": "conversation template"})
@@ -47,6 +50,15 @@ class ModelArguments:
     attention_pattern: str = field(default="block", metadata={"help": "bidirectional, prefix, block"})
     block_length: int = field(default=32, metadata={"help": "tokens that are written before the next ones begin"})
     gen_length: int = field(default=256, metadata={"help": "canvas of a report in tokens"})
+    lora_enable: bool = field(
+        default=False, metadata={"help": "train an adapter of the language model in its stead; it is merged when saved"}
+    )
+    lora_r: int = field(default=64, metadata={"help": "rank of the adapter"})
+    lora_alpha: int = field(default=16, metadata={"help": "the adapter counts alpha / rank times"})
+    lora_dropout: float = field(
+        default=0.0,
+        metadata={"help": "of the adapter's input; unlike all other noise it depends on the number of processes"},
+    )
 
     def tunable_prefixes(self) -> tuple[str, ...]:
         """Prefixes of the parameters to train. Raises ValueError on an unknown part or none."""
@@ -74,7 +86,21 @@ class DataArguments:
 
     data_path: str = field(metadata={"help": "LLaVA JSON file"})
     image_folder: str = field(metadata={"help": "folder that the records' images are relative to"})
-    image_aspect_ratio: str = field(default="square", metadata={"help": "square, pad"})
+    eval_data_path: str | None = field(
+        default=None, metadata={"help": "LLaVA JSON file of validation, whose loss --eval_strategy asks for"}
+    )
+    image_aspect_ratio: str = field(
+        default="square", metadata={"help": "square, pad, anyres, anyres_max_N (N: tiles at most, beside the whole)"}
+    )
+    image_grid_pinpoints: str | None = field(
+        default=None, metadata={"help": f"grids of anyres, or their resolutions in pixels: {EXAMPLE}"}
+    )
+    video_folder: str | None = field(default=None, metadata={"help": "folder that the records' videos are relative to"})
+    video_fps: float = field(default=1.0, metadata={"help": "frames taken of each second of a video"})
+    frames_upbound: int = field(default=0, metadata={"help": "frames of a video at most; 0: no bound"})
+
+    def videos(self) -> VideoFolder | None:
+        return VideoFolder(self.video_folder, self.video_fps, self.frames_upbound) if self.video_folder else None
 
 
 @dataclass
@@ -86,42 +112,72 @@ class TrainingArguments(MDLMConfig):
     )
     mm_vision_tower_lr: float | None = field(default=None, metadata={"help": "of the encoder; else --learning_rate"})
     model_max_length: int = field(default=1024, metadata={"help": "longest prompt + report in tokens"})
+    dry_run: bool = field(default=False, metadata={"help": "print what the run would do, and what it takes; then stop"})
     optim: str = field(default="adamw_torch", metadata={"help": "optimizer of transformers"})
 
     def __post_init__(self):
+        accelerate_file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")  # of `accelerate launch`
         if self.deepspeed:
-            check_deepspeed_config(self.deepspeed)
-            if "RANK" not in os.environ:
-                raise ValueError("--deepspeed needs a launcher: start train_mem.py with torchrun")
+            check_deepspeed_config(self.deepspeed, "--deepspeed")
+        elif accelerate_file:
+            check_deepspeed_config(accelerate_file, "deepspeed_config_file")
+        if self.deepspeed and "RANK" not in os.environ:
+            raise ValueError("--deepspeed needs a launcher: start train_mem.py with torchrun")
         self.use_cpu = self.use_cpu or not torch.cuda.is_available()
         self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
         if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             self.ddp_backend = "gloo"
         super().__post_init__()
 
+    @property
+    def should_save(self) -> bool:
+        """A dry run writes nothing."""
+        return super().should_save and not self.dry_run
 
-def check_deepspeed_config(path: str | dict) -> None:
-    """Raises ValueError for a DeepSpeed JSON whose own optimizer would drop the learning rates of the parts."""
+
+def check_deepspeed_config(path: str | dict, setting: str) -> None:
+    """Raises ValueError for a DeepSpeed JSON whose own optimizer would drop the learning rates of the parts.
+
+    `setting` is what named the file.
+    """
     if isinstance(path, str) and not Path(path).is_file():
-        raise ValueError(f"--deepspeed {path} is not a file; use one of scripts/zero2.json, scripts/zero3.json")
+        raise ValueError(f"{setting} {path} is not a file; use one of scripts/zero2.json, scripts/zero3.json")
     try:
         config = json.loads(Path(path).read_text()) if isinstance(path, str) else path
     except ValueError as error:
-        raise ValueError(f"--deepspeed {path} is not JSON ({error})") from error
+        raise ValueError(f"{setting} {path} is not JSON ({error})") from error
     for block in ("optimizer", "scheduler"):
         if block in config:
             raise ValueError(
-                f"--deepspeed {path} has a block {block!r}, which would drop the learning rates of the parts; remove it"
+                f"{setting} {path} has a block {block!r}, which would drop the learning rates of the parts; remove it"
             )
+
+
+def check_lora(model: ModelArguments, tunable: tuple[str, ...]) -> None:
+    """Raises ValueError for settings that no adapter can have."""
+    if PARTS["mm_language_model"] not in tunable:
+        raise ValueError("--lora_enable needs mm_language_model among --mm_tunable_parts: its adapter is what trains")
+    if model.lora_r < 1 or model.lora_alpha <= 0:
+        raise ValueError(f"--lora_r {model.lora_r}, --lora_alpha {model.lora_alpha}: both must be at least 1")
+    if not 0 <= model.lora_dropout < 1:
+        raise ValueError(f"--lora_dropout {model.lora_dropout}: give a share from 0 to below 1")
 
 
 def check_arguments(model: ModelArguments, data: DataArguments) -> None:
     """Raises ValueError for what can be told before anything is loaded."""
-    model.tunable_prefixes()
+    prefixes = model.tunable_prefixes()
+    if model.lora_enable:
+        check_lora(model, prefixes)
     check_version(model.version)
-    if data.image_aspect_ratio not in IMAGE_MODES:
-        raise ValueError(f"unknown --image_aspect_ratio {data.image_aspect_ratio!r}; known: {', '.join(IMAGE_MODES)}")
+    check_mode(data.image_aspect_ratio)
+    check_pinpoints(data.image_aspect_ratio, data.image_grid_pinpoints)
     if not data.data_path:
         raise ValueError("--data_path is empty; give the JSON file that convert_data.py wrote")
     if not data.image_folder or not Path(data.image_folder).is_dir():
         raise ValueError(f"--image_folder {data.image_folder!r} is not a folder; give the one that holds the images")
+    if data.video_folder and not Path(data.video_folder).is_dir():
+        raise ValueError(f"--video_folder {data.video_folder!r} is not a folder; give the one that holds the videos")
+    if data.video_fps <= 0 or data.frames_upbound < 0:
+        raise ValueError(
+            f"--video_fps {data.video_fps} must be above 0, --frames_upbound {data.frames_upbound} at least 0"
+        )

@@ -11,9 +11,12 @@ import warnings
 import torch
 import transformers
 from transformers.integrations import deepspeed as hf_deepspeed
+from transformers.trainer import TRAINER_STATE_NAME
 
+from dllm.core.progress import summary
 from llava.data.dataset import ReportCollator, ReportDataset
 from llava.model.builder import (
+    ADAPTER_FILE,
     ADAPTER_PARTS,
     build_model,
     is_trained,
@@ -23,27 +26,36 @@ from llava.model.builder import (
 )
 from llava.model.multimodal_resampler.builder import num_image_tokens
 from llava.train.args import DataArguments, ModelArguments, TrainingArguments, check_arguments
-from llava.train.llava_trainer import LLaVATrainer, last_complete_checkpoint
+from llava.train.checkpoints import check_settings, last_complete_checkpoint, written_aside
+from llava.train.failures import is_lost_process, launcher_is_gone, one_line, tell
+from llava.train.llava_trainer import LLaVATrainer
+from llava.train.lora import add_lora
+from llava.train.plan import describe_plan
 
 
 def train() -> None:
     """Runs one stage from the command line; a user's mistake ends in one line and exit status 1."""
-    first, training = os.environ.get("RANK", "0") == "0", False
+    training = False
     try:
         _prepare_process()
         model_args, data_args, args = _parse()
         trainer, tunable = _build(model_args, data_args, args)
+        if args.dry_run:
+            if args.process_index == 0:
+                print(describe_plan(trainer), flush=True)
+            _finish()
+            return
         checkpoint = last_complete_checkpoint(args.output_dir)
-        if checkpoint and first:
-            print(f"train: resuming from {checkpoint}", flush=True)
+        if checkpoint:
+            check_settings(checkpoint, trainer.run_settings())
+            if args.process_index == 0:
+                print(f"train: resuming from {checkpoint}", flush=True)
         training = True
-        trainer.train(resume_from_checkpoint=checkpoint)
+        _run(trainer, checkpoint)
         _save(trainer, tunable)
     except (ValueError, OSError) as error:
-        if first or training:  # before training every process meets the same error
-            start = "\n" if training else ""  # below the progress bar
-            print(f"{start}train: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        sys.exit(1)
+        tell(one_line(error), below_bar=training)
+        _finish(failed=True)
     _finish()
 
 
@@ -64,6 +76,8 @@ def _parse() -> tuple[ModelArguments, DataArguments, TrainingArguments]:
     parser = transformers.HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
     model_args, data_args, args = parser.parse_args_into_dataclasses()
     check_arguments(model_args, data_args)
+    if data_args.eval_data_path and args.eval_strategy == "no":
+        raise ValueError("--eval_data_path is never read; say when with --eval_strategy steps or epoch")
     return model_args, data_args, args
 
 
@@ -79,24 +93,31 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: TrainingA
         parameter.requires_grad_(name.startswith(tunable))
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"--mm_tunable_parts {model_args.mm_tunable_parts} has no weights in this model; add a part")
-    if args.deepspeed:
+    if model_args.lora_enable:
+        base = model_args.model_name_or_path
+        add_lora(model, model_args.lora_r, model_args.lora_alpha, model_args.lora_dropout, base)
+    if args.deepspeed:  # otherwise, started by accelerate, the Trainer does it
         hf_deepspeed.set_hf_deepspeed_config(args.hf_deepspeed_config)
 
-    dataset = ReportDataset(
-        data_args.data_path,
-        data_args.image_folder,
-        tokenizer,
-        processor,
-        model.config,
-        num_image_tokens(model.config, training=True),
-        args.model_max_length,
-        show_progress=args.process_index == 0,
-    )
-    collator = ReportCollator(model.config, args.forward_process())
+    def dataset(path: str, training: bool) -> ReportDataset:
+        return ReportDataset(
+            path,
+            data_args.image_folder,
+            tokenizer,
+            processor,
+            model.config,
+            num_image_tokens(model.config, training),
+            args.model_max_length,
+            show_progress=args.process_index == 0,
+            videos=data_args.videos(),
+        )
+
+    collator = ReportCollator(model.config, args.forward_process(), args.pad_to_multiple_of)
     trainer = LLaVATrainer(
         model=model,
         args=args,
-        train_dataset=dataset,
+        train_dataset=dataset(data_args.data_path, training=True),
+        eval_dataset=dataset(data_args.eval_data_path, training=False) if data_args.eval_data_path else None,
         data_collator=collator,
         processing_class=tokenizer,
         image_processor=processor,
@@ -107,7 +128,8 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: TrainingA
 def _model(model_args: ModelArguments, data_args: DataArguments):
     """A model of two towers, or a trained model to go on with; fp32 master weights, bf16 is a matter of the step."""
     path = model_args.model_name_or_path
-    settings = model_args.settings() | {"image_aspect_ratio": data_args.image_aspect_ratio}
+    names = ("image_aspect_ratio", "image_grid_pinpoints")
+    settings = model_args.settings() | {name: getattr(data_args, name) for name in names}
     if not is_trained(path):
         if not model_args.vision_tower:
             raise ValueError(
@@ -125,30 +147,56 @@ def _model(model_args: ModelArguments, data_args: DataArguments):
     return tokenizer, model, processor
 
 
+def _run(trainer: LLaVATrainer, checkpoint: str | None) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except RuntimeError as error:
+        if not is_lost_process(error):
+            raise
+        who = "torchrun" if launcher_is_gone() else "another process of the run"
+        raise ValueError(
+            f"{who} is lost, at step {trainer.state.global_step} (killed? out of memory?); start "
+            "again with the same command to go on from the last checkpoint"
+        ) from error
+    if trainer.stop_signal.stopped:
+        raise ValueError(
+            f"stopped by SIGTERM at step {trainer.state.global_step}, with a checkpoint; start again with the same "
+            "command to go on"
+        )
+
+
 def _save(trainer: LLaVATrainer, tunable: tuple[str, ...]) -> None:
     """Stage 1 (only resampler and projector trained) leaves an adapter, any other run a whole model."""
-    folder = trainer.args.output_dir
-    trainer.save_state()
-    if all(prefix in ADAPTER_PARTS for prefix in tunable):
-        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-        if trainer.args.should_save:
-            path = save_adapter(state, trainer.model.config, folder)
-            trainer.model.config.save_pretrained(folder)
-            print(f"train: adapter written to {path}", flush=True)
-    else:
-        trainer.save_model(folder)
-        if trainer.args.should_save:
-            print(f"train: model written to {folder}", flush=True)
+    folder, writes = trainer.args.output_dir, trainer.args.should_save
+    is_adapter = all(prefix in ADAPTER_PARTS for prefix in tunable)
+    with written_aside(folder, publish=writes) as aside:
+        if is_adapter:
+            state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+            if writes:
+                save_adapter(state, trainer.model.config, aside)
+                trainer.model.config.save_pretrained(aside)
+        else:
+            trainer.save_model(aside)
+        if writes:
+            trainer.state.save_to_json(os.path.join(aside, TRAINER_STATE_NAME))
+    if writes:
+        written = (
+            f"adapter written to {os.path.join(folder, ADAPTER_FILE)}" if is_adapter else f"model written to {folder}"
+        )
+        print(f"train: {written} after {summary(trainer.state, **trainer.meter.total)}", flush=True)
 
 
-def _finish() -> None:
+def _finish(failed: bool = False) -> None:
     """Ends the process. A gloo thread may abort the interpreter while it shuts down, after all work is done."""
-    if torch.distributed.is_initialized():
+    if torch.distributed.is_initialized() and not failed:
         torch.distributed.barrier()
-        if not torch.cuda.is_available():
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
+    if torch.distributed.is_initialized() and not torch.cuda.is_available():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(failed))
+    if failed:
+        sys.exit(1)
+    if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 

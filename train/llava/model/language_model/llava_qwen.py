@@ -4,7 +4,6 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, Cache, PreTrainedConfig, PreTrainedModel
-from transformers import SiglipVisionConfig as VisionConfig
 
 from dllm.core import sampler
 from dllm.core.decoding import Decoding
@@ -13,6 +12,7 @@ from dllm.core.model import check_diffusion_settings
 from dllm.core.objective import target_losses
 from dllm.pipelines.a2d.modeling_qwen3 import A2DQwen3Config, A2DQwen3LMHeadModel, TargetLosses
 from llava.model.llava_arch import LlavaMetaForCausalLM, LlavaMetaModel
+from llava.model.multimodal_encoder.builder import build_vision_config
 
 
 @strict
@@ -20,12 +20,13 @@ class LlavaQwen3Config(PreTrainedConfig):
     """One config for all parts. The settings of the diffusion (pattern, block, mask token ...) are in `text_config`."""
 
     model_type = "llava_qwen3"
-    sub_configs = {"vision_config": VisionConfig, "text_config": A2DQwen3Config}
+    sub_configs = {"vision_config": AutoConfig, "text_config": A2DQwen3Config}
 
     vision_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
     version: str = "qwen"
     image_aspect_ratio: str = "square"
+    image_grid_pinpoints: str | None = None
     mm_projector_type: str = "mlp2x_gelu"
     mm_resampler_type: str = "qformer"
     mm_qformer_depth: int = 12
@@ -39,10 +40,10 @@ class LlavaQwen3Config(PreTrainedConfig):
     tie_word_embeddings: bool = False  # the language model ties its own
 
     def __post_init__(self, **kwargs):
-        for name, kind in self.sub_configs.items():
-            value = getattr(self, name)
-            if not isinstance(value, PreTrainedConfig):
-                setattr(self, name, kind(**(value or {})))
+        if not isinstance(self.vision_config, PreTrainedConfig):
+            self.vision_config = build_vision_config(self.vision_config or {})
+        if not isinstance(self.text_config, PreTrainedConfig):
+            self.text_config = A2DQwen3Config(**(self.text_config or {}))
         super().__post_init__(**kwargs)
 
 
@@ -68,6 +69,9 @@ class LlavaQwen3ModelLM(PreTrainedModel, LlavaMetaForCausalLM):
     def get_input_embeddings(self):
         return self.language_model.get_input_embeddings()
 
+    def get_output_embeddings(self):
+        return self.language_model.get_output_embeddings()
+
     def embed(self, ids: Tensor) -> Tensor:
         return self.language_model.embed(ids)
 
@@ -86,6 +90,7 @@ class LlavaQwen3ModelLM(PreTrainedModel, LlavaMetaForCausalLM):
         masked: Tensor,
         image_keys: Tensor | None = None,
         paired: bool = True,
+        head_chunks: int = 1,
     ) -> TargetLosses:
         """Losses [B, R] of the responses `labels` [B, R] (-100: no target) noised by `masked` [B, R], after prompts
         `input_ids` [B, P] with the images [n, 3, S, S].
@@ -93,7 +98,7 @@ class LlavaQwen3ModelLM(PreTrainedModel, LlavaMetaForCausalLM):
         prompt = self.prepare_prompt(input_ids, attention_mask, images, image_keys)  # embeds [B, P, D]
         targets = labels != IGNORE_INDEX  # [B, R]
         response = labels.masked_fill(~targets, self.diffusion.tail_token_id)  # [B, R]
-        return TargetLosses(losses=target_losses(self, prompt, response, targets, masked, paired))
+        return TargetLosses(losses=target_losses(self, prompt, response, targets, masked, paired, head_chunks))
 
     @torch.no_grad()
     def generate(

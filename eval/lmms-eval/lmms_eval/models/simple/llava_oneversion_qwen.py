@@ -80,7 +80,8 @@ class LlavaOneVersionQwen(lmms):
 
         context, _, doc_to_visual, doc_id, task, split = args
         images = doc_to_visual(self.task_dict[task][split][doc_id])
-        return Request(images=images, question=with_image_tokens(context, len(images)), seed=doc_id)
+        question = with_image_tokens(context, len(images))
+        return Request(images=images, question=question, seed=doc_id, name=f"document {doc_id}")
 
 
 def _gen_kwargs(request: Instance) -> dict:

@@ -1,0 +1,124 @@
+"""The figures of a run: what its batches held, added up on the device, and over the ranks when they are logged."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dllm.core.losses import IGNORE_INDEX
+
+NOISE_LEVELS = ("0-25", "25-50", "50-75", "75-100")  # per cent of the tokens masked
+
+
+def trunk_sizes(config, paired: bool, prompts: Tensor, responses: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens that the trunk is fed for samples of `prompts` and `responses` tokens [B], and the pairs of a token and
+    one that it may attend to; both are [B] and contain no padding.
+    """
+    views = 1 + paired
+    if config.attention_pattern == "bidirectional":
+        return views * (prompts + responses), views * (prompts + responses) ** 2
+    if config.attention_pattern == "prefix":
+        copies, own = views, responses**2
+    else:
+        size = config.block_length
+        blocks, rest = responses // size, responses % size
+        copies, own = views + 1, size**2 * blocks * (blocks + 1) // 2 + rest * responses
+    return prompts + copies * responses, prompts**2 + copies * (prompts * responses + own)
+
+
+def batch_counts(config, paired: bool, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a batch of `dllm.data.collator.ResponseCollator` holds.
+
+    batches  1
+    samples
+    tokens   of prompts, whatever they embed, and of reports with their stop token: each once, without tail and padding
+    fed      tokens in the trunk, every copy of a response, without padding (`trunk_sizes`)
+    places   the same with padding
+    pairs    that attend, without padding
+    targets  rows of the head
+    """
+    is_target, prompts = batch["labels"] != IGNORE_INDEX, batch["attention_mask"].sum(-1)
+    B, P, R = *batch["attention_mask"].shape, batch["labels"].shape[1]
+    fed, pairs = trunk_sizes(config, paired, prompts, is_target.sum(-1))
+    places, _ = trunk_sizes(config, paired, prompts.new_tensor(P), prompts.new_tensor(R))
+    return {
+        "batches": prompts.new_tensor(1),
+        "samples": prompts.new_tensor(B),
+        "tokens": prompts.sum() + (is_target & ~batch["tail"]).sum(),
+        "fed": fed.sum(),
+        "places": places * B,
+        "pairs": pairs.sum(),
+        "targets": (is_target if paired else is_target & batch["masked"]).sum(),
+    }
+
+
+def noise_counts(batch: dict[str, Tensor], losses: Tensor) -> dict[str, Tensor]:
+    """Sum of the losses [B, R] of the reports' own tokens, and their number, by the rate at which they were masked;
+    both have the shape of `NOISE_LEVELS`.
+    """
+    counted = (batch["labels"] != IGNORE_INDEX) & ~batch["tail"] & (batch["weights"] > 0)
+    level = (batch["rates"] * len(NOISE_LEVELS)).long().clamp(max=len(NOISE_LEVELS) - 1)  # [B, R]
+    at_level = F.one_hot(level, len(NOISE_LEVELS)) * counted[..., None]  # [B, R, levels]
+    return {"noise_losses": (losses[..., None] * at_level).sum((0, 1)), "noise_tokens": at_level.sum((0, 1))}
+
+
+class Meter:
+    """Counts since the last reading, and the seconds that they took without pauses; `total` since the start."""
+
+    def __init__(self):
+        self.counts: dict[str, Tensor] = {}
+        self.total = {"samples": 0.0, "tokens": 0.0}
+        self.since: float | None = None
+
+    def start(self) -> None:
+        """Starts the clock, if it does not run."""
+        self.since = time.perf_counter() if self.since is None else self.since
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside takes no time."""
+        start = time.perf_counter()
+        yield
+        if self.since is not None:
+            self.since += time.perf_counter() - start
+
+    def add(self, **counts: Tensor) -> None:
+        """Adds the counts of a batch; nothing leaves the device."""
+        for name, count in counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count.detach().double()
+
+    def read(self, over_ranks: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor], float]:
+        """Counts and seconds since the last reading; `over_ranks` adds a tensor up over all ranks."""
+        now = time.perf_counter()
+        seconds, self.since = now - self.since, now
+        counts, self.counts = self.counts, {}
+        summed = over_ranks(torch.cat([count.flatten() for count in counts.values()])).cpu()
+        parts = summed.split([count.numel() for count in counts.values()])
+        counts = {name: part.view(count.shape) for (name, count), part in zip(counts.items(), parts, strict=True)}
+        for name in ("samples", "tokens"):
+            self.total[name] += counts[name].item()
+        return counts, seconds
+
+
+def figures(counts: dict[str, Tensor], seconds: float) -> dict[str, float]:
+    """What is logged of counts over all ranks: rates, the share of padding in what the trunk was fed, and the mean loss
+    of the reports' tokens by noise level. A level that no token had is left out.
+    """
+    rates = {name: counts[name] for name in ("samples", "tokens", "images") if name in counts}
+    result = {f"{name}_per_second": count.item() / seconds for name, count in rates.items()}
+    result["padding"] = 1 - (counts["fed"] / counts["places"]).item()
+    levels = zip(NOISE_LEVELS, counts["noise_losses"].tolist(), counts["noise_tokens"].tolist(), strict=True)
+    return result | {f"loss_noise/{level}": loss / tokens for level, loss, tokens in levels if tokens}
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most memory so far in GB: of CUDA's allocator, or resident in this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

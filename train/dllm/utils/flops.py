@@ -1,0 +1,147 @@
+"""What a training step costs: floating-point operations, and bytes kept for its backward pass.
+
+Both are sums over four sizes of a batch (`Cost`). Their coefficients are read off once, by running the model on the
+meta device, whose tensors have shapes and no data; after that they cost a multiplication, whatever kernels the run
+itself uses. Forward counts once, and so does the gradient of every product's input that gradient must flow through and
+of every weight that is trained. Recomputation (gradient checkpointing, chunks of the head, attention kernels) does not
+count.
+"""
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from dllm.core.head import head_losses
+
+LENGTH = 8  # of the shorter of two sequences that tell what a token costs from what a pair of tokens does
+
+# Dense bf16 rate of a GPU in operations per second, from NVIDIA's data sheets; by the end of the name CUDA gives it,
+# because cards of one family differ (PCIe, NVL, laptops).
+PEAKS = {
+    r"A100\b.*": 312e12,
+    r"H100 80GB HBM3": 989e12,
+    r"H200": 989e12,
+    r"L40S": 362e12,
+    r"RTX A6000": 155e12,
+    r"RTX 4090": 165e12,
+    r"RTX 5090": 210e12,
+}
+
+
+def peak_rate(device_name: str) -> float | None:
+    """Dense bf16 operations per second of a GPU of that name; None if it is not known."""
+    return next((rate for name, rate in PEAKS.items() if re.search(rf"\b{name}$", device_name)), None)
+
+
+def device_rate(device: torch.device) -> float | None:
+    """`peak_rate` of a device; None for a CPU."""
+    return peak_rate(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What each unit of a batch's sizes adds to a step: operations, or bytes.
+
+    tokens    that the trunk is fed, every copy of a packed response
+    pairs     of a token and one that it may attend to; the whole rectangle for a kernel that computes it
+    targets   rows of the head
+    images    square tiles, video frames
+    """
+
+    per_token: int
+    per_pair: int
+    per_target: int
+    per_image: int = 0
+
+    def __call__(self, tokens, pairs, targets, images=0):
+        """The cost of these sizes, numbers or tensors."""
+        units = (self.per_token, self.per_pair, self.per_target, self.per_image)
+        return sum(unit * size for unit, size in zip(units, (tokens, pairs, targets, images), strict=True))
+
+
+def step_costs(
+    model: nn.Module, dtype: torch.dtype | None = None, prompt_flows: bool = False, per_image: tuple[int, int] = (0, 0)
+) -> tuple[Cost, Cost]:
+    """Operations, and bytes kept for the backward pass, of a training step of a `MaskedDiffusionModel`.
+
+    The step computes in `dtype` (default: that of the weights). `prompt_flows`: gradient must flow into the prompt's
+    embeddings. `per_image` is the cost of one image. Call it before gradient checkpointing is switched on and before
+    the weights are partitioned.
+    """
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    trunk, head = _Trunk(model, prompt_flows), _Head(model)
+    (short, flows), (long, _) = (
+        measure(trunk, torch.zeros(1, n, dtype=torch.long), dtype) for n in (LENGTH, 2 * LENGTH)
+    )
+    hidden = torch.zeros(LENGTH, model.diffusion.hidden_size, dtype=dtype or model.dtype, requires_grad=flows)
+    rows, _ = measure(head, hidden, dtype)
+    costs = []
+    for shorter, longer, row, image in zip(short, long, rows, per_image, strict=True):
+        per_pair = (longer - 2 * shorter) // (2 * LENGTH**2)
+        costs.append(Cost(shorter // LENGTH - per_pair * LENGTH, per_pair, row // LENGTH, image))
+    return tuple(costs)
+
+
+class _Trunk(nn.Module):
+    """Embeddings and trunk of a model, from ids [B, n]."""
+
+    def __init__(self, model: nn.Module, prompt_flows: bool):
+        super().__init__()
+        self.model, self.prompt_flows = model, prompt_flows
+
+    def forward(self, ids: Tensor) -> Tensor:
+        embeds = self.model.embed(ids)
+        if self.prompt_flows and not embeds.requires_grad:
+            embeds.requires_grad_()
+        return self.model.trunk(embeds, None, torch.arange(ids.shape[1], device=ids.device)[None])
+
+
+class _Head(nn.Module):
+    """Head and loss of a model, from hidden states [n, D]."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return head_losses(self.model, hidden, torch.zeros(len(hidden), dtype=torch.long, device=hidden.device))
+
+
+def measure(module: nn.Module, example: Tensor, dtype: torch.dtype | None = None) -> tuple[tuple[int, int], bool]:
+    """(operations, bytes kept for the backward pass) of a module's forward and backward pass on an example, and whether
+    gradient flows through its output.
+
+    Nothing is computed: weights and example are replaced by empty ones. The probabilities of attention are not counted
+    among the bytes, because the kernels that a GPU uses do not keep them.
+    """
+
+    def empty(tensor: Tensor) -> Tensor:
+        to = dtype if tensor.is_floating_point() else None
+        return torch.empty_like(tensor, device="meta", dtype=to).requires_grad_(tensor.requires_grad)
+
+    weights = {name: empty(tensor) for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
+    skipped = {tensor.untyped_storage()._cdata for tensor in weights.values()}
+    kept: dict[int, Tensor] = {}  # storage -> a tensor in it
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()._cdata
+        if tensor.grad_fn is not None and "Softmax" in tensor.grad_fn.name():
+            skipped.add(storage)
+        kept[storage] = tensor
+        return tensor
+
+    modes = {part: part.training for part in module.modules()}
+    module.train()
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda saved: saved):
+        output = functional_call(module, weights, empty(example))
+        if output.requires_grad:
+            output.sum().backward()
+    for part, training in modes.items():
+        part.training = training
+    size = sum(tensor.untyped_storage().nbytes() for storage, tensor in kept.items() if storage not in skipped)
+    return (counter.get_total_flops(), size), output.requires_grad

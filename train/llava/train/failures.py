@@ -1,0 +1,95 @@
+"""How a run ends that cannot go on: one line from one of its processes, or a checkpoint and a line on SIGTERM."""
+
+import os
+import signal
+import sys
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from transformers import TrainerCallback
+
+LAUNCHER = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None  # torchrun
+TOLD = "train: error"  # key in its store: how many processes wanted to tell
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error in one line; of an error in a DataLoader worker the message that the worker met."""
+    return " ".join(str(error).rsplit("\nValueError: ", 1)[-1].split())
+
+
+def is_lost_process(error: Exception) -> bool:
+    """Whether an error says that another process of the run is gone (gloo has no type of its own for it)."""
+    return isinstance(error, dist.DistError) or isinstance(error, RuntimeError) and "gloo" in str(error)
+
+
+def launcher_is_gone() -> bool:
+    """Whether torchrun was killed, which leaves its processes to themselves."""
+    return LAUNCHER not in (None, os.getppid())
+
+
+def tell(message: str, below_bar: bool) -> None:
+    """Prints the line `train: error: message`, in the first process of the run that has something to tell."""
+    if _first_to_tell():
+        start = "\n" if below_bar else ""
+        print(f"{start}train: error: {message}", file=sys.stderr, flush=True)
+
+
+def _first_to_tell() -> bool:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return True
+    if launcher_is_gone():  # and its store with it
+        return os.environ["RANK"] == "0"
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))
+        return store.add(f"{TOLD} {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", 1) == 1
+    except dist.DistError:  # the process that holds the store is the lost one
+        return True
+
+
+class StopSignal(TrainerCallback):
+    """Ends the training with a checkpoint at the next logged step once any process has had a SIGTERM.
+
+    That is what SLURM sends before it kills. The processes agree when they log, where they wait for each other anyway;
+    `stopped` says in all of them whether that is why training ended.
+    """
+
+    def __init__(self):
+        self.signalled = self.stopped = False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.before = signal.signal(signal.SIGTERM, self._receive)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        signal.signal(signal.SIGTERM, self.before)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._log_before_saving(control)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self._log_before_saving(control)
+
+    def on_log(self, args, state, control, logs, **kwargs):
+        if "loss" not in logs:
+            return
+        if launcher_is_gone():  # the next start may be on its way, in the same folder
+            raise dist.DistError("torchrun is gone")
+        self.stopped = self._any(self.signalled, args.device) and state.global_step < state.max_steps
+        if self.stopped:
+            control.should_save = control.should_training_stop = True
+
+    @staticmethod
+    def _log_before_saving(control) -> None:
+        """A step that is saved is logged: the mean over the steps since would else lack some after a resume."""
+        control.should_log |= control.should_save or control.should_evaluate
+
+    @staticmethod
+    def _any(value: bool, device: torch.device) -> bool:
+        flag = torch.tensor(value, dtype=torch.int32, device=device)
+        if dist.is_initialized():
+            dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag)
+
+    def _receive(self, *_) -> None:
+        self.signalled = True

@@ -1,0 +1,90 @@
+"""LoRA on the language model: its own weights freeze, a low-rank adapter in its decoder layers learns in their place.
+
+peft puts the adapter into the model in place: the model keeps its class, and training and sampling call it as before.
+What is saved is always a plain whole model, into whose weights the adapter is merged; the adapter itself lies beside it
+in the folder `lora`, in peft's own format. Merging works on a state dict, which every way of sharding can gather.
+"""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from llava.model.language_model.llava_qwen import LlavaQwen3ModelLM
+
+FOLDER = "lora"
+ADAPTER_FILE = "adapter_model.safetensors"  # peft's name
+LANGUAGE_MODEL = "language_model."  # prefix of its weights in the whole model
+PEFT_PREFIX = "base_model.model."  # of the same weights in peft's files
+BASE = ".base_layer."  # peft's name for the layer that an adapter surrounds
+ADAPTER = ".default."  # peft's name for the one adapter
+
+
+def add_lora(model: LlavaQwen3ModelLM, rank: int, alpha: int, dropout: float, base: str) -> None:
+    """Freezes the language model, puts a new adapter around every linear layer of its decoder layers.
+
+    A layer's output changes by alpha / rank times the adapter's, which is 0 at first. `base` is the folder that the
+    weights came from, for peft's file.
+    """
+    language = model.language_model
+    layers = language.model.layers
+    targets = [f"model.layers.{name}" for name, module in layers.named_modules() if isinstance(module, nn.Linear)]
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, base_model_name_or_path=base
+    )
+    inject_adapter_in_model(config, language)
+
+
+def lora_config(model: LlavaQwen3ModelLM) -> LoraConfig | None:
+    """The settings of a model's adapter, None without one."""
+    return getattr(model.language_model, "peft_config", {}).get("default")
+
+
+def merge(state: dict[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
+    """The state dict of the plain model: W + alpha / r B A for W [out, in], B [out, r], A [r, in]; summed in fp32."""
+    merged, scale = {}, config.lora_alpha / config.r
+    for name, weight in state.items():
+        layer = name.removesuffix(f"{BASE}weight")
+        if layer != name:
+            up, down = (state[f"{layer}.lora_{side}{ADAPTER}weight"].float() for side in "BA")
+            merged[f"{layer}.weight"] = (weight.float() + (up @ down) * scale).to(weight.dtype)
+        elif ".lora_" not in name:
+            merged[name.replace(BASE, ".")] = weight
+    return merged
+
+
+def save_lora(state: dict[str, Tensor], config: LoraConfig, folder: str) -> None:
+    """Writes the adapter of a whole model's state dict to `folder`/lora."""
+    target = Path(folder) / FOLDER
+    config.save_pretrained(target)
+    adapter = {
+        PEFT_PREFIX + name.removeprefix(LANGUAGE_MODEL).replace(ADAPTER, "."): weight.contiguous()
+        for name, weight in state.items()
+        if ".lora_" in name
+    }
+    save_file(adapter, target / ADAPTER_FILE, metadata={"format": "pt"})
+
+
+def load_lora(model: LlavaQwen3ModelLM, folder: str) -> None:
+    """Reads a saved `folder` back into a model to which `add_lora` gave an adapter: all but the weights that the
+    adapter is merged into, which the model has already.
+
+    Raises ValueError if those weights are not the ones that the adapter was trained on.
+    """
+    plain = load_file(Path(folder) / SAFE_WEIGHTS_NAME)
+    state = {name: weight for name, weight in plain.items() if not name.startswith(LANGUAGE_MODEL)}
+    for name, weight in load_file(Path(folder) / FOLDER / ADAPTER_FILE).items():
+        layer = name.removeprefix(PEFT_PREFIX).removesuffix(".weight")
+        state[f"{LANGUAGE_MODEL}{layer}{ADAPTER}weight"] = weight
+    model.load_state_dict(state, strict=False)
+    config = lora_config(model)
+    merged = merge(model.state_dict(), config)
+    for name, weight in plain.items():  # within what another device rounds
+        if not torch.allclose(merged[name].cpu(), weight, rtol=1e-3, atol=1e-4):
+            raise ValueError(
+                f"{folder} was trained on other weights than those of {config.base_model_name_or_path}; give the same "
+                "--model_name_or_path or another --output_dir"
+            )
