@@ -100,6 +100,8 @@ BAD_ARGUMENTS = [
     ({"image_aspect_ratio": "x"}, "unknown --image_aspect_ratio 'x'; known: square, pad"),
     ({"version": "x"}, "unknown conversation 'x' (--version, conv_template); known: qwen"),
     ({"model_max_length": 60}, "leaves no room for a report"),
+    ({"resume_from_checkpoint": "x"}, "--resume_from_checkpoint: a run goes on from the newest whole one by itself"),
+    ({"save_only_model": True}, "--save_only_model: no run could go on from such a checkpoint"),
     ({"bogus_flag": "x"}, "--bogus_flag"),
 ]
 

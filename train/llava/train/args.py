@@ -114,6 +114,9 @@ class TrainingArguments(MDLMConfig):
     model_max_length: int = field(default=1024, metadata={"help": "longest prompt + report in tokens"})
     dry_run: bool = field(default=False, metadata={"help": "print what the run would do, and what it takes; then stop"})
     optim: str = field(default="adamw_torch", metadata={"help": "optimizer of transformers"})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "every trained weight has a gradient in every batch; DDP need not look"}
+    )
 
     def __post_init__(self):
         accelerate_file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")  # of `accelerate launch`
@@ -123,6 +126,10 @@ class TrainingArguments(MDLMConfig):
             check_deepspeed_config(accelerate_file, "deepspeed_config_file")
         if self.deepspeed and "RANK" not in os.environ:
             raise ValueError("--deepspeed needs a launcher: start train_mem.py with torchrun")
+        if self.resume_from_checkpoint:
+            raise ValueError("--resume_from_checkpoint: a run goes on from the newest whole one by itself; leave it out")
+        if self.save_only_model:
+            raise ValueError("--save_only_model: no run could go on from such a checkpoint; leave it out")
         self.use_cpu = self.use_cpu or not torch.cuda.is_available()
         self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
         if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
