@@ -11,6 +11,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from dllm.core.metrics import batch_counts
+from dllm.utils.flops import Cost
 from llava.train import plan
 from llava.train.args import PARTS
 from llava.train.costs import step_costs
@@ -55,9 +56,9 @@ def test_the_batches_are_those_of_the_run(world, tmp_path, settings):
 
 
 def test_a_short_run_is_planned_as_far_as_it_goes(world, tmp_path):
-    trainer = build_trainer(world.arguments(tmp_path, max_steps=2, gradient_accumulation_steps=2, num_train_epochs=1))
-    assert len(plan_batches(trainer).fed) == 4
-    assert num_steps(trainer) == 2
+    trainer = build_trainer(world.arguments(tmp_path, max_steps=1, gradient_accumulation_steps=2))
+    assert len(plan_batches(trainer).fed) == 2 < len(trainer.get_train_dataloader())
+    assert num_steps(trainer) == 1
 
 
 def test_the_steps_are_those_of_the_run(world, tmp_path):
@@ -120,6 +121,8 @@ def test_memory_of_one_process(world, tmp_path):
     parts = memory(trainer, batches, kept, torch.float32)
     assert (parts["weights"], parts["gradients"], parts["optimizer"]) == (4 * N, 4 * T, 8 * T)
     assert memory(trainer, batches, kept, torch.bfloat16)["weights"] == 6 * N
+    for cost, most in ((Cost(0, 0, 5), 5 * batches.targets.sum(1).max()), (Cost(0, 0, 0, 7), 7 * batches.images.max())):
+        assert memory(trainer, batches, cost, torch.float32)["activations"] == most.item()
     trainer.args.gradient_checkpointing = True
     assert memory(trainer, batches, kept, torch.float32)["activations"] < parts["activations"]
 

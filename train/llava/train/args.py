@@ -127,7 +127,9 @@ class TrainingArguments(MDLMConfig):
         if self.deepspeed and "RANK" not in os.environ:
             raise ValueError("--deepspeed needs a launcher: start train_mem.py with torchrun")
         if self.resume_from_checkpoint:
-            raise ValueError("--resume_from_checkpoint: a run goes on from the newest whole one by itself; leave it out")
+            raise ValueError(
+                "--resume_from_checkpoint: a run goes on from the newest whole one by itself; leave it out"
+            )
         if self.save_only_model:
             raise ValueError("--save_only_model: no run could go on from such a checkpoint; leave it out")
         self.use_cpu = self.use_cpu or not torch.cuda.is_available()
