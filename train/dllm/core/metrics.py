@@ -45,10 +45,11 @@ def batch_counts(config, paired: bool, batch: dict[str, Tensor]) -> dict[str, Te
     is_target, prompts = batch["labels"] != IGNORE_INDEX, batch["attention_mask"].sum(-1)
     B, P, R = *batch["attention_mask"].shape, batch["labels"].shape[1]
     fed, pairs = trunk_sizes(config, paired, prompts, is_target.sum(-1))
-    places, _ = trunk_sizes(config, paired, prompts.new_tensor(P), prompts.new_tensor(R))
+    # Filled on the device: a copy to it would wait for the step.
+    places, _ = trunk_sizes(config, paired, prompts.new_full((), P), prompts.new_full((), R))
     return {
-        "batches": prompts.new_tensor(1),
-        "samples": prompts.new_tensor(B),
+        "batches": prompts.new_full((), 1),
+        "samples": prompts.new_full((), B),
         "tokens": prompts.sum() + (is_target & ~batch["tail"]).sum(),
         "fed": fed.sum(),
         "places": places * B,
