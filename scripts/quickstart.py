@@ -35,7 +35,6 @@ TOWERS = {
 MODEL = {
     "ATTENTION_PATTERN": "block",
     "BLOCK_LENGTH": "8",
-    "NOISE_ESTIMATOR": "stratified",
     "MM_RESAMPLER_TYPE": "none",
     "GEN_LENGTH": "160",
 }

@@ -94,7 +94,7 @@ BAD_ARGUMENTS = [
     ({"attention_pattern": "x"}, "attention_pattern 'x' is unknown; known: bidirectional, prefix, block"),
     ({"block_length": 0}, "block_length must be at least 1"),
     ({"noise_estimator": "x"}, "unknown noise estimator 'x'; known: pair, stratified"),
-    ({"noise_schedule": "cosine"}, "the pair estimator needs the linear schedule"),
+    ({"noise_schedule": "cosine"}, "the stratified estimator needs the linear schedule"),
     ({"noise_eps": 0.7}, "noise eps must be in (0, 0.5)"),
     ({"loss_normalisation": "x"}, "unknown loss_normalisation 'x'; known: sequence, token, batch"),
     ({"image_aspect_ratio": "x"}, "unknown --image_aspect_ratio 'x'; known: square, pad"),

@@ -44,7 +44,7 @@ run_stage() { # run_stage arguments of this stage...
         --attention_pattern "${ATTENTION_PATTERN:-block}" \
         --block_length "${BLOCK_LENGTH:-32}" \
         --gen_length "${GEN_LENGTH:-256}" \
-        --noise_estimator "${NOISE_ESTIMATOR:-pair}" \
+        --noise_estimator "${NOISE_ESTIMATOR:-stratified}" \
         --model_max_length "${MODEL_MAX_LENGTH:-1024}" \
         --num_train_epochs "${NUM_TRAIN_EPOCHS:-1}" \
         --weight_decay "${WEIGHT_DECAY:-0}" \

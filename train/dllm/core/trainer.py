@@ -22,7 +22,9 @@ from dllm.core.progress import Progress
 class MDLMConfig(TrainingArguments):
     """Training arguments of a masked-diffusion run."""
 
-    noise_estimator: str = field(default="pair", metadata={"help": "pair, stratified, single, uniform, seed_literal"})
+    noise_estimator: str = field(
+        default="stratified", metadata={"help": "stratified, pair, single, uniform, seed_literal"}
+    )
     noise_schedule: str = field(default="linear", metadata={"help": "linear, cosine, sqrt (single views only)"})
     noise_eps: float = field(default=1e-3, metadata={"help": "smallest mask rate"})
     loss_normalisation: str = field(default="sequence", metadata={"help": "sequence, token, batch"})
