@@ -48,10 +48,8 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         logits, ids, normaliser = ctx.saved_tensors
-        size = _block_rows(logits)
-        for block, wanted, norm, scale in zip(
-            *(t.split(size) for t in (logits, ids, normaliser, gradient)), strict=True
-        ):
+        blocks = (tensor.split(_block_rows(logits)) for tensor in (logits, ids, normaliser, gradient))
+        for block, wanted, norm, scale in zip(*blocks, strict=True):
             exact = block.to(norm.dtype)  # the block itself if its type is that
             exact.sub_(norm[:, None]).exp_()  # probabilities
             exact.scatter_add_(1, wanted[:, None], -torch.ones_like(exact[:, :1]))
