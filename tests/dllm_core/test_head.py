@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dllm.core.head import BLOCK_ROWS, CHUNK_ROWS, head_losses, num_chunks
+from dllm.core.head import BLOCK_ROWS, CHUNK_ROWS, _CrossEntropy, head_losses, num_chunks
 from oracles.batches import spy
 from oracles.models import HIDDEN, MASK, tiny_model
 
@@ -47,6 +47,17 @@ def test_a_bf16_model_has_losses_and_softmax_in_fp32(chunks):
     torch.testing.assert_close(losses, expected, rtol=1e-6, atol=1e-6)
     got, wanted = (gradients(model, hidden, each, weights)[0] for each in (losses, expected))
     torch.testing.assert_close(got, wanted, rtol=0, atol=2**-7 * wanted.abs().max().item())
+
+
+def test_in_bf16_an_almost_certain_id_keeps_its_gradient():
+    """Its probability is stored as 1, which would leave no gradient."""
+    logits = torch.zeros(1, 100, dtype=torch.bfloat16)
+    logits[0, 7] = 12
+    probability = logits[0].double().softmax(0)[7].item()
+    assert torch.tensor(probability).bfloat16() == 1
+    logits.requires_grad_()
+    _CrossEntropy.apply(logits.clone(), torch.tensor([7])).sum().backward()
+    assert logits.grad[0, 7].item() == pytest.approx(probability - 1, rel=2**-8)
 
 
 def test_ids_that_cannot_be_written_get_no_gradient():

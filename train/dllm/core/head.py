@@ -33,30 +33,41 @@ def _losses(model: MaskedDiffusionModel, hidden: Tensor, ids: Tensor) -> Tensor:
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Cross-entropy whose backward pass writes the gradient over the logits, so that they exist once.
+    """Cross-entropy that writes exponentials over the logits, and its backward pass the gradient over those: both exist
+    once, and every row is exponentiated once.
 
+    What is stored is rounded to the logits' type; the losses and the gradient at the wanted ids are not taken from it.
     Autograd sees the change and refuses a second backward pass.
     """
 
     @staticmethod
     def forward(ctx, logits: Tensor, ids: Tensor) -> Tensor:
         dtype = torch.promote_types(logits.dtype, torch.float32)
-        normaliser = torch.cat([block.to(dtype).logsumexp(-1) for block in logits.split(_block_rows(logits))])
-        ctx.save_for_backward(logits, ids, normaliser)
-        return normaliser - logits.gather(1, ids[:, None])[:, 0].to(dtype)
+        wanted = logits.gather(1, ids[:, None]).to(dtype)  # [n, 1]
+        blocks = logits.split(_block_rows(logits))
+        sums, normalisers = zip(*(_exponentiate(block, dtype) for block in blocks), strict=True)
+        losses = torch.cat(normalisers) - wanted  # [n, 1]
+        ctx.save_for_backward(logits, ids, torch.cat(sums), losses)
+        return losses[:, 0]
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        logits, ids, normaliser = ctx.saved_tensors
-        blocks = (tensor.split(_block_rows(logits)) for tensor in (logits, ids, normaliser, gradient))
-        for block, wanted, norm, scale in zip(*blocks, strict=True):
-            exact = block.to(norm.dtype)  # the block itself if its type is that
-            exact.sub_(norm[:, None]).exp_()  # probabilities
-            exact.scatter_add_(1, wanted[:, None], -torch.ones_like(exact[:, :1]))
-            exact.mul_(scale[:, None])
-            if exact is not block:
-                block.copy_(exact)
-        return logits, None
+        exponentials, ids, sums, losses = ctx.saved_tensors
+        scale = gradient[:, None]  # [n, 1]
+        logits_gradient = exponentials.mul_(scale / sums)
+        of_wanted = scale * torch.expm1(-losses)  # probability - 1
+        return logits_gradient.scatter_(1, ids[:, None], of_wanted.to(exponentials.dtype)), None
+
+
+def _exponentiate(logits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Writes exp(logits - maximum) over logits [n, V]. Returns its sum and the logits' log-sum-exp, [n, 1] each."""
+    exact = logits.to(dtype)  # the same tensor if its type is that
+    maximum = exact.amax(-1, keepdim=True)
+    exact.sub_(maximum).exp_()
+    if exact is not logits:
+        logits.copy_(exact)
+    total = exact.sum(-1, keepdim=True)
+    return total, total.log() + maximum
 
 
 def _block_rows(logits: Tensor) -> int:

@@ -34,7 +34,7 @@ GOLDEN_RATIO = 0.6180339887498949
 class Forward:
     """The forward process of a run: estimator, schedule (single views only), clip `eps` of the mask rate, and seed."""
 
-    estimator: str = "pair"
+    estimator: str = "stratified"
     schedule: str = "linear"
     eps: float = 1e-3
     seed: int = 0

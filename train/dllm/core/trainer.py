@@ -28,7 +28,7 @@ class MDLMConfig(TrainingArguments):
     noise_schedule: str = field(default="linear", metadata={"help": "linear, cosine, sqrt (single views only)"})
     noise_eps: float = field(default=1e-3, metadata={"help": "smallest mask rate"})
     loss_normalisation: str = field(default="sequence", metadata={"help": "sequence, token, batch"})
-    pad_to_multiple_of: int = field(default=32, metadata={"help": "of the prompt's tokens, for few shapes"})
+    pad_to_multiple_of: int = field(default=8, metadata={"help": "of the prompt's tokens, for few shapes"})
     eval_noise_levels: int = field(default=4, metadata={"help": "stratified pairs per validation sample"})
     train_sampling_strategy: str = field(
         default="group_by_length", metadata={"help": "group_by_length (of datasets that tell), random, sequential"}
