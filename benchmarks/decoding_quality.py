@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from report_metrics import rouge_l
+from report_rouge import rouge_l
 from tqdm import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from benchmarks.measure import interleaved, medians, peak_mb, plot
+from benchmarks.measure import check_surroundings, chosen_modes, interleaved, medians, peak_mb, plot
 from benchmarks.presets import PRESETS, Preset
 from benchmarks.systems import AUTOREGRESSIVE, COMPILED, MODES, NAMES, REFERENCE, UNCACHED, Bench, Case
 
@@ -210,19 +210,13 @@ def parse_arguments(arguments: list[str] | None, presets: dict[str, Preset]) -> 
     for flag in ("batches", "prompt_lengths"):
         setattr(args, flag, numbers(f"--{flag}", getattr(args, flag)))
     default = [name for name in NAMES if args.device == "cuda" or name not in COMPILED]
-    args.modes = list(dict.fromkeys(args.modes.split(","))) if args.modes else default
-    if unknown := set(args.modes) - set(NAMES):
-        raise ValueError(f"--modes: unknown mode {sorted(unknown)[0]!r}; known: {', '.join(NAMES)}")
+    args.modes = chosen_modes(args.modes, NAMES, default)
     if args.repeats < 1:
         raise ValueError(f"--repeats must be at least 1, not {args.repeats}")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: no GPU is to be seen; use --device cpu")
     vision = presets[args.preset].vision
     if vision and args.prompt_lengths[0] < vision.queries:
         raise ValueError(f"--prompt_lengths {args.prompt_lengths[0]}: an image alone is {vision.queries} visual tokens")
-    for flag, file in (("--json", args.json), ("--plot", args.plot)):
-        if file and not Path(file).resolve().parent.is_dir():
-            raise ValueError(f"{flag} {file}: its folder does not exist; make it first")
+    check_surroundings(args.device, {"--json": args.json, "--plot": args.plot})
     return args
 
 

@@ -1,4 +1,5 @@
-"""Time and memory of calls, and their plot. Knows nothing of what it measures."""
+"""Time and memory of calls, their plot, and what the command lines of the benchmarks share. Knows nothing of what it
+measures."""
 
 import itertools
 import math
@@ -21,6 +22,23 @@ def clock() -> float:
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def chosen_modes(text: str | None, known: list[str], default: list[str]) -> list[str]:
+    """The modes of a comma-separated list, each once. Raises ValueError on an unknown one."""
+    modes = list(dict.fromkeys(text.split(","))) if text else default
+    if unknown := set(modes) - set(known):
+        raise ValueError(f"--modes: unknown mode {sorted(unknown)[0]!r}; known: {', '.join(known)}")
+    return modes
+
+
+def check_surroundings(device: str, files: dict[str, str | None]) -> None:
+    """Raises ValueError without the device, or without the folder of a file to write; `files` by their flags."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no GPU is to be seen; use --device cpu")
+    for flag, file in files.items():
+        if file and not Path(file).resolve().parent.is_dir():
+            raise ValueError(f"{flag} {file}: its folder does not exist; make it first")
 
 
 def interleaved(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from benchmarks.measure import interleaved, medians, peak_mb
+from benchmarks.measure import check_surroundings, chosen_modes, interleaved, medians, peak_mb
 from benchmarks.presets import TRAINING_PRESETS, Preset
 from benchmarks.steps import BUCKETS, EQUAL, MODES, NAMES, RANDOM, REFERENCE, Bench, Case
 from dllm.utils.flops import peak_rate
@@ -140,9 +140,7 @@ def parse_arguments(arguments: list[str] | None, presets: dict[str, Preset]) -> 
     parser.add_argument("--prompt_length", type=int, help="tokens of the prompt with its image; default: the preset's")
     parser.add_argument("--repeats", type=int, default=3, help="the median of so many runs counts")
     args = parser.parse_args(arguments)
-    args.modes = list(dict.fromkeys(args.modes.split(","))) if args.modes else NAMES
-    if unknown := set(args.modes) - set(NAMES):
-        raise ValueError(f"--modes: unknown mode {sorted(unknown)[0]!r}; known: {', '.join(NAMES)}")
+    args.modes = chosen_modes(args.modes, NAMES, NAMES)
     for flag in ("batch", "repeats"):
         if getattr(args, flag) < 1:
             raise ValueError(f"--{flag} must be at least 1, not {getattr(args, flag)}")
@@ -153,11 +151,7 @@ def parse_arguments(arguments: list[str] | None, presets: dict[str, Preset]) -> 
     least = -(-args.preset.vision.queries * 8 // 7) if args.preset.vision else 8
     if args.preset.prompt_length < least:
         raise ValueError(f"--prompt_length {args.preset.prompt_length}: at least {least} with this preset")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: no GPU is to be seen; use --device cpu")
-    for flag, file in (("--json", args.json), ("--plot", args.plot)):
-        if file and not Path(file).resolve().parent.is_dir():
-            raise ValueError(f"{flag} {file}: its folder does not exist; make it first")
+    check_surroundings(args.device, {"--json": args.json, "--plot": args.plot})
     return args
 
 
