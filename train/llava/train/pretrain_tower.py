@@ -1,0 +1,146 @@
+"""Teaches a vision tower with random weights to see, before there is a language model to learn with it.
+
+    torchrun --nproc_per_node 2 -m llava.train.pretrain_tower --vision_tower exp/towers/vision_tower \
+        --data_path captions.json --image_folder images --out exp/towers/trained
+
+From the patch features of a film, a linear layer says which words and which pairs of neighbouring words its report has
+(Joulin et al. 2016; Li et al. 2017, "Learning visual n-grams"). The layer is thrown away; `--out` is a SigLIP folder
+for the stage scripts. For small towers and data: the pixels of all films are held in memory. A published SigLIP has
+learned more than this from its own captions and does not need it.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm import tqdm
+from transformers import PrinterCallback, ProgressCallback, SiglipVisionModel, Trainer, TrainingArguments
+
+from dllm.core.progress import Progress
+from llava.data.dataset import image_names, read_records
+from llava.data.images import load_image, preprocess_image
+from llava.model.multimodal_encoder.builder import load_vision_tower
+from llava.model.multimodal_encoder.siglip_encoder import truncated_config
+
+RAREST, MOST_FREQUENT = 0.002, 0.998  # share of the reports that must have a word
+
+
+class FilmsAndWords(Dataset):
+    """Films [3, S, S] and which of `words` their reports have [words]; a record without a film is left out."""
+
+    def __init__(self, data_path: str, image_folder: str, processor, progress: bool):
+        records = [record for record in read_records(data_path) if image_names(record)]
+        found = [words_and_pairs(record["conversations"][1]["value"]) for record in records]
+        counts = Counter(word for words in found for word in words)
+        low, high = RAREST * len(records), MOST_FREQUENT * len(records)
+        self.words = sorted(word for word, count in counts.items() if low <= count <= high)
+        if not self.words:
+            raise ValueError(f"{data_path}: no word that some reports have and others lack; there is nothing to learn")
+        number = {word: index for index, word in enumerate(self.words)}
+        self.has = torch.zeros(len(records), len(self.words), dtype=torch.bool)
+        for row, words in zip(self.has, found, strict=True):
+            row[[number[word] for word in words if word in number]] = True
+        films = [Path(image_folder) / image_names(record)[0] for record in records]
+        bar = tqdm(films, desc="films", unit="film", disable=not progress)
+        self.pixels = [preprocess_image(load_image(film), processor, "square")[0].half() for film in bar]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"pixels": self.pixels[index].float(), "has": self.has[index].float()}
+
+
+def words_and_pairs(text: str) -> set[str]:
+    """The words of a text in lower case, and the pairs of neighbours with no punctuation between them."""
+    clauses = [re.findall(r"\w+", clause) for clause in re.split(r"[^\w\s]", text.lower())]
+    pairs = {" ".join(pair) for words in clauses for pair in zip(words, words[1:], strict=False)}
+    return pairs | {word for words in clauses for word in words}
+
+
+class WordClassifier(nn.Module):
+    """A tower, and a linear layer from all its patch features to words."""
+
+    def __init__(self, tower: nn.Module, share: Tensor):
+        """`share` [words] is the share of the reports that have each word; the layer starts from it."""
+        super().__init__()
+        self.tower = tower
+        patches = (tower.config.image_size // tower.config.patch_size) ** 2
+        self.head = nn.Linear(patches * tower.config.hidden_size, len(share))
+        nn.init.normal_(self.head.weight, std=0.01)
+        self.head.bias.data = share.logit()
+
+    def forward(self, pixels: Tensor, has: Tensor) -> dict[str, Tensor]:
+        """Loss of films `pixels` [n, 3, S, S] with the words `has` [n, words]: summed over words, mean over films."""
+        features = self.tower(pixels)  # [n, patches, D_vision]
+        logits = self.head(features.flatten(1))  # [n, words]
+        return {"loss": F.binary_cross_entropy_with_logits(logits, has, reduction="sum") / len(has)}
+
+
+def pretrain(args: argparse.Namespace) -> str:
+    """Trains, writes `--out`, and returns what to print. Raises ValueError on a tower or data that do not serve."""
+    truncated_config(args.vision_tower, args.select_layer)  # raises unless this is a SigLIP folder
+    settings = TrainingArguments(
+        output_dir=args.out,
+        num_train_epochs=args.epochs,
+        learning_rate=args.learning_rate,
+        per_device_train_batch_size=args.batch_size,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.03,  # of the steps
+        seed=args.seed,
+        logging_steps=50,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+    )
+    tower, processor = load_vision_tower(args.vision_tower, args.select_layer, torch.float32)
+    data = FilmsAndWords(args.data_path, args.image_folder, processor, settings.process_index == 0)
+    torch.manual_seed(args.seed)
+    trainer = Trainer(WordClassifier(tower, data.has.float().mean(0)), settings, train_dataset=data)
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(Progress())
+    trainer.train()
+    if settings.process_index == 0:
+        whole = SiglipVisionModel.from_pretrained(args.vision_tower)  # with the layers that `select_layer` cut
+        whole.load_state_dict(tower.state_dict(), strict=False)
+        whole.save_pretrained(args.out)
+        processor.save_pretrained(args.out)
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    course = f"; loss {losses[0]:.2f} -> {losses[-1]:.2f}" if losses else ""
+    return f"{args.out}: {len(data):,} films, {len(data.words)} words and pairs{course}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vision_tower", required=True, help="SigLIP folder to start from")
+    parser.add_argument("--data_path", required=True, help="LLaVA JSON file; of a record its first film and answer")
+    parser.add_argument("--image_folder", required=True)
+    parser.add_argument("--out", required=True, help="SigLIP folder to write")
+    parser.add_argument("--epochs", type=float, default=8)
+    parser.add_argument("--batch_size", type=int, default=8, help="films of a step and process")
+    parser.add_argument("--learning_rate", type=float, default=7e-4)
+    parser.add_argument("--select_layer", type=int, default=-2, help="the layer that training uses later")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    first = int(os.environ.get("RANK", 0)) == 0
+    try:
+        result = pretrain(args)
+    except ValueError as error:
+        sys.exit(f"pretrain_tower: error: {error}" if first else 1)
+    if first:
+        print(result)
+
+
+if __name__ == "__main__":
+    main()
