@@ -1,25 +1,72 @@
-"""Convert MIMIC-CXR annotations to the LLaVA format that training and evaluation read.
+"""Convert a data set to the LLaVA format that training and evaluation read.
 
     python convert_data.py --annotation data/mimic_cxr/annotation_with_clinic_info.json --out_dir data/mimic_cxr
+    python convert_data.py --dataset mimic-cxr --root DIR --out_dir data/mimic_cxr
+    python convert_data.py --dataset iu-xray --root DIR --out_dir data/iu_xray
 
-writes train_llava_llada.json, and val_llava_llada.json and test_llava_llada.json where the annotation has these lists.
+writes train_llava_llada.json, and val_llava_llada.json and test_llava_llada.json where there are such studies; from a
+release as its publisher ships it (--root) also the annotation.
 """
 
 import argparse
 import sys
 
-from llava.data.mimic_cxr import VIEWS, convert_annotation
+from llava.data.iu_xray import read_iu_xray
+from llava.data.mimic_cxr import check_writable, convert_annotation, convert_release
+from llava.data.mimic_release import read_mimic_release
+from llava.data.release import TARGETS, VIEWS, Release, choose_films
+
+DEFAULT_VIEWS = {"annotation": "first", "mimic-cxr": "frontal", "iu-xray": "first"}  # of each data set
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=DEFAULT_VIEWS, default="annotation", help="annotation file or release")
+    parser.add_argument("--annotation", default="data/mimic_cxr/annotation_with_clinic_info.json")
+    parser.add_argument("--root", help="folder of the release")
+    parser.add_argument("--out_dir", default="data/mimic_cxr", help="folder of the converted files")
+    parser.add_argument(
+        "--images",
+        help="folder of the films: of an annotation, to check each one before anything is written; of MIMIC-CXR,"
+        " if they are not in --root",
+    )
+    parser.add_argument(
+        "--target",
+        choices=TARGETS,
+        help="what is to be written (default: findings; an annotation's reports as they are)",
+    )
+    parser.add_argument(
+        "--views",
+        choices=VIEWS,
+        help="the first frontal film of a study (default), all frontal ones (MIMIC-CXR's default), or all films",
+    )
+    args = parser.parse_args()
+    if (args.root is None) != (args.dataset == "annotation"):
+        parser.error("--root names the folder of a release: it goes with --dataset mimic-cxr or iu-xray")
+    if args.images is not None and args.dataset == "iu-xray":
+        parser.error("--images is not for --dataset iu-xray, whose films are looked for in --root")
+    return args
+
+
+def read_release(args: argparse.Namespace, views: str) -> Release:
+    if args.dataset == "mimic-cxr":
+        return read_mimic_release(args.root, args.images, views)
+    return choose_films(read_iu_xray(args.root), views)
+
+
+def convert(args: argparse.Namespace) -> str:
+    """Convert what the arguments name; returns the summary."""
+    views = args.views or DEFAULT_VIEWS[args.dataset]
+    if args.dataset == "annotation":
+        return convert_annotation(args.annotation, args.out_dir, views, args.images, args.target)
+    check_writable(args.out_dir)
+    return convert_release(read_release(args, views), args.root, args.out_dir, views, args.target or "findings")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--annotation", default="data/mimic_cxr/annotation_with_clinic_info.json")
-    parser.add_argument("--out_dir", default="data/mimic_cxr", help="folder of the converted files")
-    parser.add_argument("--views", choices=VIEWS, default="first", help="the first film of a study, or all of them")
-    parser.add_argument("--images", help="folder of the films, to check each one before anything is written")
-    args = parser.parse_args()
+    args = parse_arguments()
     try:
-        print(convert_annotation(args.annotation, args.out_dir, args.views, args.images))
+        print(convert(args))
     except ValueError as error:
         sys.exit(f"error: {error}")
 

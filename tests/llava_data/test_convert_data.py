@@ -18,6 +18,10 @@ def record(**changes):
     return {"id": "a1", "report": "The lungs are clear.", "image_path": ["p10/s1/film.jpg"]} | changes
 
 
+def other():
+    return record(id="b2", image_path=["p11/s2/film.jpg"])
+
+
 def write(path, value):
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
     return path
@@ -70,7 +74,7 @@ def test_views_all_repeats_the_image_token():
 
 
 def test_unknown_views_are_refused():
-    with pytest.raises(ValueError, match="'both'.*first, all"):
+    with pytest.raises(ValueError, match="'both'.*first, frontal, all"):
         convert_record(record(), "both")
 
 
@@ -86,17 +90,18 @@ def test_program_writes_the_lists_that_are_there(tmp_path):
     assert read(out / "train_llava_llada.json") == [convert_record(annotation["train"][0])]
     assert read(out / "val_llava_llada.json") == [convert_record(annotation["val"][0])]
     assert text in (out / "train_llava_llada.json").read_text(encoding="utf-8")
-    train, val, test = done.stdout.splitlines()
+    train, val, test, patients = done.stdout.splitlines()
     assert "1 studies, 1 images (1 further images left out" in train and "1 studies, 1 images ->" in val
     assert test == "test: no such list in the annotation"
+    assert patients == "2 studies have no subject_id: whether their patients are in two splits is not checked"
 
 
 def test_program_reads_the_usual_place_by_default(tmp_path):
     (tmp_path / "data/mimic_cxr").mkdir(parents=True)
-    write(tmp_path / "data/mimic_cxr/annotation_with_clinic_info.json", {"train": [record()], "test": [record()]})
+    write(tmp_path / "data/mimic_cxr/annotation_with_clinic_info.json", {"train": [record()], "test": [other()]})
     done = run("--views", "all", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert read(tmp_path / "data/mimic_cxr/test_llava_llada.json") == [convert_record(record(), "all")]
+    assert read(tmp_path / "data/mimic_cxr/test_llava_llada.json") == [convert_record(other(), "all")]
 
 
 def test_file_of_an_earlier_run_is_mentioned(tmp_path):
@@ -127,6 +132,11 @@ BAD_ANNOTATIONS = {
     "image_path not a list": ({"train": [record(image_path="a.jpg")]}, "record 'a1' has no image_path"),
     "blank film": ({"train": [record(image_path=["a.jpg", ""])]}, "record 'a1' has no image_path"),
     "indication not text": ({"train": [record(indication=3)]}, "record 'a1': indication must be text"),
+    "impression not text": ({"train": [record(impression=["Clear."])]}, "record 'a1': impression must be text"),
+    "unknown target": (
+        {"train": [record(target="all")]},
+        "target must be one of findings, impression, both, not 'all'",
+    ),
     "image token in text": ({"train": [record(history="see <image>")]}, "record 'a1': history contains <image>"),
     "bad record in test": ({"train": [record()], "test": [record(report="")]}, "test[0]: record 'a1' has no report"),
 }
@@ -173,7 +183,7 @@ def test_output_place_that_is_a_file_is_named(tmp_path):
 def test_failed_write_leaves_every_earlier_file_whole(tmp_path, monkeypatch):
     for split in ("train", "val"):
         (tmp_path / f"{split}_llava_llada.json").write_text("earlier")
-    path = write(tmp_path / "in.json", {"train": [record()], "val": [record()]})
+    path = write(tmp_path / "in.json", {"train": [record()], "val": [other()]})
     dump = json.dump
 
     def disk_full_at_val(value, file, **options):
@@ -225,6 +235,72 @@ def test_missing_image_folder_is_named(tmp_path):
     path = write(tmp_path / "in.json", {"train": [record()]})
     with pytest.raises(ValueError, match="nowhere: no such image folder; name it with --images"):
         convert_annotation(path, tmp_path / "out", "first", tmp_path / "nowhere")
+
+
+def test_a_target_of_an_annotation_leaves_out_the_studies_without_it(tmp_path):
+    studies = [record(impression="No acute process."), record(id="b2"), record(id="c3", impression="Normal.")]
+    path = write(tmp_path / "in.json", {"train": studies})
+    summary = convert_annotation(path, tmp_path / "impression", "first", target="impression")
+    assert summary.splitlines()[:3] == [
+        f"train: 1 studies, 1 images -> {tmp_path}/impression/train_llava_llada.json",
+        "  left out, a report of one word: 1",
+        "  left out, no impression: 1",
+    ]
+    (converted,) = read(tmp_path / "impression" / "train_llava_llada.json")
+    assert [turn["value"] for turn in converted["conversations"]] == [
+        "<image>\nProvide the impression of the radiology image.",
+        "No acute process.",
+    ]
+    convert_annotation(path, tmp_path / "both", "first", target="both")
+    (first, last) = read(tmp_path / "both" / "train_llava_llada.json")
+    assert last["conversations"][1]["value"] == "FINDINGS: The lungs are clear. IMPRESSION: Normal."
+    assert first["conversations"][0]["value"] == TASK.replace(".", ", then the impression.")
+    convert_annotation(path, tmp_path / "findings", "first", target="findings")
+    convert_annotation(path, tmp_path / "as it is", "first")
+    assert read(tmp_path / "findings" / "train_llava_llada.json") == read(
+        tmp_path / "as it is" / "train_llava_llada.json"
+    )
+
+
+def test_frontal_views_of_an_annotation_need_its_views(tmp_path):
+    films = {"image_path": ["side.jpg", "front.jpg"], "views": ["LATERAL", "PA"]}
+    path = write(tmp_path / "in.json", {"train": [record(**films), record(id="b2", views=["LATERAL"])]})
+    summary = convert_annotation(path, tmp_path / "out", "frontal")
+    assert "train: 1 studies, 1 images ->" in summary and "left out, no frontal film: 1" in summary
+    assert read(tmp_path / "out" / "train_llava_llada.json")[0]["image"] == ["front.jpg"]
+    write(path, {"train": [record(**films), record(id="b2")]})
+    with pytest.raises(ValueError, match=r"train\[1\]: record 'b2' does not say the view .* use --views first or all"):
+        convert_annotation(path, tmp_path / "out", "frontal")
+
+
+def test_a_release_without_known_views_has_no_frontal_ones(tmp_path):
+    """The IU X-Ray of R2Gen names no views."""
+    root, out = tmp_path / "iu", tmp_path / "out"
+    (root / "images" / "CXR1").mkdir(parents=True)
+    names = [f"CXR1/{number}.png" for number in (0, 1)]
+    for name in names:
+        Image.new("L", (32, 32)).save(root / "images" / name)
+    write(root / "annotation.json", {"train": [{"id": "CXR1_1", "report": "Clear lungs .", "image_path": names}]})
+    command = ("--dataset", "iu-xray", "--root", root, "--out_dir", out)
+    done = run(*command, "--views", "frontal")
+    assert done.returncode == 1 and not out.exists()
+    assert done.stderr.splitlines()[-1] == (
+        f"error: {root}: no study can be used (train: left out, no film known to be frontal: 1);"
+        " check the folders and --views"
+    )
+    for arguments, images, expected in ((("--views", "all"), 2, names), ((), 1, names[0])):
+        done = run(*command, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert f"train: 1 studies, {images} images" in done.stdout and f"films in {root}/images" in done.stdout
+        assert read(out / "train_llava_llada.json")[0]["image"] == expected
+    assert run("--dataset", "iu-xray", "--root", root, "--images", root).returncode == 2
+
+
+def test_an_annotation_of_which_nothing_is_left_is_refused(tmp_path):
+    path = write(tmp_path / "in.json", {"train": [record()]})
+    with pytest.raises(ValueError, match=r"no study can be used \(train: left out, no impression: 1\)"):
+        convert_annotation(path, tmp_path / "out", "first", target="impression")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.real_data

@@ -124,7 +124,7 @@ def write_release(out: str | Path, counts: Mapping[str, int], seed: int, size_px
     Raises:
         ValueError: a count, the seed or the size is out of range, or `out` already holds a release.
     """
-    _check_request(counts, seed, size_px)
+    check_request(counts, seed, size_px)
     annotation = Path(out) / ANNOTATION
     if annotation.exists():
         raise ValueError(f"{annotation} is there already: remove the folder or choose another --out")
@@ -166,7 +166,8 @@ def _sample_findings(rng: np.random.Generator) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
-def _check_request(counts: Mapping[str, int], seed: int, size_px: int) -> None:
+def check_request(counts: Mapping[str, int], seed: int, size_px: int) -> None:
+    """Raises ValueError if a release cannot have these numbers of studies or patients, this seed or this film size."""
     unknown = sorted(set(counts) - set(SPLITS))
     if unknown:
         raise ValueError(f"unknown split {unknown[0]!r}: use {', '.join(SPLITS)}")
