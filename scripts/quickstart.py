@@ -2,9 +2,11 @@
 
     bash scripts/quickstart.sh                                        # on phantom films, whose findings are known
     bash scripts/quickstart.sh --annotation FILE --images DIR         # the same path on real films
+    ATTENTION_PATTERN=prefix bash scripts/quickstart.sh --out DIR     # another setting of the stages (SETTINGS)
 
-The towers start from random weights, so learning rates and sizes are the quickstart's own; the programs and stage
-scripts are those of a full run. An interrupted run goes on from the last step that was finished.
+The towers start from random weights, so the vision tower first learns the words of the reports on its own, which a
+published one needs not, and learning rates and sizes are the quickstart's own; the programs and stage scripts are those
+of a full run. An interrupted run goes on from the last step that was finished.
 """
 
 import argparse
@@ -32,13 +34,12 @@ TOWERS = {
     "image_size": 64,
     "patch_size": 16,
 }
-MODEL = {
+SETTINGS = {
     "ATTENTION_PATTERN": "block",
     "BLOCK_LENGTH": "8",
     "MM_RESAMPLER_TYPE": "none",
     "GEN_LENGTH": "160",
-}
-STAGE = {
+    "NOISE_ESTIMATOR": "stratified",
     "MM_TUNABLE_PARTS": "mm_vision_tower,mm_vision_resampler,mm_mlp_adapter,mm_language_model",
     "LEARNING_RATE": "2e-3",
     "BATCH_SIZE": "8",
@@ -48,6 +49,7 @@ STAGE = {
     "DATALOADER_NUM_WORKERS": "0",
     "DEEPSPEED": "",  # plain DDP: partitioning a million weights takes most of the time and changes no loss
 }
+SETTINGS = {name: os.environ.get(name, value) for name, value in SETTINGS.items()}
 VISION_RATE = "3e-4"
 DISTILL = {"LEARNING_RATE": "1e-3", "NUM_TRAIN_EPOCHS": "1"}
 
@@ -63,7 +65,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--caption_images", type=Path, help="image folder of --captions")
     parser.add_argument("--train", type=int, default=12000, help="most training studies")
     parser.add_argument("--test", type=int, default=200, help="most test studies")
-    parser.add_argument("--caption_epochs", type=float, default=3, help="passes of stage 1 over the captions")
+    parser.add_argument("--tower_epochs", type=float, default=6, help="passes of the vision tower over the films")
+    parser.add_argument("--caption_epochs", type=float, default=2, help="passes of stage 1 over the captions")
     parser.add_argument("--epochs", type=float, default=2, help="passes of stage 2 over the training studies")
     parser.add_argument("--own_reports", type=int, default=4000, help="training studies of the distillation; 0: none")
     args = parser.parse_args()
@@ -122,22 +125,27 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
     if not (towers / "vision_tower/config.json").is_file():
         sizes = [part for name, size in TOWERS.items() for part in (f"--{name}", size)]
         run("tiny towers", sys.executable, "-m", "llava.model.tiny", "--data_path", reports, "--out", towers, *sizes)
-    common = MODEL | STAGE
+    words = reports if args.annotation else data / CAPTIONS
+    if not (towers / "trained_vision_tower/preprocessor_config.json").is_file():
+        program = ("torchrun", "--standalone", "--nproc_per_node", PROCESSES, "-m", "llava.train.pretrain_tower")
+        flags = ("--vision_tower", towers / "vision_tower", "--out", towers / "trained_vision_tower")
+        flags += ("--data_path", words, "--image_folder", images, "--epochs", args.tower_epochs)
+        run("the vision tower on its own", *program, *flags)
     if not (stage1 / "model.safetensors").is_file():
-        env = {"LM_PATH": str(towers / "language_model"), "VISION_TOWER": str(towers / "vision_tower")}
-        env |= {"DATA_PATH": str(args.captions or (reports if args.annotation else data / CAPTIONS))}
-        env |= {"IMAGE_FOLDER": str(args.caption_images or images), "OUTPUT_DIR": str(stage1)}
+        env = {"LM_PATH": str(towers / "language_model"), "VISION_TOWER": str(towers / "trained_vision_tower")}
+        env |= {"DATA_PATH": str(args.captions or words), "IMAGE_FOLDER": str(args.caption_images or images)}
+        env |= {"OUTPUT_DIR": str(stage1)}
         env |= {"NUM_TRAIN_EPOCHS": str(args.caption_epochs), "EXTRA_ARGS": f"--mm_vision_tower_lr {VISION_RATE}"}
-        run("stage 1", "bash", "train/scripts/llada_v_pretrain.sh", 1, PROCESSES, env=common | env)
+        run("stage 1", "bash", "train/scripts/llada_v_pretrain.sh", 1, PROCESSES, env=SETTINGS | env)
     if not (stage2 / "model.safetensors").is_file():
         env = {"LM_PATH": str(stage1), "VISION_TOWER": "", "PRETRAIN_MM_MLP_ADAPTER": ""}
         env |= {"DATA_PATH": str(reports), "IMAGE_FOLDER": str(images), "OUTPUT_DIR": str(stage2)}
         env |= {"NUM_TRAIN_EPOCHS": str(args.epochs), "MM_VISION_TOWER_LR": VISION_RATE}
-        run("stage 2", "bash", "train/scripts/llada_v_finetune.sh", 1, PROCESSES, env=common | env)
-    return distill(args, common, reports, images) if args.own_reports else stage2
+        run("stage 2", "bash", "train/scripts/llada_v_finetune.sh", 1, PROCESSES, env=SETTINGS | env)
+    return distill(args, reports, images) if args.own_reports else stage2
 
 
-def distill(args: argparse.Namespace, common: dict[str, str], reports: Path, images: Path) -> Path:
+def distill(args: argparse.Namespace, reports: Path, images: Path) -> Path:
     """Stage 2 goes on with the model's own reports, so that several tokens a step do not mix several wordings."""
     stage2, distilled, own = args.out / "stage2", args.out / "distilled", args.out / "own_reports.json"
     if not (distilled / "model.safetensors").is_file():
@@ -147,7 +155,7 @@ def distill(args: argparse.Namespace, common: dict[str, str], reports: Path, ima
             run("own reports", *command, env={"OMP_NUM_THREADS": str(PROCESSES)})
         env = {"LM_PATH": str(stage2), "VISION_TOWER": "", "PRETRAIN_MM_MLP_ADAPTER": "", "DATA_PATH": str(own)}
         env |= {"IMAGE_FOLDER": str(images), "OUTPUT_DIR": str(distilled), "MM_VISION_TOWER_LR": VISION_RATE}
-        run("distillation", "bash", "train/scripts/llada_v_finetune.sh", 1, PROCESSES, env=common | env | DISTILL)
+        run("distillation", "bash", "train/scripts/llada_v_finetune.sh", 1, PROCESSES, env=SETTINGS | env | DISTILL)
     return distilled
 
 
@@ -167,8 +175,8 @@ def summarise(args: argparse.Namespace, model: Path, results: Path) -> dict:
         "report": texts["model"][0][1],
         "seconds": seconds,
         "checkpoint": str(model),
-        "pattern": MODEL["ATTENTION_PATTERN"],
-        "resampler": MODEL["MM_RESAMPLER_TYPE"],
+        "pattern": SETTINGS["ATTENTION_PATTERN"],
+        "resampler": SETTINGS["MM_RESAMPLER_TYPE"],
     }
     if args.annotation is None:
         summary["finding_f1"] = {
@@ -196,8 +204,7 @@ def main() -> None:
             setattr(args, name, value.resolve())  # the steps run in other folders
     settings = {key: str(value) for key, value in vars(args).items()} | {
         "towers": TOWERS,
-        "model": MODEL,
-        "stage": STAGE,
+        "stages": SETTINGS,
         "distill": DISTILL,
     }
     remembered = args.out / "settings.json"
