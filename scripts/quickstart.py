@@ -40,6 +40,7 @@ SETTINGS = {
     "MM_RESAMPLER_TYPE": "none",
     "GEN_LENGTH": "160",
     "NOISE_ESTIMATOR": "stratified",
+    "EXTRA_ARGS": "",
     "MM_TUNABLE_PARTS": "mm_vision_tower,mm_vision_resampler,mm_mlp_adapter,mm_language_model",
     "LEARNING_RATE": "2e-3",
     "BATCH_SIZE": "8",
@@ -135,7 +136,8 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
         env = {"LM_PATH": str(towers / "language_model"), "VISION_TOWER": str(towers / "trained_vision_tower")}
         env |= {"DATA_PATH": str(args.captions or words), "IMAGE_FOLDER": str(args.caption_images or images)}
         env |= {"OUTPUT_DIR": str(stage1)}
-        env |= {"NUM_TRAIN_EPOCHS": str(args.caption_epochs), "EXTRA_ARGS": f"--mm_vision_tower_lr {VISION_RATE}"}
+        env |= {"NUM_TRAIN_EPOCHS": str(args.caption_epochs)}
+        env |= {"EXTRA_ARGS": f"--mm_vision_tower_lr {VISION_RATE} {SETTINGS['EXTRA_ARGS']}"}
         run("stage 1", "bash", "train/scripts/llada_v_pretrain.sh", 1, PROCESSES, env=SETTINGS | env)
     if not (stage2 / "model.safetensors").is_file():
         env = {"LM_PATH": str(stage1), "VISION_TOWER": "", "PRETRAIN_MM_MLP_ADAPTER": ""}
