@@ -146,7 +146,7 @@ def image_names(folder: str) -> tuple[list[str], int]:
     """The image files below a folder by their path in it, sorted, and the number of its other files."""
     if not Path(folder).is_dir():
         raise ValueError(f"{folder}: no such image folder; name it with --images")
-    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    readable = {".dcm"} | {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     walk = os.walk(folder, onerror=_refuse, followlinks=True)
     files = [Path(parent, name) for parent, _, names in walk for name in names]
     images = sorted(str(file.relative_to(folder)) for file in files if file.suffix.lower() in readable)

@@ -1,4 +1,4 @@
-"""Films and photographs: from a file of any usual kind to 8-bit RGB, and from there to the pixels of SigLIP."""
+"""Films and photographs: from a file of any usual kind, DICOM too, to 8-bit RGB, and then to the pixels of SigLIP."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from llava.data.anyres import Grid, Size, best_grid, cut_tiles, is_anyres
+from llava.data.dicom import dicom_size, is_dicom, read_dicom
 
 if TYPE_CHECKING:  # converting and checking data needs neither torch nor transformers
     import torch
@@ -47,6 +48,9 @@ def check_image(path: str | Path) -> None:
 
 def image_size(path: str | Path) -> Size:
     """Width and height of the upright image at `path`, from its header. Raises the ValueError of `load_image`."""
+    _check_file(path)
+    if is_dicom(path):
+        return dicom_size(path)
     with _open(path) as image:
         width, height = image.size
         try:
@@ -92,23 +96,27 @@ def preprocess_frames(frames: list[Image.Image], processor: SiglipImageProcessor
 
 
 def _open(path: str | Path) -> Image.Image:
-    """Open the file and check its size in pixels; the pixels are not decoded yet."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such image file; check the image folder and the record's image_path")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path}: the image file is empty (0 bytes); copy it again")
+    """Open the file and check its size in pixels; the pixels are not decoded yet, but for those of a DICOM file."""
+    _check_file(path)
     try:
-        image = Image.open(path)
+        image = None if is_dicom(path) else Image.open(path)
     except UnidentifiedImageError:
         raise ValueError(f"{path}: not an image file; convert it to JPEG or PNG") from None
     except Exception as error:  # header parsers raise errors of many types
         raise ValueError(f"{path}: the image is damaged ({error}); copy it again") from error
+    image = image or read_dicom(path)
     width, height = image.size
     if min(width, height) < MIN_SIDE_PX:
         image.close()
         raise ValueError(f"{path}: the image is {width}x{height} px; a film needs at least {MIN_SIDE_PX} px a side")
     return image
+
+
+def _check_file(path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such image file; check the image folder and the record's image_path")
+    if Path(path).stat().st_size == 0:
+        raise ValueError(f"{path}: the image file is empty (0 bytes); copy it again")
 
 
 def _ends_whole(path: str | Path, image_format: str) -> bool:

@@ -63,10 +63,8 @@ _HEADING = re.compile(
 _TITLE = re.compile(_VIEW_LINE, re.IGNORECASE)
 _BANNER = re.compile(r"^[^\w\n]*FINAL REPORT[^\w\n]*$", re.MULTILINE)
 _RULER = re.compile(r"^[_=*-]{8,}$", re.MULTILINE)
-_CONTINUED = r"\(cont[\w']*\.?\)"
-_PAGE_BREAK = re.compile(
-    rf"\(over\).*?{_CONTINUED}|FINAL REPORT\s*{_CONTINUED}|\(over\)", re.IGNORECASE | re.DOTALL
-)  # page foot to the next page's head
+_CONTINUED = r"\(cont[\w']*\.?\)"  # at the head of a page; "(Over)" is at the foot of the one before
+_PAGE_BREAK = re.compile(rf"\(over\).*?{_CONTINUED}|FINAL REPORT\s*{_CONTINUED}|\(over\)", re.IGNORECASE | re.DOTALL)
 
 
 def parse_sections(report: str) -> dict[str, str]:
@@ -76,8 +74,8 @@ def parse_sections(report: str) -> dict[str, str]:
     parts, earlier = _cut(final), _cut("\n\n".join(before))
 
     texts = {section: _joined(parts, section) or _joined(earlier, section) for section in CONTEXT}
-    unread = _joined(parts, VIEWS) or _joined(parts, UNHEADED)
-    texts["findings"] = _joined(parts, "findings") or _joined(parts, BOTH) or unread
+    without_heading = _joined(parts, VIEWS) or _joined(parts, UNHEADED)
+    texts["findings"] = _joined(parts, "findings") or _joined(parts, BOTH) or without_heading
     texts["impression"] = _joined(parts, "impression") or _joined(parts, BOTH)
     return {section: texts[section] for section in SECTIONS}
 
