@@ -167,11 +167,16 @@ def test_other_targets_have_a_task_of_their_own_and_no_part_in_the_prompt(releas
     llava = read(tmp_path / "train_llava_llada.json")
     assert len(llava) == len(annotation["train"]) == kept
     texts = {"impression": "{impression}", "both": "FINDINGS: {findings} IMPRESSION: {impression}"}
+    joined = 0
     for source, record in zip(annotation["train"], llava, strict=True):
         question, answer = (turn["value"] for turn in record["conversations"])
-        assert answer == source["report"] == texts[target].format(**source)
+        one_section = target == "both" and source["findings"] == source["impression"]
+        joined += one_section
+        text = "FINDINGS AND IMPRESSION: {findings}" if one_section else texts[target]
+        assert answer == source["report"] == text.format(**source)
         assert question.replace("<image>\n", "").startswith(f"{prompt} ")
         assert source["impression"] not in question and "Impression" not in question
+    assert (joined > 0) == (target == "both")
     convert_annotation(tmp_path / ANNOTATION, tmp_path / "again", "frontal")
     assert read(tmp_path / "again" / "train_llava_llada.json") == llava
 

@@ -65,8 +65,9 @@ def choose_films(release: Release, views: str) -> Release:
 def choose_target(release: Release, target: str) -> Release:
     """The release with `report`, the text to be written, in every record, and `target`, which says what text it is.
 
-    `both` is one line, "FINDINGS: ... IMPRESSION: ...". Studies that lack the text, have a single word of it or quote
-    it in their clinical context are left out and counted. Raises ValueError for an unknown target.
+    `both` is one line, "FINDINGS: ... IMPRESSION: ...", or "FINDINGS AND IMPRESSION: ..." where the report has them as
+    one section. Studies that lack the text, have a single word of it or quote it in their clinical context are left
+    out and counted. Raises ValueError for an unknown target.
     """
     if target not in TARGETS:
         raise ValueError(f"unknown target {target!r}: choose one of {', '.join(TARGETS)}")
@@ -101,8 +102,17 @@ def _with_report(record: dict, target: str) -> dict | str:
         return ONE_WORD
     if any(quotes(text, context_of(record)) for text in texts):
         return QUOTED
-    report = "FINDINGS: {} IMPRESSION: {}".format(*texts) if target == "both" else texts[0]
-    return record | {"report": report, "target": target}
+    return record | {"report": _joined(texts), "target": target}
+
+
+def _joined(texts: list[str]) -> str:
+    """One text as it is; findings and impression under their headings, or under one if the report had them as one."""
+    if len(texts) == 1:
+        return texts[0]
+    findings, impression = texts
+    if findings == impression:
+        return f"FINDINGS AND IMPRESSION: {findings}"
+    return f"FINDINGS: {findings} IMPRESSION: {impression}"
 
 
 def _target_texts(record: dict, target: str) -> list[str]:
