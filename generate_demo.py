@@ -21,7 +21,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from llava.data.images import load_image
-from llava.data.mimic_cxr import CONTEXT_FIELDS, clinical_prompt
+from llava.data.mimic_cxr import clinical_prompt
+from llava.data.release import CONTEXT_FIELDS, TARGETS
 from llava.inference import BLANK_LENGTH, DTYPES, ReportWriter, Request, tokens_per_step
 from llava.report_file import ReportFile
 
@@ -48,6 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=8, help="with --images: reports written together")
     for name in CONTEXT_FIELDS:
         parser.add_argument(f"--{name}", help=f"{name} of the study")
+    parser.add_argument("--target", choices=TARGETS, default="findings", help="what the model was trained to write")
     parser.add_argument("--template", default="", help="text that stays, with ____ where the model is to write")
     parser.add_argument("--blank_length", type=int, default=BLANK_LENGTH, help="tokens of a blank that text follows")
     for flag, (kind, meaning) in GENERATION.items():
@@ -65,7 +67,7 @@ def main() -> None:
     values = {name: value for name, value in vars(args).items() if value is not None}
     gen_kwargs = {name: values[name] for name in (flag[2:] for flag in GENERATION) if name in values}
     gen_kwargs |= {"compile": True} if args.compile else {}
-    context = {name: values[name] for name in CONTEXT_FIELDS if name in values}
+    context = {name: values[name] for name in (*CONTEXT_FIELDS, "target") if name in values}
     if args.images is None:
         if args.out is not None:
             raise ValueError("--out is for the reports of a folder: give --images, or leave it out")

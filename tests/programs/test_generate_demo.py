@@ -109,6 +109,13 @@ def test_writes_a_report_with_the_context_in_the_prompt_and_shows_every_step(wor
     assert report in again.stdout.split("\n"), "the same call writes another report"
 
 
+def test_the_task_is_that_of_the_target(world, main, capsys):
+    film = world.images / json.loads(world.test.read_text())[0]["image"]
+    main("--image", film, "--target", "impression", "--history", "asthma", "--gen_length", 16)
+    prompt = "Provide the impression of the radiology image. Following clinical context: History: asthma"
+    assert f"prompt: {prompt}\n" in capsys.readouterr().out
+
+
 def test_a_template_is_filled_in(world, main, capsys):
     film = world.images / json.loads(world.test.read_text())[0]["image"]
     main("--image", film, "--template", "Findings: ____ No change. Impression: __", "--blank_length", 4)
