@@ -263,7 +263,7 @@ def test_calls_run_in_turn():
 
 
 def test_peak_memory_is_what_the_calls_add():
-    """What was prepared, and given back before the calls, does not count. A few pages of the interpreter come and go."""
+    """What was prepared, and given back before the calls, does not count. Pages of the interpreter come and go."""
     prepare = "len(bytearray(400 * 2**20)) and [lambda: bytearray(50 * 2**20), lambda: bytearray(100 * 2**20)]"
     small, large = peak_mb(eval, prepare)
     assert 49 <= small < 75 and 99 <= large < 125
