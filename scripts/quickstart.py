@@ -131,6 +131,7 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
         program = ("torchrun", "--standalone", "--nproc_per_node", PROCESSES, "-m", "llava.train.pretrain_tower")
         flags = ("--vision_tower", towers / "vision_tower", "--out", towers / "trained_vision_tower")
         flags += ("--data_path", words, "--image_folder", images, "--epochs", args.tower_epochs)
+        flags += ("--augment",) if args.annotation else ()
         run("the vision tower on its own", *program, *flags)
     if not (stage1 / "model.safetensors").is_file():
         env = {"LM_PATH": str(towers / "language_model"), "VISION_TOWER": str(towers / "trained_vision_tower")}
@@ -221,6 +222,7 @@ def main() -> None:
     model = train(args, data, images)
     env = {"MODEL_PATH": str(model), "MIMIC_CXR_DATA": str(data), "MIMIC_CXR_IMAGES": str(images)}
     env |= {"OUTPUT_PATH": str(args.out / "results"), "NUM_PROCESSES": str(PROCESSES), "BATCH_SIZE": "25"}
+    env |= {"MODEL_PATHS": "", "FINDING_F1": "" if args.annotation else "1"}
     run("evaluation", "bash", "eval/scripts/evaluate.sh", env=env | {"PYTHON": sys.executable})
     summary = summarise(args, model, args.out / "results")
     (args.out / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

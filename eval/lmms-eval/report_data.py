@@ -2,18 +2,19 @@
 
 Document 2i is study i, document 2i + 1 has the same text with the films of another study. The pairing is over the
 whole test set, so that a limit on the number of documents does not change it. Each document also carries the constant
-report, the second floor.
+report, another floor.
 """
 
-import hashlib
+import functools
 import json
 import os
 from pathlib import Path
 
-from report_floors import constant_report, derangement
+from report_floors import constant_report, derangement, nearest_images
+from report_provenance import sha256
 
-from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.data.mimic_cxr import check_films
+from llava.data.checks import check_films
+from llava.data.release import SPLITS
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "data" / "mimic_cxr"
 
@@ -61,13 +62,22 @@ def read_studies(path: Path) -> list[dict]:
     ]
 
 
-def check_test_set() -> None:
-    """Raise ValueError with one line unless the test file is sound and all its films can be opened."""
-    check_films(read_records(split_file("test")), image_folder())
+def check_test_set() -> dict[str, str]:
+    """Return the test films by path with the fingerprint of each file (`check_films`) as text.
+
+    Raises ValueError with one line unless the test file is sound and all its films can be used.
+    """
+    films = check_films(read_records(split_file("test")), image_folder())
+    return {film: f"{size} {sample.hex()}" for film, (size, sample) in films.items()}
+
+
+def data_hashes() -> dict[str, str]:
+    """Return the SHA-256 of each LLaVA file that is there, as train_sha256, val_sha256 and test_sha256."""
+    return {f"{split}_sha256": sha256(split_file(split)) for split in SPLITS if split_file(split).exists()}
 
 
 def load_documents() -> tuple[list[dict], dict]:
-    """Return the documents of the task, and the provenance of the scores: sizes, file hash, choice of the floors.
+    """Return the documents of the task, and the provenance of the scores: files, their hashes, choice of the floors.
 
     A document is a study of `read_studies` with `shuffled` and `constant_report`, which is None when there is no
     training file. Raises ValueError with one line.
@@ -83,16 +93,36 @@ def load_documents() -> tuple[list[dict], dict]:
                 study | {"images": images, "question": question, "shuffled": shuffled, "constant_report": constant}
             )
     provenance = {
-        "test_file": str(test_file),
-        "test_sha256": hashlib.sha256(test_file.read_bytes()).hexdigest(),
+        "test_file": str(test_file.absolute()),
+        "image_folder": str(image_folder().absolute()),
         "test_studies": len(studies),
+        **data_hashes(),
         "constant_report": choice,
+        "constant_report_text": constant,
     }
     return documents, provenance
 
 
+@functools.cache
+def nearest_reports(test_file: Path, images: Path, hashes: tuple[str, str], number: int) -> list[str]:
+    """Return for the first studies of the test file the report of the training film most like their first film.
+
+    `hashes` are the SHA-256 of test and training file. Raises ValueError with one line: a file is another one by now or
+    missing, a film cannot be read.
+    """
+    files = test_file, test_file.with_name("train_llava_llada.json")
+    test, train = map(read_studies, files)
+    for file, scored in zip(files, hashes, strict=True):
+        if sha256(file) != scored:
+            raise ValueError(f"{file}: not the file of the scores any more; evaluate again")
+    films = [[images / study["images"][0] for study in studies] for studies in (test[:number], train)]
+    return [train[place]["report"] for place in nearest_images(*films)]
+
+
 def with_image_tokens(question: str, num_images: int) -> str:
     """Return the question with one image token per film: as it is if it has them, else with the tokens in front."""
+    from llava.constants import DEFAULT_IMAGE_TOKEN  # it loads torch, which takes seconds
+
     if question.count(DEFAULT_IMAGE_TOKEN) == num_images:
         return question
     text = question.replace(f"{DEFAULT_IMAGE_TOKEN}\n", "").replace(DEFAULT_IMAGE_TOKEN, "")

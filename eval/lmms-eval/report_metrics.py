@@ -1,153 +1,119 @@
-"""BLEU_1, BLEU_4, METEOR and ROUGE_L of reports, on one stated normalisation and on the scale 0-1.
+"""All scores of reports: each is a row of statistics per document, and a function of the sum of the rows.
 
-Text is lower-cased and split by `TOKEN` into words and single punctuation marks. BLEU and METEOR are corpus scores,
-ROUGE_L is the mean over documents; no score depends on the order of the documents. One reference per document.
-On the same tokens the scores equal those of pycocoevalcap, which the literature on report generation uses.
+A `Scorer` turns hypotheses and references into one matrix of statistics [documents, k], and sums of its rows into
+scores. So the score of the corpus, its bootstrap interval and the comparison of two systems come from one matrix, and
+are exact under any sharding of the documents. One reference a document. Scores are 0-1, CIDEr 0-10.
 """
 
-import importlib.resources
-import math
-import re
-import shutil
-import subprocess
-import tempfile
-from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path
-from statistics import fmean
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-METRICS = ("BLEU_1", "BLEU_4", "METEOR", "ROUGE_L")
-TOKEN = re.compile(r"\w+|[^\w\s]")
-MAX_ORDER = 4
-ROUGE_BETA = 1.2  # weighs recall over precision, the value of pycocoevalcap
+import numpy as np
+from report_bleu import bleu, bleu_statistics
+from report_cider import cider_scores
+from report_labels import labels
+from report_meteor import meteor, meteor_statistics
+from report_rouge import rouge_l_scores, rouge_score_l_scores
+
+from llava.data.findings import parse_report
 
 
-def tokens(text: str) -> list[str]:
-    """Split a text into its normalised tokens."""
-    return TOKEN.findall(text.lower())
+class Family(NamedTuple):
+    """Scores that share their statistics.
 
-
-def bleu_statistics(hypothesis: str, reference: str) -> list[int]:
-    """Count what BLEU needs of one document: hypothesis and reference length, matches and n-grams of order 1 to 4.
-
-    Returns [hypothesis tokens, reference tokens, matches 1-4, hypothesis n-grams 1-4]. Sums of these over any sharding
-    of the documents give the same corpus score.
+    name        of the family
+    columns     number of statistics of a document
+    statistics  hypotheses, references -> [documents, columns]
+    scores      by name: sums of statistics [..., columns] -> scores [...]
     """
-    hypothesis_tokens, reference_tokens = tokens(hypothesis), tokens(reference)
-    matches, totals = [], []
-    for order in range(1, MAX_ORDER + 1):
-        candidates = _ngrams(hypothesis_tokens, order)
-        matches.append((candidates & _ngrams(reference_tokens, order)).total())
-        totals.append(candidates.total())
-    return [len(hypothesis_tokens), len(reference_tokens), *matches, *totals]
+
+    name: str
+    columns: int
+    statistics: Callable[[list[str], list[str]], np.ndarray]
+    scores: dict[str, Callable[[np.ndarray], np.ndarray]]
 
 
-def corpus_bleu_1(statistics: Iterable[list[int]]) -> float:
-    """Corpus BLEU-1 from the `bleu_statistics` of the documents."""
-    return _corpus_bleu(statistics, 1)
+def mean(name: str, score_each: Callable[[list[str], list[str]], np.ndarray]) -> Family:
+    """The mean over documents of a score that each of them has: its statistics are the score and 1."""
+
+    def statistics(hypotheses: list[str], references: list[str]) -> np.ndarray:
+        values = score_each(hypotheses, references)
+        return np.stack([values, np.ones(len(values))], axis=1)
+
+    return Family(name, 2, statistics, {name: lambda sums: sums[..., 0] / sums[..., 1]})
 
 
-def corpus_bleu_4(statistics: Iterable[list[int]]) -> float:
-    """Corpus BLEU-4 from the `bleu_statistics` of the documents."""
-    return _corpus_bleu(statistics, 4)
+def micro_f1(name: str, read: Callable[[str], Iterable]) -> Family:
+    """Micro-F1 over what `read` finds in a text; 1 where nothing is there and nothing is found."""
+
+    def statistics(hypotheses: list[str], references: list[str]) -> np.ndarray:
+        pairs = [(set(read(text)), set(read(truth))) for text, truth in zip(hypotheses, references, strict=True)]
+        return np.array([(len(found & true), len(found) + len(true)) for found, true in pairs], dtype=float)
+
+    def f1(sums: np.ndarray) -> np.ndarray:
+        hits, total = sums[..., 0], sums[..., 1]
+        return np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0)
+
+    return Family(name, 2, statistics, {name: f1})
 
 
-def rouge_l(hypothesis: str, reference: str) -> float:
-    """ROUGE-L of one document: the F score of the longest common subsequence, with recall weighed by ROUGE_BETA."""
-    return rouge_l_of_tokens(tokens(hypothesis), tokens(reference))
+BLEU = Family("BLEU", 10, bleu_statistics, {f"BLEU_{n}": lambda sums, n=n: bleu(sums, n) for n in (1, 2, 3, 4)})
+METEOR = Family("METEOR", 23, meteor_statistics, {"METEOR": meteor})
+ROUGE_L = mean("ROUGE_L", rouge_l_scores)
+ROUGE_SCORE_L = mean("rouge_score_L", rouge_score_l_scores)
+CIDER = mean("CIDEr", cider_scores)
+LABEL_F1 = micro_f1("label_F1", labels)
+FINDING_F1 = micro_f1("finding_F1", parse_report)  # of phantom films
+FAMILIES = (BLEU, METEOR, ROUGE_L, ROUGE_SCORE_L, CIDER, LABEL_F1)
 
 
-def rouge_l_of_tokens(hypothesis: list[str], reference: list[str]) -> float:
-    """`rouge_l` on token lists; 0 when either is empty."""
-    common = _longest_common_subsequence(hypothesis, reference)
-    if common == 0:
-        return 0.0
-    precision, recall = common / len(hypothesis), common / len(reference)
-    return (1 + ROUGE_BETA**2) * precision * recall / (recall + ROUGE_BETA**2 * precision)
+class Scorer:
+    """The scores of some families.
 
-
-def corpus_meteor(pairs: Iterable[tuple[str, str]]) -> float:
-    """METEOR 1.5 of the whole corpus, from (hypothesis, reference) pairs, by the jar inside pycocoevalcap.
-
-    The jar reads one text a line from two files, so tokens are joined by single spaces: a newline inside a report
-    cannot shift the lines. Raises ValueError without Java or the jar, or when the jar fails.
+    names  of the scores, in the order of the table
     """
-    java, jar = require_java(), require_meteor()
-    hypotheses, references = zip(*pairs, strict=True)
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / "hypotheses.txt", Path(folder) / "references.txt"]
-        for file, texts in zip(files, (hypotheses, references), strict=True):
-            file.write_text("".join(f"{' '.join(tokens(text))}\n" for text in texts), encoding="utf-8")
-        options = ["-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", jar, *files, "-l", "en", "-norm", "-q"]
-        run = subprocess.run([java, *options], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    try:
-        return float(run.stdout.split()[-1])
-    except (IndexError, ValueError):
-        reason = (run.stderr.strip() or "no output").splitlines()[0]
-        raise ValueError(f"METEOR failed (java exit status {run.returncode}): {reason}") from None
+
+    def __init__(self, families: Iterable[Family] = FAMILIES):
+        self.families = tuple(families)
+        self.names = tuple(name for family in self.families for name in family.scores)
+
+    def statistics(
+        self, hypotheses: list[str], references: list[str], known: Mapping[str, np.ndarray] | None = None
+    ) -> np.ndarray:
+        """The statistics of the documents, [documents, k]. Those of a family that `known` has by name come from there.
+
+        Raises ValueError when the lists differ in length or are empty, and without Java.
+        """
+        if len(hypotheses) != len(references) or not hypotheses:
+            raise ValueError(f"{len(hypotheses)} hypotheses for {len(references)} references: give as many, at least 1")
+        known = known or {}
+        parts = [
+            known[family.name] if family.name in known else family.statistics(hypotheses, references)
+            for family in self.families
+        ]
+        return np.concatenate(parts, axis=1)
+
+    def scores(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """The scores [...] by name, from sums over documents [..., k]."""
+        ends = np.cumsum([family.columns for family in self.families])[:-1]
+        parts = zip(self.families, np.split(sums, ends, axis=-1), strict=True)
+        return {name: score(part) for family, part in parts for name, score in family.scores.items()}
 
 
-def require_java() -> str:
-    """Return the path of the `java` program; ValueError naming the package to install when there is none."""
-    java = shutil.which("java")
-    if java is None:
-        raise ValueError("METEOR needs Java, but there is no `java` on PATH: install it (apt: openjdk-17-jre-headless)")
-    return java
+def corpus_bleu_1(rows: Sequence[Sequence[float]]) -> float:
+    """BLEU_1 of the corpus from `bleu_statistics`, for lmms_eval."""
+    return _corpus(BLEU, "BLEU_1", rows)
 
 
-def require_meteor() -> Path:
-    """Return the path of the METEOR 1.5 jar; ValueError naming the package to install when there is none."""
-    try:
-        return Path(str(importlib.resources.files("pycocoevalcap.meteor") / "meteor-1.5.jar"))
-    except ModuleNotFoundError:
-        raise ValueError("METEOR needs the jar of pycocoevalcap: pip install pycocoevalcap==1.2") from None
+def corpus_bleu_4(rows: Sequence[Sequence[float]]) -> float:
+    """BLEU_4 of the corpus from `bleu_statistics`, for lmms_eval."""
+    return _corpus(BLEU, "BLEU_4", rows)
 
 
-def scores(hypotheses: list[str], references: list[str]) -> dict[str, float]:
-    """Score one hypothesis a document against its reference; keys METRICS, each 0-1.
-
-    Raises ValueError when the lists differ in length or are empty, or without Java.
-    """
-    if len(hypotheses) != len(references) or not hypotheses:
-        raise ValueError(f"{len(hypotheses)} hypotheses for {len(references)} references: give as many, at least 1")
-    pairs = list(zip(hypotheses, references, strict=True))
-    statistics = [bleu_statistics(*pair) for pair in pairs]
-    return {
-        "BLEU_1": corpus_bleu_1(statistics),
-        "BLEU_4": corpus_bleu_4(statistics),
-        "METEOR": corpus_meteor(pairs),
-        "ROUGE_L": fmean(rouge_l(*pair) for pair in pairs),
-    }
+def corpus_meteor(rows: Sequence[Sequence[float]]) -> float:
+    """METEOR of the corpus from `meteor_statistics`, for lmms_eval."""
+    return _corpus(METEOR, "METEOR", rows)
 
 
-def _ngrams(words: list[str], order: int) -> Counter:
-    return Counter(zip(*(words[start:] for start in range(order)), strict=False))
-
-
-def _corpus_bleu(statistics: Iterable[list[int]], max_order: int) -> float:
-    """Papineni et al. 2002: geometric mean of the precisions of order 1..max_order times the brevity penalty.
-
-    No smoothing: without a match of some order the score is 0.
-    """
-    hypothesis_length, reference_length, *counts = (sum(column) for column in zip(*statistics, strict=True))
-    matches, totals = counts[:max_order], counts[MAX_ORDER : MAX_ORDER + max_order]
-    if min(matches) == 0:
-        return 0.0
-    log_precision = fmean(math.log(match / total) for match, total in zip(matches, totals, strict=True))
-    return math.exp(log_precision + min(0.0, 1 - reference_length / hypothesis_length))
-
-
-def _longest_common_subsequence(left: list[str], right: list[str]) -> int:
-    """Length of the longest common subsequence, a whole row of the dynamic programme at a time (Hyyrö 2004).
-
-    A zero bit i of `row` says that the length grows at left[i]; the row is one Python integer.
-    """
-    where = {}
-    for bit, word in enumerate(left):
-        where[word] = where.get(word, 0) | 1 << bit
-    full = (1 << len(left)) - 1
-    row = full
-    for word in right:
-        hits = row & where.get(word, 0)
-        row = ((row + hits) | (row - hits)) & full
-    return len(left) - row.bit_count()
+def _corpus(family: Family, name: str, rows: Sequence[Sequence[float]]) -> float:
+    return float(family.scores[name](np.sum(rows, axis=0)))

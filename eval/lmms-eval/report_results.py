@@ -1,81 +1,187 @@
-"""Reads what lmms_eval wrote: the scores beside both floors, and the generated reports.
+"""The table of a run: the model beside its floors, every score with its interval, and the gain from the image.
 
-    python -m report_results eval/results
+    python -m report_results RUN_FOLDER [RUN_FOLDER ...]
 
-prints the table of the newest results in the folder. Without results, or with a score missing, the exit status is 1:
-that of lmms_eval is 0 even after a failure.
+reads the newest results that lmms_eval wrote into each folder, prints the table and leaves it there as scores.md and
+scores.json. Several runs are compared with the first: comparison.md and comparison.json in the folder above it. With
+results missing or incomplete the exit status is 1.
 """
 
 import argparse
 import json
-import math
+import os
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from report_metrics import METRICS
+import numpy as np
+from report_clinical import clinical_families
+from report_data import nearest_reports
+from report_intervals import LEVEL, RESAMPLES, compare, estimate, resampled_sums
+from report_metrics import FAMILIES, FINDING_F1, METEOR, Scorer
+from report_provenance import digest, sha256
+from report_run import TASK, TASK_VERSION, generations, read_results, read_scores, read_statistics, results_file
+from report_table import comparison_table, run_table
 
-TASK = "mimic_cxr"
-PREFIXES = {"model": "", "shuffled_images": "shuffled_images_", "constant_report": "constant_report_"}
+SETTINGS = Path("reports") / "settings.json"  # in a run's folder; report_resume writes it
+HOW = f"{LEVEL:.0%}, percentile bootstrap over studies, {RESAMPLES} resamples, seed 0"
 
 
-def results_file(folder: str | Path) -> Path:
-    """Return the newest results file in the folder or below it; ValueError when there is none."""
-    files = list(Path(folder).rglob("*_results.json"))
-    if not files:
-        raise ValueError(f"{folder}: no results; the output of lmms_eval says why")
-    return max(files, key=lambda file: file.stat().st_mtime_ns)
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a run.
 
-
-def read_scores(file: str | Path) -> dict[str, dict[str, float]]:
-    """Return {"model": scores, "shuffled_images": scores, "constant_report": scores}, each with all METRICS, 0-1.
-
-    Raises ValueError with one line that names the scores which are missing or not numbers.
+    summary     what scores.json holds
+    statistics  [studies, k] of each row of the table
     """
-    results = json.loads(Path(file).read_text(encoding="utf-8"))["results"].get(TASK, {})
-    names = {row: {metric: f"{prefix}{metric}" for metric in METRICS} for row, prefix in PREFIXES.items()}
-    values = {name: results.get(f"{name},none") for row in names.values() for name in row.values()}
-    missing = [name for name, value in values.items() if not isinstance(value, float | int) or not math.isfinite(value)]
-    if missing:
-        raise ValueError(f"{file}: no score for {', '.join(missing)} of task {TASK}")
-    return {row: {metric: values[name] for metric, name in columns.items()} for row, columns in names.items()}
+
+    summary: dict
+    statistics: dict[str, np.ndarray]
 
 
-def generations(folder: str | Path) -> dict[str, list[tuple[str, str]]]:
-    """Return (reference, generated report) of the newest results in the folder, in the order of the test set.
+def score_run(folder: Path, scorer: Scorer) -> Scores:
+    """Return the scores of the newest results in the folder, and write them there, unless they are there already.
 
-    The keys are "model" and, for the same texts with the films of other studies, "shuffled_images". Raises ValueError
-    when there are no results or lmms_eval ran without --log_samples.
+    Raises ValueError with one line when results are missing, incomplete or of another version of the task.
     """
     file = results_file(folder)
-    samples_file = file.with_name(file.name.replace("_results.json", f"_samples_{TASK}.jsonl"))
-    if not samples_file.exists():
-        raise ValueError(f"{samples_file}: no generated reports; run lmms_eval with --log_samples")
-    with open(samples_file, encoding="utf-8") as lines:
-        samples = sorted(map(json.loads, lines), key=lambda sample: sample["doc_id"])
-    texts = {"model": [], "shuffled_images": []}
-    for sample in samples:
-        half = "model" if "ROUGE_L" in sample else "shuffled_images"
-        texts[half].append((sample["target"], sample["filtered_resps"]))
-    return texts
+    code = [sha256(source) for source in sorted(Path(__file__).parent.glob("report_*.py"))]
+    made_from = digest([sha256(file), scorer.names, code])
+    if (scores := _read(folder, made_from)) is None:
+        scores = _score(folder, file, scorer, made_from)
+        np.savez(folder / "statistics.npz", **scores.statistics)
+        _write(folder / "scores.md", run_table(scores.summary))
+        _write(folder / "scores.json", json.dumps(scores.summary, indent=2, ensure_ascii=False) + "\n")
+    return scores
 
 
-def table(scores: dict[str, dict[str, float]]) -> str:
-    """Lay out the scores as one row for the model and one for each floor."""
-    lines = ["".join([f"{'':16}", *(f"{metric:>9}" for metric in METRICS)])]
-    for row, columns in scores.items():
-        lines.append("".join([f"{row:16}", *(f"{columns[metric]:9.4f}" for metric in METRICS)]))
-    return "\n".join(lines)
+def compare_runs(runs: list[Scores], scorer: Scorer) -> dict:
+    """Return what comparison.json holds: the scores of every model, and each but the first compared with the first.
+
+    Raises ValueError with one line unless all were scored on the same studies.
+    """
+    first = runs[0].summary
+    for run in (run.summary for run in runs):
+        if (run["task"]["test_sha256"], run["studies"]) != (first["task"]["test_sha256"], first["studies"]):
+            raise ValueError(f"{run['run']} and {first['run']} were scored on different studies: compare them apart")
+    values, resampled = _bootstrap(np.stack([run.statistics["model"] for run in runs]), scorer)
+    models = [
+        {
+            "checkpoint": run.summary["checkpoint"],
+            "run": run.summary["run"],
+            "scores": run.summary["scores"]["model"],
+            "gain_from_image": run.summary["gain_from_image"],
+            "minus_first": _comparisons(values, resampled, place, 0) if place else None,
+        }
+        for place, run in enumerate(runs)
+    ]
+    floors = {row: scores for row, scores in first["scores"].items() if row not in ("model", "shuffled_images")}
+    return {"studies": first["studies"], "intervals": HOW, "models": models, "floors": floors}
+
+
+def _score(folder: Path, file: Path, scorer: Scorer, made_from: str) -> Scores:
+    read_scores(file)
+    results = read_results(file)
+    about = results["configs"][TASK]["metadata"]
+    if about["version"] != TASK_VERSION:
+        raise ValueError(f"{file}: of version {about['version']} of the task, not {TASK_VERSION}; evaluate again")
+    statistics, left_out = _statistics(folder, about, scorer)
+    values, resampled = _bootstrap(np.stack(list(statistics.values())), scorer)
+    rows = list(statistics)
+    settings = folder / SETTINGS
+    summary = {
+        "run": str(folder),
+        "checkpoint": results["model_name"],
+        "studies": len(statistics["model"]),
+        "scores": {
+            row: {name: asdict(estimate(values[name][place], resampled[name][place])) for name in scorer.names}
+            for place, row in enumerate(rows)
+        },
+        "gain_from_image": _comparisons(values, resampled, rows.index("model"), rows.index("shuffled_images")),
+        "intervals": HOW,
+        "left_out": left_out,
+        "task": about,
+        "generation": json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else None,
+        "lmms_eval": results["config"],
+        "made_from": made_from,
+    }
+    return Scores(summary, statistics)
+
+
+def _statistics(folder: Path, about: dict, scorer: Scorer) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The statistics of each row [studies, k], and why a floor is left out."""
+    texts, meteor = generations(folder), read_statistics(folder, "METEOR")
+    if len(texts["model"]) != len(texts["shuffled_images"]):
+        raise ValueError(f"{folder}: an odd number of documents; give lmms_eval an even --limit")
+    references, model = map(list, zip(*texts["model"], strict=True))
+    rows = {
+        "model": model,
+        "shuffled_images": [text for _, text in texts["shuffled_images"]],
+        "constant_report": [about["constant_report_text"]] * len(model),
+    }
+    known = {row: {METEOR.name: np.array(statistics)} for row, statistics in meteor.items()}
+    left_out = {}
+    try:
+        files = Path(about["test_file"]), Path(about["image_folder"])
+        rows["nearest_image"] = nearest_reports(*files, (about["test_sha256"], about["train_sha256"]), len(model))
+    except ValueError as error:
+        left_out["nearest_image"] = str(error)
+    return {row: scorer.statistics(texts, references, known.get(row)) for row, texts in rows.items()}, left_out
+
+
+def _bootstrap(statistics: np.ndarray, scorer: Scorer) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Scores by name, [rows], and those of the resamples, [rows, resamples], of statistics [rows, studies, k]."""
+    return scorer.scores(statistics.sum(axis=-2)), scorer.scores(resampled_sums(statistics))
+
+
+def _comparisons(values: dict, resampled: dict, row: int, other: int) -> dict[str, dict]:
+    """One row minus another, by score."""
+    found = {
+        name: compare(values[name][row], values[name][other], resampled[name][row], resampled[name][other])
+        for name in values
+    }
+    return {name: asdict(comparison) | {"excludes_0": comparison.excludes_0} for name, comparison in found.items()}
+
+
+def _read(folder: Path, made_from: str) -> Scores | None:
+    """The scores in the folder if they were made from just this and no floor is missing."""
+    try:
+        summary = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        statistics = dict(np.load(folder / "statistics.npz"))
+    except (OSError, ValueError):
+        return None
+    return Scores(summary, statistics) if summary["made_from"] == made_from and not summary["left_out"] else None
+
+
+def _write(path: Path, text: str) -> None:
+    """Put a whole new file in the place of the old one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", help="the --output_path of lmms_eval")
+    parser.add_argument("folders", nargs="+", type=Path, help="the --output_path of each lmms_eval run")
+    parser.add_argument("--finding_f1", action="store_true", help="also the finding F1 of phantom films")
+    parser.add_argument("--clinical", action="store_true", help="also CheXbert F1, RadGraph F1 and RadCliQ (radeval)")
     args = parser.parse_args()
     try:
-        file = results_file(args.folder)
-        print(f"{file}\n{table(read_scores(file))}")
+        further = [*([FINDING_F1] if args.finding_f1 else []), *(clinical_families() if args.clinical else [])]
+        scorer = Scorer([*FAMILIES, *further])
+        runs = [score_run(folder, scorer) for folder in args.folders]
+        for run in runs:
+            print(run_table(run.summary))
+        if len(runs) > 1:
+            comparison = compare_runs(runs, scorer)
+            above = args.folders[0].absolute().parent
+            _write(above / "comparison.md", comparison_table(comparison))
+            _write(above / "comparison.json", json.dumps(comparison, indent=2, ensure_ascii=False) + "\n")
+            print(comparison_table(comparison))
     except ValueError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: cannot be written ({error.strerror})")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# Score checkpoints on the MIMIC-CXR test set: BLEU_1, BLEU_4, METEOR and ROUGE_L beside both floors.
+# Score checkpoints on the MIMIC-CXR test set: one table of all scores beside the floors, with intervals, and a page of
+# studies for each checkpoint.
 #
 #     cd eval && bash scripts/evaluate.sh [CHECKPOINT_FOLDER ...]
 #
-# Without arguments it scores the checkpoint in MODEL_PATH, or else those of the list MODEL_PATHS below.
+# Every run has a folder in OUTPUT_PATH that is named by all that its reports depend on. The same command after an
+# interruption goes on in it; a run that is complete is not repeated.
 # Environment variables:
+#     MODEL_PATHS           checkpoint folders, separated by spaces, if no argument names them
+#     MODEL_PATH            one checkpoint folder                                   (train/exp/llada_v_finetune)
 #     MIMIC_CXR_DATA        folder of test_, train_ and val_llava_llada.json        (data/mimic_cxr)
 #     MIMIC_CXR_IMAGES      folder of the films                                     (images in MIMIC_CXR_DATA)
 #     CUDA_VISIBLE_DEVICES  one process per visible GPU; without a GPU one process on the CPU
@@ -13,18 +17,19 @@
 #     DTYPE                 float32 or bfloat16                                     (float32)
 #     GEN_KWARGS            generation arguments as k=v,k=v                         (the checkpoint's own)
 #     LIMIT                 score the first LIMIT studies only                      (all)
+#     FINDING_F1            1: also the finding F1, for phantom films
+#     CLINICAL              1: also CheXbert F1, RadGraph F1 and RadCliQ            (eval/lmms-eval/README.md)
 #     OUTPUT_PATH           folder of the results, which hold report text           (eval/results)
 #     PYTHON                Python of the environment                               (that of .venv, or python3)
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 
-MODEL_PATHS=(
-    "$ROOT/train/exp/llada_v_finetune"
-)
 if [ $# -gt 0 ]; then
-    MODEL_PATHS=("$@")
-elif [ -n "${MODEL_PATH:-}" ]; then
-    MODEL_PATHS=("$MODEL_PATH")
+    models=("$@")
+elif [ -n "${MODEL_PATHS:-}" ]; then
+    read -r -d '' -a models <<< "$MODEL_PATHS" || true  # it fails at the end of the text
+else
+    models=("${MODEL_PATH:-$ROOT/train/exp/llada_v_finetune}")
 fi
 
 fail() {
@@ -41,7 +46,7 @@ export MIMIC_CXR_IMAGES="${MIMIC_CXR_IMAGES:-$MIMIC_CXR_DATA/images}"
 OUTPUT_PATH="${OUTPUT_PATH:-$ROOT/eval/results}"
 
 # lmms_eval loads the model before it looks for anything else, so look first.
-for model in "${MODEL_PATHS[@]}"; do
+for model in "${models[@]}"; do
     [ -f "$model/config.json" ] || fail "$model: no config.json; give the folder of a trained checkpoint"
     compgen -G "$model/*.safetensors" > /dev/null || fail "$model: no weights (*.safetensors); give a whole checkpoint"
 done
@@ -70,19 +75,34 @@ else
     [ "$gpus" -gt 0 ] || launch+=(--cpu)
 fi
 
-failed=()
-for model in "${MODEL_PATHS[@]}"; do
-    mkdir -p "$OUTPUT_PATH"
-    run="$(mktemp -d "$OUTPUT_PATH/$(date +%Y%m%d_%H%M%S)_XXXXXX")"  # empty, so that any results in it are new
+runs=() failed=()
+for model in "${models[@]}"; do
+    settings=("dtype=${DTYPE:=float32}" "gen_kwargs=${GEN_KWARGS:-}" "limit=${LIMIT:-}" "on_gpu=$((gpus > 0))")
+    name="$("$PYTHON" -m report_key "$model" "${settings[@]}")" || exit 1
+    run="$OUTPUT_PATH/$name"
+    if "$PYTHON" -m report_run "$run" 2> /dev/null; then
+        echo "$model: complete in $run"
+        runs+=("$run")
+        continue
+    fi
+    mkdir -p "$run" || fail "$run: cannot be written; set OUTPUT_PATH"
     command=("${launch[@]}" -m lmms_eval --model llava_oneversion_qwen
-        --model_args "pretrained=$model,conv_template=qwen,dtype=${DTYPE:-float32}"
+        --model_args "pretrained=$model,conv_template=qwen,dtype=$DTYPE,reports=$run/reports"
         --tasks mimic_cxr --batch_size "${BATCH_SIZE:-8}" --output_path "$run" --log_samples)
     [ -z "${GEN_KWARGS:-}" ] || command+=(--gen_kwargs "$GEN_KWARGS")
     [ -z "${LIMIT:-}" ] || command+=(--limit $((2 * LIMIT)))  # a study is two documents
     printf '%q ' "${command[@]}" && echo
-    if ! "${command[@]}" 2>&1 | tee "$run/output.log" || ! "$PYTHON" -m report_results "$run"; then
+    if "${command[@]}" 2>&1 | tee "$run/output.log" && "$PYTHON" -m report_run "$run"; then
+        runs+=("$run")
+    else
         tr '\r' '\n' < "$run/output.log" | grep -m 1 '^error: ' >&2 || true  # the launcher buried it
         failed+=("$model")
     fi
 done
+if [ ${#runs[@]} -gt 0 ]; then
+    "$PYTHON" -m report_results ${FINDING_F1:+--finding_f1} ${CLINICAL:+--clinical} "${runs[@]}" || exit 1
+    for run in "${runs[@]}"; do
+        "$PYTHON" -m report_page ${FINDING_F1:+--finding_f1} "$run" || exit 1
+    done
+fi
 [ ${#failed[@]} -eq 0 ] || fail "no complete scores for ${failed[*]}"

@@ -1,5 +1,6 @@
-"""The user's two commands on a tiny untrained model: `python -m lmms_eval` and evaluate.sh on two processes."""
+"""The user's two commands on a tiny untrained model: evaluate.sh on two processes, and `python -m lmms_eval` on one."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from report_metrics import METRICS, scores
-from report_results import generations, read_scores, results_file
+from report_metrics import FAMILIES, FINDING_F1, Scorer
+from report_run import TASK_METRICS, generations, read_scores, results_file
 
 from llava.model.builder import build_model
 from llava.model.tiny import save_language_model, save_vision_tower, train_tokenizer
@@ -40,29 +41,45 @@ def run(*command, **environment) -> str:
     return done.stdout
 
 
-def test_one_process_and_two_give_the_same_reports_and_scores(data, checkpoint, tmp_path):
+def scores_of(pairs: list[tuple[str, str]]) -> dict[str, float]:
+    references, texts = map(list, zip(*pairs, strict=True))
+    scorer = Scorer([*FAMILIES, FINDING_F1])
+    return {
+        name: float(score) for name, score in scorer.scores(scorer.statistics(texts, references).sum(axis=0)).items()
+    }
+
+
+def test_two_processes_and_one_that_goes_on_give_the_same_reports_and_scores(data, checkpoint, tmp_path):
+    settings = {"BATCH_SIZE": "2", "GEN_KWARGS": GEN_KWARGS, "CUDA_VISIBLE_DEVICES": "", "FINDING_F1": "1"}
+    command = "bash", "scripts/evaluate.sh", str(checkpoint)
+    out = run(*command, OUTPUT_PATH=str(tmp_path / "two"), NUM_PROCESSES="2", **settings)
+    [folder] = (tmp_path / "two").iterdir()
+    summary = json.loads((folder / "scores.json").read_text())
+    assert (folder / "scores.md").read_text() in out and (folder / "reports.html").stat().st_size > 1000
+    assert list(summary["scores"]) == ["model", "shuffled_images", "constant_report", "nearest_image"]
+    assert summary["generation"]["generation"]["gen_length"] == 16 and summary["generation"]["git"]
+
+    reports = generations(folder)
+    assert [len(texts) for texts in reports.values()] == [3, 3]
+    assert len({text for _, text in reports["model"]}) == 3  # each has its own seed
+    for half, pairs in reports.items():
+        found = {name: score["value"] for name, score in summary["scores"][half].items()}
+        assert found == pytest.approx(scores_of(pairs), abs=1e-9)
+
+    assert run(*command, OUTPUT_PATH=str(tmp_path / "two"), **settings).startswith(f"{checkpoint}: complete in ")
+
+    (folder / "reports" / "rank1.jsonl").unlink()  # of three documents
+    model_args = f"pretrained={checkpoint},conv_template=qwen,reports={folder}/reports"
     out = run(
-        *(sys.executable, "-m", "lmms_eval", "--model", "llava_oneversion_qwen"),
-        *("--model_args", f"pretrained={checkpoint},conv_template=qwen", "--tasks", "mimic_cxr", "--device", "cpu"),
-        *("--batch_size", "2", "--gen_kwargs", GEN_KWARGS, "--output_path", str(tmp_path / "one"), "--log_samples"),
+        *(sys.executable, "-m", "lmms_eval", "--model", "llava_oneversion_qwen", "--model_args", model_args),
+        *("--tasks", "mimic_cxr", "--device", "cpu", "--batch_size", "3", "--gen_kwargs", GEN_KWARGS),
+        *("--output_path", str(tmp_path / "one"), "--log_samples"),
     )
     assert list(tmp_path.glob("one/*/*_results.json")), out  # lmms_eval ends with 0 after a failure, too
-    one = read_scores(results_file(tmp_path / "one"))
+    assert len((folder / "reports" / "rank0.jsonl").read_text().split("\n")) == 1 + 6
+    assert generations(tmp_path / "one") == reports
+    one, two = (read_scores(results_file(tmp_path / name)) for name in ("one", "two"))
     for row, columns in one.items():
-        prefix = "" if row == "model" else f"{row}_"
-        assert all(f"|{prefix}{metric}" in out for metric in METRICS)
-        assert tuple(columns) == METRICS
-
-    settings = {"NUM_PROCESSES": "2", "BATCH_SIZE": "2", "GEN_KWARGS": GEN_KWARGS, "CUDA_VISIBLE_DEVICES": ""}
-    out = run("bash", "scripts/evaluate.sh", str(checkpoint), OUTPUT_PATH=str(tmp_path / "two"), **settings)
-    two = read_scores(results_file(tmp_path / "two"))
-    assert [line.split()[0] for line in out.splitlines()[-3:]] == ["model", "shuffled_images", "constant_report"]
-    for row in one:
-        assert two[row] == pytest.approx(one[row], abs=1e-9)
-
-    reports = generations(tmp_path / "one")
-    assert reports == generations(tmp_path / "two")
-    assert [len(texts) for texts in reports.values()] == [3, 3]
-    references, texts = map(list, zip(*reports["model"], strict=True))
-    assert len(set(texts)) == 3  # each has its own seed
-    assert one["model"] == pytest.approx(scores(texts, references), abs=1e-9)
+        assert all(f"|{'' if row == 'model' else f'{row}_'}{metric}" in out for metric in TASK_METRICS)
+        assert columns == pytest.approx(two[row], abs=1e-9)
+        assert columns == pytest.approx({name: summary["scores"][row][name]["value"] for name in columns}, abs=1e-9)

@@ -1,6 +1,7 @@
-"""evaluate.sh: it looks before it launches, and it never reports success without complete scores.
+"""evaluate.sh: it looks before it launches, goes on where it was stopped, and never reports success without complete
+scores.
 
-The Python it starts is a stub that stands for the launcher and lmms_eval; only the check of the results is real.
+The Python it starts is a stub that stands for the launcher, lmms_eval and the page; what reads the results is real.
 """
 
 import os
@@ -11,42 +12,39 @@ from pathlib import Path
 
 import pytest
 
+from oracles.report_runs import write_run
+
 EVALUATE = Path(__file__).resolve().parents[2] / "eval" / "scripts" / "evaluate.sh"
-METRICS = ("BLEU_1", "BLEU_4", "METEOR", "ROUGE_L")
+TEXTS = {"model": ["Clear.", "Small effusion.", "No."], "shuffled_images": ["Clear.", "No.", "No."]}
 STUB = """#!/bin/bash
 case "$*" in
     *device_count*) echo {gpus} ;;
-    "-m report_results"*) exec {python} "$@" ;;
+    "-m report_page"*) echo "page of ${{*: -1}}"; {page} ;;
+    "-m report_"*) exec {python} "$@" ;;
     "-m accelerate"*)
-        printf '%s\\n' "$@" > {folder}/launched
+        printf '%s\\n' "$@" >> {folder}/launched
         while [ $# -gt 0 ]; do [ "$1" = --output_path ] && run="$2"; shift; done
         {lmms_eval}
         ;;
 esac
 """
-
-
-def results(*left_out: str) -> str:
-    """Shell that writes a results file without some scores."""
-    names = [f"{row}{metric}" for row in ("", "shuffled_images_", "constant_report_") for metric in METRICS]
-    scores = ", ".join(f'"{name},none": 0.25' for name in names if name not in left_out)
-    return f"""mkdir "$run/m"; echo '{{"results": {{"mimic_cxr": {{{scores}}}}}}}' > "$run/m/1_results.json" """
-
-
-COMPLETE = results()
+COMPLETE = 'cp -r ../complete/. "$run"'
 
 
 @pytest.fixture
-def evaluate(data, tmp_path):
+def evaluate(data, tmp_path, monkeypatch):
     """Run evaluate.sh from another folder on one whole checkpoint; keywords are environment variables."""
-    model = tmp_path / "a model"
-    model.mkdir()
+    work = tmp_path / "work"
+    model = work / "a model"
+    model.mkdir(parents=True)
     (model / "config.json").write_text("{}")
     (model / "model.safetensors").write_bytes(b"")
+    write_run(tmp_path / "complete", TEXTS)
+    (data / "images" / "train" / "study 0.png").unlink()  # a floor less, for which Java would have to start
 
-    def run(*models, lmms_eval=COMPLETE, gpus=0, **environment):
+    def run(*models, lmms_eval=COMPLETE, gpus=0, page="true", **environment):
         stub = tmp_path / "python"
-        stub.write_text(STUB.format(python=sys.executable, folder=tmp_path, lmms_eval=lmms_eval, gpus=gpus))
+        stub.write_text(STUB.format(python=sys.executable, folder=tmp_path, lmms_eval=lmms_eval, gpus=gpus, page=page))
         stub.chmod(0o755)
         environment = {
             "PYTHON": str(stub),
@@ -55,7 +53,7 @@ def evaluate(data, tmp_path):
         } | environment
         return subprocess.run(
             [shutil.which("bash"), EVALUATE, *models],
-            cwd=tmp_path,
+            cwd=work,
             env=os.environ | environment,
             capture_output=True,
             text=True,
@@ -64,41 +62,74 @@ def evaluate(data, tmp_path):
 
     run.launched = tmp_path / "launched"
     run.model = model
+    run.results = tmp_path / "results"
+    run.complete = tmp_path / "complete"
     return run
 
 
-def test_complete_scores_are_printed_as_a_table(evaluate):
+def test_complete_scores_are_printed_as_a_table_and_a_run_is_not_repeated(evaluate):
     done = evaluate()
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()[-3:]] == [
-        "model",
-        "shuffled_images",
-        "constant_report",
-    ]
     assert "-m lmms_eval --model llava_oneversion_qwen" in done.stdout
+    [run] = evaluate.results.iterdir()
+    assert (run / "scores.md").read_text() in done.stdout and (run / "scores.json").exists()
+    assert "nearest_image is left out: " in done.stdout and "study 0.png" in done.stdout
+    assert done.stdout.endswith(f"page of {run}\n") and "finding_F1" not in done.stdout
+
+    again = evaluate(NUM_PROCESSES="2", BATCH_SIZE="3", FINDING_F1="1")  # none of them changes a report
+    assert again.returncode == 0, again.stderr
+    assert len(evaluate.launched.read_text().split("--model_args")) == 2
+    assert again.stdout.startswith(f"a model: complete in {run}\n") and "finding_F1" in again.stdout
+    (evaluate.model / "model.safetensors").write_bytes(b"other weights")
+    assert evaluate().returncode == 0
+    assert len(evaluate.launched.read_text().split("--model_args")) == 3 and len(list(evaluate.results.iterdir())) == 2
 
 
-def test_every_model_given_is_scored(evaluate):
+@pytest.mark.parametrize("as_arguments", [True, False])
+def test_every_model_given_is_scored_and_compared(evaluate, as_arguments):
+    shutil.copytree(evaluate.model, evaluate.model.parent / "first")
     shutil.copytree(evaluate.model, evaluate.model.parent / "second")
-    done = evaluate("a model", "second")
-    assert done.returncode == 0 and done.stdout.count("constant_report") == 2
+    done = evaluate("first", "second") if as_arguments else evaluate(MODEL_PATHS="first\n second ")
+    assert done.returncode == 0, done.stderr
+    runs = [line.removeprefix("page of ") for line in done.stdout.splitlines() if line.startswith("page of ")]
+    assert [Path(run).name.split("_")[0] for run in runs] == ["first", "second"]
+    assert "# Checkpoints compared" in done.stdout
+    assert (evaluate.results / "comparison.md").exists() and (evaluate.results / "comparison.json").exists()
 
 
-@pytest.mark.parametrize(
-    "lmms_eval", ["true", "exit 3", results("METEOR"), results("constant_report_BLEU_4") + "; true"]
-)
+def test_an_interrupted_run_goes_on_in_its_folder(evaluate):
+    assert evaluate(lmms_eval='mkdir "$run/reports"; exit 143').returncode == 1
+    [run] = evaluate.results.iterdir()
+    done = evaluate(lmms_eval=f'[ -d "$run/reports" ] && {COMPLETE}')
+    assert done.returncode == 0, done.stderr
+    assert list(evaluate.results.iterdir()) == [run]
+    assert f"reports={run}/reports" in evaluate.launched.read_text()
+
+
+@pytest.mark.parametrize("lmms_eval", ["true", COMPLETE + "; exit 3", COMPLETE + '; rm "$run"/*/*.jsonl'])
 def test_missing_scores_fail_though_lmms_eval_succeeds(evaluate, lmms_eval):
-    assert evaluate().returncode == 0  # results of an earlier run lie beside
     done = evaluate(lmms_eval=lmms_eval)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: no complete scores for a model"
+
+
+def test_a_score_that_is_missing_is_named(evaluate):
+    [file] = evaluate.complete.glob("*/*_results.json")
+    file.write_text(file.read_text().replace('"METEOR,none"', '"other"'))
+    done = evaluate()
+    assert done.returncode == 1 and "no score for METEOR of task mimic_cxr" in done.stderr
 
 
 def test_one_failing_model_fails_the_script_and_the_others_are_scored(evaluate):
     shutil.copytree(evaluate.model, evaluate.model.parent / "second")
     done = evaluate("a model", "second", lmms_eval=f"if ! [ -e once ]; then touch once; else {COMPLETE}; fi")
     assert done.returncode == 1 and done.stderr.endswith("error: no complete scores for a model\n")
-    assert done.stdout.count("constant_report") == 1
+    assert done.stdout.count("page of ") == 1
+
+
+def test_a_page_that_fails_fails_the_script(evaluate):
+    done = evaluate(page="echo 'error: no film' >&2; exit 1")
+    assert done.returncode == 1 and done.stderr.endswith("error: no film\n")
 
 
 def test_the_reason_is_repeated_at_the_end(evaluate):
@@ -117,8 +148,7 @@ def test_the_reason_is_repeated_at_the_end(evaluate):
     ],
 )
 def test_number_of_processes(evaluate, gpus, processes, expected):
-    done = evaluate(gpus=gpus, **({"NUM_PROCESSES": processes} if processes else {}))
-    assert done.returncode == 0, done.stderr
+    done = evaluate(gpus=gpus, lmms_eval="exit 1", **({"NUM_PROCESSES": processes} if processes else {}))
     launched = " ".join(evaluate.launched.read_text().split("\n"))
     assert all(flag in launched for flag in expected)
     assert ("--cpu" in launched) == ("--cpu" in expected)
@@ -127,14 +157,17 @@ def test_number_of_processes(evaluate, gpus, processes, expected):
 
 
 def test_settings_reach_lmms_eval(evaluate):
-    done = evaluate(LIMIT="3", GEN_KWARGS="gen_length=64,threshold=0.9", BATCH_SIZE="4", DTYPE="bfloat16")
-    assert done.returncode == 0, done.stderr
+    more = {"GEN_KWARGS": "gen_length=64,threshold=0.9", "BATCH_SIZE": "4", "DTYPE": "bfloat16"}
+    evaluate(LIMIT="3", lmms_eval="exit 1", **more)
     launched = evaluate.launched.read_text().splitlines()
     settings = dict(zip(launched, launched[1:], strict=False))
     assert settings["--limit"] == "6"  # three studies and their twins
     assert settings["--gen_kwargs"] == "gen_length=64,threshold=0.9"
     assert settings["--batch_size"] == "4"
-    assert settings["--model_args"] == "pretrained=a model,conv_template=qwen,dtype=bfloat16"
+    [run] = evaluate.results.iterdir()
+    reports = f"{run}/reports"
+    assert settings["--model_args"] == f"pretrained=a model,conv_template=qwen,dtype=bfloat16,reports={reports}"
+    assert settings["--output_path"] == str(run)
 
 
 @pytest.mark.parametrize(

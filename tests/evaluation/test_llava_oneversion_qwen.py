@@ -2,6 +2,9 @@
 with a real one.
 """
 
+import json
+import shutil
+from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +13,7 @@ from lmms_eval.models import get_model
 from lmms_eval.utils import simple_parse_args_string
 from PIL import Image
 
+from dllm.core.decoding import Decoding
 from llava.inference import Report, ReportWriter
 from oracles.tiny import widen
 
@@ -92,9 +96,9 @@ def checkpoint(world, tmp_path_factory):
 def load(checkpoint):
     """A model with a real writer that computes in fp64, where ties do not hang on the batch."""
 
-    def load(batch_size: int):
+    def load(batch_size: int, more: str = "", path=checkpoint):
         arguments = {"batch_size": str(batch_size), "device": "cpu"}
-        model = get_model("llava_oneversion_qwen").create_from_arg_string(f"pretrained={checkpoint}", arguments)
+        model = get_model("llava_oneversion_qwen").create_from_arg_string(f"pretrained={path}{more}", arguments)
         model.writer.model.double()
         return model
 
@@ -135,6 +139,102 @@ def test_impossible_arguments_are_one_line_before_any_work(load, monkeypatch, ar
     monkeypatch.setattr(model.writer.model, "generate", None)
     with pytest.raises(SystemExit, match=f"error: .*{argument.split('=')[0]}"):
         model.generate_until(requests_for(model, ["Describe."], simple_parse_args_string(argument)))
+
+
+def count_writing(model, monkeypatch) -> list[int]:
+    """The seeds of the requests that the model writes from now on."""
+    written, write = [], model.writer.write
+
+    def spy(requests, **arguments):
+        written.extend(request.seed for request in requests)
+        return write(requests, **arguments)
+
+    monkeypatch.setattr(model.writer, "write", spy)
+    return written
+
+
+def write(model, part=slice(None)) -> list[str]:
+    return model.generate_until(requests_for(model, CONTEXTS, GEN_KWARGS)[part])
+
+
+CONTEXTS = ["Describe.", "Describe the film.", "What is there?", "And here?"]
+GEN_KWARGS = {"until": [], "gen_length": 16, "temperature": 0.7}
+
+
+def test_finished_reports_are_not_written_again(load, tmp_path, monkeypatch, capsys):
+    expected = write(load(1))
+    reports = f",reports={tmp_path}/re ports"
+    assert write(load(2, reports), slice(3)) == expected[:3]
+    [file] = (tmp_path / "re ports").glob("*.jsonl")
+    lines = file.read_text().split("\n")
+    file.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:40])  # the process was killed in the third line
+
+    second = load(2, reports)
+    written = count_writing(second, monkeypatch)
+    assert write(second, slice(None, None, -1)) == expected[::-1]
+    assert written == [3, 2] and "2 of 4 reports are those of an earlier run" in capsys.readouterr().err
+
+    third = load(2, reports)  # what came after the torn line is whole
+    written = count_writing(third, monkeypatch)
+    assert write(third) == expected and written == []
+
+
+def test_processes_share_what_an_earlier_number_of_them_finished(load, tmp_path, monkeypatch):
+    reports = f",reports={tmp_path}"
+    even = write(load(1, reports), slice(0, None, 2))
+    other = load(1, reports)
+    monkeypatch.setattr(other.finished, "file", open(tmp_path / "rank1.jsonl", "a"))
+    odd = write(other, slice(1, None, 2))
+    alone = load(1, reports)
+    written = count_writing(alone, monkeypatch)
+    found = write(alone)
+    assert (found[::2], found[1::2], written) == (even, odd, [])
+
+
+def test_a_report_is_written_again_as_soon_as_anything_differs(load, checkpoint, tmp_path, monkeypatch):
+    reports = f",reports={tmp_path}/reports"
+    write(load(1, reports), slice(1))
+    changed = tmp_path / "changed"
+    shutil.copytree(checkpoint, changed)
+    config = changed / "preprocessor_config.json"
+    config.write_text(config.read_text() + "\n")
+
+    def written(model, contexts=("Describe.",), gen_kwargs=GEN_KWARGS, film=None) -> bool:
+        seeds = count_writing(model, monkeypatch)
+        requests = requests_for(model, list(contexts), gen_kwargs)[-1:]
+        if film is not None:
+            model.task_dict["task"]["test"][-1]["images"][0] = film
+        model.generate_until(requests)
+        return bool(seeds)
+
+    assert not written(load(1, reports))
+    assert not written(load(2, reports), gen_kwargs=GEN_KWARGS | {"cfg_scale": 0.0})  # the default by its name
+    assert written(load(1, reports), gen_kwargs=GEN_KWARGS | {"gen_length": 32})
+    assert written(load(1, reports), gen_kwargs=GEN_KWARGS | {"until": ["."]})
+    assert written(load(1, reports), ["Describe it."])
+    assert written(load(1, reports), ["Describe."] * 2)  # another place in the test set is another seed
+    assert written(load(1, reports), film=Image.new("RGB", (8, 8), (0, 0, 1)))
+    assert written(load(1, f"{reports},dtype=bfloat16"))
+    assert written(load(1, reports, path=changed))
+
+
+def test_the_settings_in_use_are_written_down(load, checkpoint, tmp_path):
+    model = load(1, f",reports={tmp_path}")
+    model.generate_until(requests_for(model, ["Describe."], {"until": ["END"], "temperature": 0.5}))
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    generation, config = settings["generation"], model.writer.config.text_config
+    assert generation["temperature"] == 0.5 and generation["stop_strings"] == ["END"]
+    assert generation["gen_length"] == config.gen_length and generation["cache"] in ("none", "exact")
+    assert generation.keys() > {field.name for field in fields(Decoding)}
+    assert settings["checkpoint"] == str(checkpoint) and "model.safetensors" in settings["checkpoint_files"]
+    assert settings["device"] == "cpu" and settings["dtype"] == "float32"
+    assert {"git", "versions", "code_sha256", "conv_template"} < settings.keys()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(load, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="error: .*file/reports: cannot be written"):
+        load(1, f",reports={tmp_path}/file/reports")
 
 
 @pytest.mark.parametrize("until, expected", [(["\n\n"], ["\n\n"]), ("END", ["END"]), ([], None), (None, None)])

@@ -5,7 +5,9 @@ import json
 
 import pytest
 import report_data
-from report_data import check_test_set, load_documents, with_image_tokens
+from report_data import check_test_set, load_documents, nearest_reports, with_image_tokens
+
+from oracles.report_runs import write_noise_films
 
 
 def edit(folder, split: str, change) -> None:
@@ -45,14 +47,19 @@ def test_provenance_names_the_file_by_its_hash(data):
     _, provenance = load_documents()
     file = data / "test_llava_llada.json"
     assert provenance["test_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert provenance["test_studies"] == 3
+    assert provenance["test_studies"] == 3 and provenance["test_file"] == str(file)
+    assert provenance["image_folder"] == str(data / "images")
+    for split in ("train", "val"):
+        content = (data / f"{split}_llava_llada.json").read_bytes()
+        assert provenance[f"{split}_sha256"] == hashlib.sha256(content).hexdigest()
     assert "4 reports of val_llava_llada.json" in provenance["constant_report"]
 
 
 def test_constant_report_is_a_training_report_on_every_document(data):
-    documents, _ = load_documents()
+    documents, provenance = load_documents()
     train = json.loads((data / "train_llava_llada.json").read_text())
     [constant] = {doc["constant_report"] for doc in documents}
+    assert constant == provenance["constant_report_text"]
     assert constant in [record["conversations"][1]["value"] for record in train]
 
 
@@ -64,6 +71,26 @@ def test_without_validation_or_training_file_the_floor_says_so(data):
     documents, provenance = load_documents()
     assert documents[0]["constant_report"] is None
     assert provenance["constant_report"] == f"left out: {data}/train_llava_llada.json does not exist"
+    assert provenance["constant_report_text"] is None and "train_sha256" not in provenance
+
+
+def test_nearest_reports_are_those_of_the_most_similar_training_films(data):
+    write_noise_films(data, train=12, test_from=5)
+    _, provenance = load_documents()
+    where = data / "test_llava_llada.json", data / "images"
+    hashes = provenance["test_sha256"], provenance["train_sha256"]
+    file = data / "train_llava_llada.json"
+    train = [record["conversations"][1]["value"] for record in json.loads(file.read_text())]
+    assert nearest_reports(*where, hashes, 3) == train[5:8]
+    assert nearest_reports(*where, hashes, 2) == train[5:7]
+    with pytest.raises(ValueError, match="test_llava_llada.json: not the file of the scores any more"):
+        nearest_reports(*where, ("0" * 64, hashes[1]), 3)
+    edit(data, "train", lambda records: records[1:])
+    with pytest.raises(ValueError, match="train_llava_llada.json: not the file of the scores any more"):
+        nearest_reports(*where, hashes, 1)
+    file.unlink()
+    with pytest.raises(ValueError, match="train_llava_llada.json: no such file"):
+        nearest_reports(*where, hashes, 1)
 
 
 def test_folders_come_from_the_environment(data, monkeypatch):
@@ -103,7 +130,8 @@ def test_a_file_that_cannot_be_read_is_one_line(data, content, message):
 
 
 def test_a_damaged_film_is_found_before_anything_runs(data):
-    check_test_set()
+    films = check_test_set()
+    assert list(films) == [f"test/study {index}.png" for index in range(3)] and len(set(films.values())) == 3
     (data / "images" / "test" / "study 1.png").write_bytes(b"")
     with pytest.raises(ValueError, match="test-1.*study 1.png"):
         check_test_set()

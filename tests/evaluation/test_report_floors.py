@@ -1,10 +1,13 @@
-"""The choice of the constant report and the fixed shuffle of the films."""
+"""The choice of the constant report, the fixed shuffle of the films, and the training film that looks most alike."""
 
 import random
 
+import numpy as np
 import pytest
-from report_floors import HELD_OUT, constant_report, derangement
-from report_metrics import rouge_l
+import report_floors
+from PIL import Image
+from report_floors import HELD_OUT, constant_report, derangement, nearest_images
+from report_rouge import rouge_l
 
 SENTENCES = [
     "The heart is normal.",
@@ -73,3 +76,56 @@ def test_derangement_is_fixed_by_its_seed():
 def test_one_study_has_no_other(n):
     with pytest.raises(ValueError, match="at least 2 studies"):
         derangement(n)
+
+
+def write_film(path, values: np.ndarray):
+    Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def films(tmp_path):
+    """Ten training films of noise, and three films that are 7, 0 and 4 with another size, contrast and brightness."""
+    generator = np.random.default_rng(0)
+    noise = generator.integers(40, 200, size=(10, 96, 64)).repeat(2, axis=1).repeat(2, axis=2)
+    train = [write_film(tmp_path / f"{index}.png", values) for index, values in enumerate(noise)]
+    other = [
+        write_film(tmp_path / "a.png", noise[7] // 2 + 90),
+        write_film(tmp_path / "b.jpg", noise[0][::2, ::2] * 1.2 - 30),
+        write_film(tmp_path / "c.png", noise[4] + generator.normal(0, 40, size=noise[4].shape)),
+    ]
+    return other, train
+
+
+def test_the_nearest_image_is_the_same_film_in_another_copy(films):
+    other, train = films
+    assert nearest_images(other, train).tolist() == [7, 0, 4]
+
+
+def test_chunks_change_nothing_and_of_equals_the_first_counts(films, monkeypatch):
+    other, train = films
+    monkeypatch.setattr(report_floors, "CHUNK", 3)
+    assert nearest_images(other, [*train, *train]).tolist() == [7, 0, 4]
+    assert nearest_images(other, train[::-1]).tolist() == [2, 9, 5]
+
+
+def test_the_similarity_is_the_correlation_of_the_shrunk_films(films):
+    other, train = films
+    seen = [[np.asarray(Image.open(file).convert("L").resize((32, 32), 4)).ravel() for file in part] for part in films]
+    correlations = np.corrcoef(seen[0] + seen[1])[:3, 3:]
+    rest = [index for index in range(10) if index not in (7, 0, 4)]
+    nearest = nearest_images(other, [train[index] for index in rest])
+    assert nearest.tolist() == correlations[:, rest].argmax(axis=1).tolist()
+
+
+def test_an_even_film_is_like_none_and_gets_the_first(films, tmp_path):
+    other, train = films
+    even = write_film(tmp_path / "even.png", np.full((40, 40), 90))
+    assert nearest_images([even], train).tolist() == [0]
+    assert nearest_images(other, [even, *train]).tolist() == [8, 1, 5]
+
+
+def test_a_film_that_cannot_be_read_is_named(films, tmp_path):
+    other, train = films
+    with pytest.raises(ValueError, match="none.png: no such image file"):
+        nearest_images(other, [*train, tmp_path / "none.png"])

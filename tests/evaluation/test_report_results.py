@@ -1,83 +1,195 @@
-"""Reading what lmms_eval writes: nothing missing goes unnoticed."""
+"""The table of a run and of several: its figures are those of the metrics, and nothing is scored twice."""
 
 import json
 import os
 
+import numpy as np
 import pytest
-from report_metrics import METRICS
-from report_results import generations, main, read_scores, results_file, table
+import report_results
+from report_intervals import compare, estimate, resampled_sums
+from report_metrics import BLEU, CIDER, LABEL_F1, METEOR, ROUGE_L, Scorer
+from report_results import main, score_run
 
-PREFIXES = ("", "shuffled_images_", "constant_report_")
+from oracles.report_runs import write_noise_films, write_run
 
-
-def write_results(folder, name: str = "20260101_000000", **changed):
-    """Write a results file with all twelve scores; a changed score of None is left out."""
-    scores = {f"{prefix}{metric}": 0.1 + 0.01 * index for index, prefix in enumerate(PREFIXES) for metric in METRICS}
-    scores = {f"{key},none": value for key, value in (scores | changed).items() if value is not None}
-    file = folder / "exp__model" / f"{name}_results.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"results": {"mimic_cxr": {"alias": "mimic_cxr"} | scores}}))
-    return file
-
-
-def test_scores_come_in_three_rows(tmp_path):
-    scores = read_scores(write_results(tmp_path, BLEU_4=0.5, shuffled_images_METEOR=0.25, constant_report_ROUGE_L=1))
-    assert list(scores) == ["model", "shuffled_images", "constant_report"]
-    assert all(tuple(row) == METRICS for row in scores.values())
-    assert scores["model"]["BLEU_4"] == 0.5
-    assert scores["shuffled_images"]["METEOR"] == 0.25
-    assert scores["constant_report"]["ROUGE_L"] == 1
+SCORER = Scorer([BLEU, METEOR, ROUGE_L, CIDER, LABEL_F1])
+TRUTH = [
+    "The heart is normal. Lungs are clear. Film 0.",
+    "Small left effusion. No pneumothorax. Film 1.",
+    "Pacemaker in place. Film 2.",
+]
+GOOD = {"model": TRUTH, "shuffled_images": [TRUTH[1], TRUTH[2], "Nothing."]}
+POOR = {"model": ["Lungs are clear.", "Small effusion.", "No."], "shuffled_images": TRUTH}
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), "N/A"])
-@pytest.mark.parametrize("name", ["METEOR", "shuffled_images_BLEU_1", "constant_report_ROUGE_L"])
-def test_a_missing_score_is_named(tmp_path, name, value):
-    file = write_results(tmp_path, **{name: value})
-    with pytest.raises(ValueError, match=f"no score for {name} of"):
-        read_scores(file)
+@pytest.fixture
+def films(data):
+    write_noise_films(data, train=12, test_from=4)
+    return data
 
 
-def test_the_newest_results_count(tmp_path):
-    old, new = write_results(tmp_path / "run2", "b"), write_results(tmp_path / "run1", "a")
-    os.utime(old, (1, 1))
-    assert results_file(tmp_path) == new
-    with pytest.raises(ValueError, match="no results"):
-        results_file(tmp_path / "run3")
+def statistics_of(texts: list[str], meteor: bool = True) -> np.ndarray:
+    known = {"METEOR": np.array([[1.0 + len(text)] * 23 for text in texts])} if meteor else None
+    return SCORER.statistics(texts, TRUTH, known)
 
 
-def test_generations_are_in_the_order_of_the_test_set(tmp_path):
-    file = write_results(tmp_path)
-    samples = [
-        {"doc_id": 2, "target": "b", "filtered_resps": "line one\n\u2028 line two", "ROUGE_L": 0.5},
-        {"doc_id": 10, "target": "c", "filtered_resps": "", "ROUGE_L": 0.0},
-        {"doc_id": 0, "target": "a", "filtered_resps": "A", "ROUGE_L": 0.5},
-        {"doc_id": 1, "target": "a", "filtered_resps": "X", "shuffled_images_ROUGE_L": 0.5},
-    ]
-    lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
-    file.with_name("20260101_000000_samples_mimic_cxr.jsonl").write_text(lines, encoding="utf-8")
-    assert generations(tmp_path) == {
-        "model": [("a", "A"), ("b", "line one\n\u2028 line two"), ("c", "")],
-        "shuffled_images": [("a", "X")],
+def test_every_row_has_the_scores_of_its_texts_with_their_intervals(films, tmp_path):
+    write_run(tmp_path / "run", GOOD)
+    summary = score_run(tmp_path / "run", SCORER).summary
+    constant = summary["task"]["constant_report_text"]
+    records = json.loads((films / "train_llava_llada.json").read_text())
+    train = [record["conversations"][1]["value"] for record in records]
+    rows = {
+        "model": statistics_of(GOOD["model"]),
+        "shuffled_images": statistics_of(GOOD["shuffled_images"]),
+        "constant_report": statistics_of([constant] * 3),
+        "nearest_image": statistics_of(train[4:7], meteor=False),
     }
+    assert list(summary["scores"]) == list(rows) and summary["studies"] == 3
+    for row, statistics in rows.items():
+        values, resampled = SCORER.scores(statistics.sum(axis=0)), SCORER.scores(resampled_sums(statistics))
+        assert tuple(summary["scores"][row]) == SCORER.names
+        for name, score in summary["scores"][row].items():
+            assert score == pytest.approx(vars(estimate(values[name], resampled[name])), abs=1e-12)
+    assert summary["scores"]["model"]["BLEU_4"]["value"] == 1
+    assert constant in train and summary["left_out"] == {}
 
 
-def test_generations_want_the_samples(tmp_path):
-    write_results(tmp_path)
-    with pytest.raises(ValueError, match="--log_samples"):
-        generations(tmp_path)
+def test_the_gain_from_the_image_is_the_model_minus_shuffled_films_in_pairs(films, tmp_path):
+    write_run(tmp_path / "run", GOOD)
+    gain = score_run(tmp_path / "run", SCORER).summary["gain_from_image"]
+    sums = {half: resampled_sums(statistics_of(texts)) for half, texts in GOOD.items()}
+    model, shuffled = (SCORER.scores(sums[half])["ROUGE_L"] for half in GOOD)
+    value, other = (SCORER.scores(statistics_of(texts).sum(axis=0))["ROUGE_L"] for texts in GOOD.values())
+    expected = compare(value, other, model, shuffled)
+    found = gain["ROUGE_L"]
+    assert found["excludes_0"] is expected.excludes_0 is True
+    assert [found[name] for name in ("value", "low", "high", "p")] == pytest.approx(
+        [expected.value, expected.low, expected.high, expected.p]
+    )
 
 
-def test_table_shows_every_score(tmp_path):
-    head, *rows = table(read_scores(write_results(tmp_path, METEOR=0.12345))).splitlines()
-    assert head.split() == list(METRICS)
-    assert rows[0].split() == ["model", "0.1000", "0.1000", "0.1235", "0.1000"]
-    assert [row.split()[0] for row in rows] == ["model", "shuffled_images", "constant_report"]
+def test_the_record_says_what_the_scores_rest_on(films, tmp_path):
+    write_run(tmp_path / "run", GOOD)
+    settings = tmp_path / "run" / "reports" / "settings.json"
+    settings.parent.mkdir()
+    settings.write_text('{"generation": {"gen_length": 64}}')
+    score_run(tmp_path / "run", SCORER)
+    summary = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert summary["generation"] == {"generation": {"gen_length": 64}} and summary["lmms_eval"] == {"gen_kwargs": ""}
+    assert summary["checkpoint"] == "exp/run"
+    assert {"train_sha256", "val_sha256", "test_sha256", "normalisation", "constant_report"} <= set(summary["task"])
+    assert "95%" in summary["intervals"] and "5000" in summary["intervals"]
 
 
-def test_the_program_prints_the_table_or_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["report_results", str(tmp_path)])
-    with pytest.raises(SystemExit, match="error: .*no results"):
-        main()
-    write_results(tmp_path)
+def test_the_table_shows_every_score_and_is_markdown(films, tmp_path):
+    write_run(tmp_path / "run", GOOD)
+    score_run(tmp_path / "run", SCORER)
+    lines = (tmp_path / "run" / "scores.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    first, second = cells[:7], cells[7:]
+    assert [row[0] for row in first[2:]] == [
+        "model",
+        "shuffled_images",
+        "constant_report",
+        "nearest_image",
+        "gain from the image",
+    ]
+    assert [*first[0][1:], *second[0][1:]] == list(SCORER.names)
+    assert first[2][1] == "1.000 [1.000, 1.000]" and first[6][1].startswith("+0.") and first[6][1].endswith("]*")
+    assert len({len(line) for line in lines if line.startswith("|")}) == 2  # the columns of each block line up
+    assert any("2000" not in line and "3 studies" in line for line in lines)
+
+
+def test_a_finished_run_is_only_read_again(films, tmp_path, monkeypatch):
+    write_run(tmp_path / "run", GOOD)
+    first = score_run(tmp_path / "run", SCORER)
+    with monkeypatch.context() as patch:
+        patch.setattr(report_results, "_score", None)
+        again = score_run(tmp_path / "run", SCORER)
+    assert again.summary == json.loads(json.dumps(first.summary))
+    assert all((again.statistics[row] == matrix).all() for row, matrix in first.statistics.items())
+    assert score_run(tmp_path / "run", Scorer([ROUGE_L])).summary["scores"]["model"].keys() == {"ROUGE_L"}
+    write_run(tmp_path / "run", POOR, name="20260102_000000")
+    assert score_run(tmp_path / "run", SCORER).summary["scores"]["model"]["BLEU_4"]["value"] < 1
+
+
+def test_a_floor_that_cannot_be_had_is_left_out_and_named_until_it_can(films, tmp_path):
+    write_run(tmp_path / "run", GOOD)
+    film = films / "images" / "train" / "study 7.png"
+    film.rename(tmp_path / "away.png")
+    summary = score_run(tmp_path / "run", SCORER).summary
+    assert "nearest_image" not in summary["scores"] and "study 7.png" in summary["left_out"]["nearest_image"]
+    assert "nearest_image is left out: " in (tmp_path / "run" / "scores.md").read_text()
+    (tmp_path / "away.png").rename(film)
+    assert "nearest_image" in score_run(tmp_path / "run", SCORER).summary["scores"]
+
+
+def test_a_test_file_that_changed_gives_no_floor(films, tmp_path):
+    write_run(tmp_path / "run", GOOD)
+    file = films / "test_llava_llada.json"
+    file.write_text(file.read_text() + "\n")
+    summary = score_run(tmp_path / "run", SCORER).summary
+    assert "not the file of the scores" in summary["left_out"]["nearest_image"]
+
+
+def test_results_of_another_kind_are_one_line(films, tmp_path):
+    file = write_run(tmp_path / "run", GOOD)
+    results = json.loads(file.read_text())
+    results["configs"]["mimic_cxr"]["metadata"]["version"] = 1.0
+    file.write_text(json.dumps(results))
+    with pytest.raises(ValueError, match="version 1.0 of the task, not 2.0; evaluate again"):
+        score_run(tmp_path / "run", SCORER)
+    with pytest.raises(ValueError, match="no results"):
+        score_run(tmp_path / "other", SCORER)
+
+
+def test_several_models_are_compared_with_the_first(films, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report_results, "FAMILIES", SCORER.families)
+    for name, texts in (("good", GOOD), ("poor", POOR), ("twin", GOOD)):
+        write_run(tmp_path / name, texts)
+    monkeypatch.setattr("sys.argv", ["report_results", *(str(tmp_path / name) for name in ("good", "poor", "twin"))])
     main()
-    assert "constant_report    0.1200" in capsys.readouterr().out
+    comparison = json.loads((tmp_path / "comparison.json").read_text())
+    good, poor, twin = comparison["models"]
+    assert good["minus_first"] is None and good["scores"]["BLEU_1"]["value"] == 1
+    difference = poor["minus_first"]["ROUGE_L"]
+    assert difference["value"] == pytest.approx(poor["scores"]["ROUGE_L"]["value"] - good["scores"]["ROUGE_L"]["value"])
+    assert difference["high"] < 0 and difference["excludes_0"] and difference["p"] < 0.001
+    assert twin["minus_first"]["CIDEr"] == {"value": 0, "low": 0, "high": 0, "p": 1, "excludes_0": False}
+    assert set(comparison["floors"]) == {"constant_report", "nearest_image"}
+
+    out = capsys.readouterr().out
+    assert (tmp_path / "comparison.md").read_text() in out and (tmp_path / "poor" / "scores.md").read_text() in out
+    assert "exp/poor - exp/good" in out and "gain from the image: exp/twin" in out
+
+
+def test_models_on_different_studies_are_not_compared(films, tmp_path, monkeypatch):
+    monkeypatch.setattr(report_results, "FAMILIES", (ROUGE_L,))
+    write_run(tmp_path / "all", GOOD)
+    write_run(tmp_path / "two", {half: texts[:2] for half, texts in GOOD.items()})
+    monkeypatch.setattr("sys.argv", ["report_results", str(tmp_path / "all"), str(tmp_path / "two")])
+    with pytest.raises(SystemExit, match="error: .*two and .*all were scored on different studies"):
+        main()
+
+
+def test_finding_f1_is_asked_for(films, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report_results, "FAMILIES", (ROUGE_L,))
+    write_run(tmp_path / "run", GOOD)
+    for flags in ([], ["--finding_f1"]):
+        monkeypatch.setattr("sys.argv", ["report_results", str(tmp_path / "run"), *flags])
+        main()
+        assert ("finding_F1" in capsys.readouterr().out) == bool(flags)
+
+
+def test_what_cannot_be_written_is_one_line(films, tmp_path, monkeypatch):
+    monkeypatch.setattr(report_results, "FAMILIES", (ROUGE_L,))
+    write_run(tmp_path / "run", GOOD)
+
+    def replace(source, target):
+        raise PermissionError(13, "Permission denied", str(source))
+
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr("sys.argv", ["report_results", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match="error: .*scores.md.*: cannot be written"):
+        main()

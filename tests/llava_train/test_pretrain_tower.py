@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from llava.data.dataset import read_records
 from llava.data.phantom import CAPTIONS, write_release
 from llava.model.multimodal_encoder.builder import load_vision_tower
-from llava.train.pretrain_tower import FilmsAndWords, pretrain, words_and_pairs
+from llava.train.pretrain_tower import FilmsAndWords, jitter, pretrain, words_and_pairs
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,7 @@ def arguments(world, films, out, **changes):
         "epochs": 1,
         "batch_size": 8,
         "learning_rate": 2e-3,
+        "augment": False,
         "select_layer": -2,
         "seed": 0,
     }
@@ -62,9 +63,28 @@ def test_words_that_all_reports_have_or_lack_are_left_out(world, films, tmp_path
     text_only = {"id": "t", "conversations": [{"from": "human", "value": "A"}, {"from": "gpt", "value": "none"}]}
     (tmp_path / "data.json").write_text(json.dumps([*records, text_only]))
     _, processor = load_vision_tower(str(world.vision_tower), -2, torch.float32)
-    data = FilmsAndWords(str(tmp_path / "data.json"), str(films / "images"), processor, progress=False)
+    data = FilmsAndWords(str(tmp_path / "data.json"), str(films / "images"), processor, augment=False, progress=False)
     assert data.words == ["heart", "lungs", "the heart", "the lungs"]
     assert [data[number]["has"].tolist() for number in range(4)] == [[0, 1, 0, 1], [1, 0, 1, 0]] * 2
+
+
+def test_jitter_moves_a_film_a_little_and_never_mirrors_it():
+    torch.manual_seed(0)
+    film = torch.linspace(-1, 1, 32).expand(3, 32, 32)  # brighter to the right
+    versions = [jitter(film) for _ in range(20)]
+    assert all(version.shape == film.shape for version in versions)
+    assert len({version.sum().item() for version in versions}) == 20
+    for version in versions:
+        right, down = (version[0].diff(dim=dim).mean() for dim in (1, 0))
+        assert right > 4 * down.abs()
+
+
+def test_augmented_films_differ_at_every_look(world, films):
+    _, processor = load_vision_tower(str(world.vision_tower), -2, torch.float32)
+    for augment in (True, False):
+        data = FilmsAndWords(str(films / CAPTIONS), str(films / "images"), processor, augment, progress=False)
+        assert torch.equal(data[0]["pixels"], data[0]["pixels"]) != augment
+        assert torch.equal(data[0]["has"], data[0]["has"])
 
 
 def test_the_tower_learns_to_tell_films_apart_and_the_rest_of_its_folder_stays(world, films, tmp_path):
@@ -81,7 +101,8 @@ def test_the_tower_learns_to_tell_films_apart_and_the_rest_of_its_folder_stays(w
 
 
 def test_two_processes_train_one_tower(world, films, tmp_path):
-    flags = [f"--{name}={value}" for name, value in vars(arguments(world, films, tmp_path / "out")).items()]
+    values = vars(arguments(world, films, tmp_path / "out"))
+    flags = ["--augment", *(f"--{name}={value}" for name, value in values.items() if name != "augment")]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     run = subprocess.run(

@@ -3,9 +3,10 @@
 A finding is scored as the pair (name, side). The side is the patient's. A finding that has no side carries "".
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+
+from llava.data.negation import GRAMMAR, Token, compile_kinds, read_sentence, sentences
 
 SIDES = ("left", "right")
 
@@ -50,38 +51,25 @@ def sides_of(name: str) -> tuple[str, ...]:
     return ("",) if name in UNSIDED else SIDES
 
 
-_SENTENCE_END = re.compile(r"[;:!?]|\.(?!\d)|(?<!\d)\.")
-_LIST_MARK = re.compile(r"[,&+/]")
 _SIDE_WORDS = {
     "left": {"left"},
     "lt": {"left"},
     "right": {"right"},
     "rt": {"right"},
 } | dict.fromkeys(("bilateral", "bilaterally", "both", "bibasilar", "bibasal", "biapical"), set(SIDES))
-_VERBS = "seen|identified|present|visible|visualized|evident|appreciated|demonstrated|noted|apparent|found|detected"
 _HEART = "heart|cardiac|cardiomediastinal"
 _HEART_LINK = (
     "size|silhouette|contours?|shadow|is|are|was|remains?|appears?|not|no longer|now|again"
     "|borderline|slightly|minimally|mildly|moderately|markedly|severely|massively"
 )
 
-# What a token of a sentence can be. The first kind that matches at a place wins; a kind in SEVERITIES is a mention.
+# What a token of a sentence can be, besides a word of the grammar of denials; a kind in SEVERITIES is a mention.
 _KINDS = {
-    # Looks like a negation or a side and is neither.
-    "neutral": r"(?:cannot|can not|could not|not|hard to)(?: be)?(?: entirely| completely)? (?:excluded?|ruled? out)"
-    r"|no(?: \w+)? (?:change|increase|decrease)|not(?: \w+)? changed"
-    r"|(?:left|right) (?:atri\w+|ventric\w+|heart|main ?stem)|pericardial effusions?|(?:subcutaneous|tissue) o?edema",
-    "denied_before": rf"(?:not|no longer)(?: \w+)? (?:{_VERBS})|absent|removed|resolved|cleared|excluded|ruled out"
-    r"|unlikely",
-    "denied_after": r"no longer|no|not|without|never|neither|nor|denies|negative for|free of|clear of"
-    r"|(?:absence|resolution|removal|clearing) of",
-    "stop": r"but|however|although|though|except|yet|whereas|while|which|there (?:is|are|was|were)",
-    "join": r"and|with|plus|as well as|[,&+]",
-    "or": r"or|/",
+    "neutral": rf"{GRAMMAR['neutral']}|(?:left|right) (?:atri\w+|ventric\w+|heart|main ?stem)|pericardial effusions?"
+    r"|(?:subcutaneous|tissue) o?edema",
     "side": "|".join(_SIDE_WORDS),
     "place": r"lungs?|lobes?|bases?|basilar|basal|apex|apices|apical|hemithorax|zones?|fields?|chest|wall|sided?|sides"
     r"|upper|lower|middle|mid",
-    "opener": r"an?|the|new|tiny|trace|minimal|small|mild|subtle|moderate|large|marked|severe|extensive|massive",
     "filler": r"in|at|on|of|over|within",
     "effusion": r"effusions?|pleural fluid",
     "pneumothorax": r"pneumothora(?:x|xes|ces)",
@@ -94,10 +82,8 @@ _KINDS = {
     "pacemaker": r"pacemakers?|pacers?|icd|defibrillators?",
     "line": r"(?:central(?: venous)?|jugular|subclavian|venous|picc) (?:lines?|catheters?)|picc|piccs",
     "tube": r"endotracheal tubes?|et tubes?|ett",
-    "word": r"\w+",
 }
-_TOKEN = re.compile("|".join(rf"(?P<{kind}>(?<!\w)(?:{pattern})(?!\w))" for kind, pattern in _KINDS.items()))
-_DENIAL_INSIDE = re.compile(r"\b(?:not|no longer)\b")
+_TOKEN = compile_kinds(GRAMMAR | _KINDS)
 
 
 @dataclass
@@ -115,7 +101,7 @@ def parse_report(text: str) -> set[tuple[str, str]]:
       it positive; "unlikely" denies it. "No change in" and "not significantly changed" deny nothing.
     - "No", "not", "without", "free of", "resolution of" ... deny every finding that follows in the sentence, lists
       included, up to "but", "however", "there is" ..., or up to a new noun phrase: a comma, "and" or "with" that is
-      followed by an article or a size ("no effusion and a small left nodule").
+      followed by an article or a size ("no effusion and a small left nodule"); after a comma only if no "or" follows.
     - "Is not seen", "absent", "has resolved", "removed", "ruled out" ... deny every finding before them in the
       sentence, back to "but", "however" ...; those that follow, when there is none before.
     - Contradiction: a positive mention wins over any denial of the same finding, in whatever order they come.
@@ -127,9 +113,8 @@ def parse_report(text: str) -> set[tuple[str, str]]:
     - A side given to a finding that has none is ignored. An unknown word is ignored.
     """
     found = set()
-    words = _LIST_MARK.sub(r" \g<0> ", text.lower().replace("-", " ")).split()
-    for sentence in _SENTENCE_END.split(" ".join(words)):
-        mentions = _read_sentence(sentence)
+    for sentence in sentences(text):
+        mentions = _positive_mentions(read_sentence(sentence, _TOKEN, SEVERITIES))
         _share_sides(mentions)
         for mention in mentions:
             sides = ("",) if mention.name in UNSIDED else mention.sides or ("",)
@@ -138,32 +123,18 @@ def parse_report(text: str) -> set[tuple[str, str]]:
     return {(name, side) for name, side in found if side or name not in sided}
 
 
-def _read_sentence(sentence: str) -> list[_Mention]:
+def _positive_mentions(tokens: list[Token]) -> list[_Mention]:
     """The positive mentions of a sentence, each with the side words of its own noun phrase."""
-    mentions, phrase, phrases = [], [], []
-    denying, since_stop, previous = False, 0, ""
-    for match in _TOKEN.finditer(sentence):
-        kind, text = match.lastgroup, match.group()
-        if kind == "stop" or (kind == "opener" and previous == "join"):
-            denying = False
-        if kind == "stop":
-            since_stop = len(mentions)
-        elif kind == "denied_before" and since_stop < len(mentions):
-            for mention in mentions[since_stop:]:
-                mention.denied = True
-            since_stop = len(mentions)
-        elif kind in ("denied_before", "denied_after"):
-            denying = True
-        if kind in SEVERITIES:
-            mentions.append(_Mention(kind, denying or _DENIAL_INSIDE.search(text) is not None))
-            phrase.append((kind, mentions[-1]))
-        elif kind in ("stop", "join", "or"):
-            phrases.append(phrase)
-            phrase = []
+    mentions, phrases = [], [[]]
+    for token in tokens:
+        if token.kind in SEVERITIES:
+            mentions.append(_Mention(token.kind, token.denied))
+            phrases[-1].append((token.kind, mentions[-1]))
+        elif token.kind in ("stop", "join", "or"):
+            phrases.append([])
         else:
-            phrase.append((kind, text))
-        previous = kind
-    _give_sides([*phrases, phrase])
+            phrases[-1].append((token.kind, token.text))
+    _give_sides(phrases)
     return [mention for mention in mentions if not mention.denied]
 
 

@@ -29,13 +29,18 @@ from llava.data.images import load_image, preprocess_image
 from llava.model.multimodal_encoder.builder import load_vision_tower
 from llava.model.multimodal_encoder.siglip_encoder import truncated_config
 
+# At most: turn in radians, share of zoom, shift right and down in half films, contrast, brightness.
+JITTER = (0.14, 0.12, 0.12, 0.12, 0.2, 0.2)
 RAREST, MOST_FREQUENT = 0.002, 0.998  # share of the reports that must have a word
 
 
 class FilmsAndWords(Dataset):
-    """Films [3, S, S] and which of `words` their reports have [words]; a record without a film is left out."""
+    """Films [3, S, S] and which of `words` their reports have [words]; a record without a film is left out.
 
-    def __init__(self, data_path: str, image_folder: str, processor, progress: bool):
+    With `augment` a film is never quite the same: few films are learned by heart otherwise.
+    """
+
+    def __init__(self, data_path: str, image_folder: str, processor, augment: bool, progress: bool):
         records = [record for record in read_records(data_path) if image_names(record)]
         found = [words_and_pairs(record["conversations"][1]["value"]) for record in records]
         counts = Counter(word for words in found for word in words)
@@ -49,13 +54,15 @@ class FilmsAndWords(Dataset):
             row[[number[word] for word in words if word in number]] = True
         films = [Path(image_folder) / image_names(record)[0] for record in records]
         bar = tqdm(films, desc="films", unit="film", disable=not progress)
+        self.augment = augment
         self.pixels = [preprocess_image(load_image(film), processor, "square")[0].half() for film in bar]
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"pixels": self.pixels[index].float(), "has": self.has[index].float()}
+        film = self.pixels[index].float()
+        return {"pixels": jitter(film) if self.augment else film, "has": self.has[index].float()}
 
 
 def words_and_pairs(text: str) -> set[str]:
@@ -63,6 +70,16 @@ def words_and_pairs(text: str) -> set[str]:
     clauses = [re.findall(r"\w+", clause) for clause in re.split(r"[^\w\s]", text.lower())]
     pairs = {" ".join(pair) for words in clauses for pair in zip(words, words[1:], strict=False)}
     return pairs | {word for words in clauses for word in words}
+
+
+def jitter(film: Tensor) -> Tensor:
+    """The film [3, S, S] turned, scaled and shifted a little, in another brightness and contrast; never mirrored."""
+    turn, zoom, right, down, contrast, brightness = (2 * torch.rand(6) - 1) * torch.tensor(JITTER)
+    cosine, sine = turn.cos() * (1 + zoom), turn.sin() * (1 + zoom)
+    matrix = torch.stack([cosine, -sine, right, sine, cosine, down]).view(1, 2, 3)
+    grid = F.affine_grid(matrix, [1, *film.shape], align_corners=False)
+    moved = F.grid_sample(film[None], grid, padding_mode="border", align_corners=False)[0]
+    return moved * (1 + contrast) + brightness
 
 
 class WordClassifier(nn.Module):
@@ -102,7 +119,7 @@ def pretrain(args: argparse.Namespace) -> str:
         ddp_find_unused_parameters=False,
     )
     tower, processor = load_vision_tower(args.vision_tower, args.select_layer, torch.float32)
-    data = FilmsAndWords(args.data_path, args.image_folder, processor, settings.process_index == 0)
+    data = FilmsAndWords(args.data_path, args.image_folder, processor, args.augment, settings.process_index == 0)
     torch.manual_seed(args.seed)
     trainer = Trainer(WordClassifier(tower, data.has.float().mean(0)), settings, train_dataset=data)
     trainer.remove_callback(PrinterCallback)
@@ -130,6 +147,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=8)
     parser.add_argument("--batch_size", type=int, default=8, help="films of a step and process")
     parser.add_argument("--learning_rate", type=float, default=7e-4)
+    parser.add_argument("--augment", action="store_true", help="vary the films: for a few thousand or less")
     parser.add_argument("--select_layer", type=int, default=-2, help="the layer that training uses later")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -1,6 +1,9 @@
 """LLaDA-V-Qwen as a model of lmms_eval: requests in, reports out, in batches."""
 
+import os
 import sys
+from dataclasses import asdict
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -9,6 +12,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from lmms_eval_overlay import exit_on_error
 from report_data import with_image_tokens
+from report_provenance import checkpoint_files, code_sha256, git_state, versions
 from tqdm import tqdm
 
 
@@ -16,8 +20,10 @@ class LlavaOneVersionQwen(lmms):
     """Writes one report per request with the checkpoint in `pretrained`.
 
     `device` is the one of the process by default; `dtype` is float32 or bfloat16. `batch_size` requests are generated
-    together; a report depends neither on its batch nor on the number of processes. Raises ValueError (as one line and
-    exit status 1) for an unknown model argument or template, and for an incomplete checkpoint folder.
+    together; a report depends neither on its batch nor on the number of processes. `reports` is a folder that keeps
+    every finished report: a run with the same model, data and arguments takes it from there (`report_resume`). Raises
+    ValueError (as one line and exit status 1) for an unknown model argument or template, and for an incomplete
+    checkpoint folder.
     """
 
     @exit_on_error()
@@ -27,12 +33,13 @@ class LlavaOneVersionQwen(lmms):
         conv_template: str = "qwen",
         device: str | None = None,
         dtype: str = "float32",
+        reports: str = "",
         batch_size: int | str = 1,
         **unknown,
     ) -> None:
         super().__init__()
         if unknown:
-            known = "pretrained, conv_template, device, dtype"
+            known = "pretrained, conv_template, device, dtype, reports"
             raise ValueError(f"unknown model_args {', '.join(unknown)}: choose from {known}")
         if not pretrained:
             raise ValueError("no checkpoint: give its folder with --model_args pretrained=FOLDER")
@@ -45,6 +52,7 @@ class LlavaOneVersionQwen(lmms):
         self.device = torch.device(device or Accelerator().device)
         self.batch_size = int(batch_size)
         self.writer = ReportWriter(pretrained, device=str(self.device), dtype=dtype)
+        self.finished = self._open(reports, pretrained, conv_template, dtype) if reports else None
 
     @exit_on_error()
     def generate_until(self, requests: list[Instance]) -> list[str]:
@@ -60,11 +68,14 @@ class LlavaOneVersionQwen(lmms):
         reports = []
         with tqdm(total=len(jobs), desc="writing reports", unit="report", disable=self.rank != 0) as bar:
             for gen_kwargs, group in groupby(jobs, key=lambda job: job[1]):
-                asked = (self._request(args) for args, _ in group)
-                for report in self.writer.write_all(asked, self.batch_size, **gen_kwargs):
-                    reports.append(report)
+                written = {}
+                for index, report in self._write([args for args, _ in group], gen_kwargs):
+                    written[index] = report
                     bar.update()
+                reports += [written[index] for index in range(len(written))]
         if reports and self.rank == 0:
+            if self.finished and self.finished.reused:
+                print(f"{self.finished.reused} of {len(reports)} reports are those of an earlier run", file=sys.stderr)
             print(f"{tokens_per_step(reports):.2f} tokens per step over {len(reports)} reports", file=sys.stderr)
         return [report.text for report in reports]
 
@@ -73,6 +84,39 @@ class LlavaOneVersionQwen(lmms):
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         raise NotImplementedError("llava_oneversion_qwen answers one question: choose a generate_until task")
+
+    def _open(self, folder: str, pretrained: str, conv_template: str, dtype: str):
+        """The finished reports in `folder`, for a model that is loaded."""
+        from report_resume import FinishedReports
+
+        on_gpu = self.device.type == "cuda"
+        settings = {
+            "checkpoint_files": checkpoint_files(pretrained),
+            "conv_template": conv_template,
+            "dtype": dtype,
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
+            "code_sha256": code_sha256(),
+            "versions": versions(),
+        }
+        self.about = {"checkpoint": pretrained, "git": git_state()}
+        return FinishedReports(folder, settings, rank=int(os.environ.get("RANK", 0)))  # self.rank comes later
+
+    def _write(self, jobs: list[tuple], gen_kwargs: dict):
+        """Yield (index, report) of the requests with these arguments, as they are finished."""
+        requests = map(self._request, jobs)
+        if self.finished is None:
+            yield from enumerate(self.writer.write_all(requests, self.batch_size, **gen_kwargs))
+            return
+        arguments = self._arguments(gen_kwargs)
+        self.finished.describe(self.about | {"generation": arguments})
+        write = partial(self.writer.write_all, batch_size=self.batch_size, **gen_kwargs)
+        yield from self.finished.complete(requests, arguments, write)
+
+    def _arguments(self, gen_kwargs: dict) -> dict:
+        """Every argument of generation by its value, the checkpoint's own included."""
+        decoding, pattern = self.writer.check(gen_kwargs), self.writer.config.text_config.attention_pattern
+        in_use = asdict(decoding) | {"cache": decoding.cache_for(pattern), "attention_pattern": pattern}
+        return in_use | {"stop_strings": gen_kwargs.get("stop_strings", [])}
 
     def _request(self, args: tuple):
         """Load the images of a request and put their tokens in front of its question where it has none."""

@@ -1,4 +1,4 @@
-"""The hooks of the task mimic_cxr. Documents come from report_data, scores from report_metrics."""
+"""The hooks of the task mimic_cxr. Documents come from report_data, statistics and scores from the metric modules."""
 
 import os
 
@@ -6,8 +6,10 @@ from datasets import Dataset, DatasetDict
 from lmms_eval.api.task import ConfigurableTask
 from lmms_eval_overlay import exit_on_error
 from loguru import logger
+from report_bleu import bleu_statistics
 from report_data import check_test_set, image_folder, load_documents
-from report_metrics import bleu_statistics, require_java, require_meteor, rouge_l
+from report_meteor import meteor_statistics, require_java, require_meteor
+from report_rouge import rouge_l
 
 from llava.data.images import load_image
 
@@ -40,8 +42,9 @@ def doc_to_visual(doc: dict) -> list:
     return [load_image(image_folder() / name) for name in doc["images"]]
 
 
+@exit_on_error()
 def process_results(doc: dict, results: list[str]) -> dict:
-    """Return what the aggregations need of one document, under the names of its half of the test set."""
+    """Return the statistics of one document under the names of its half of the test set; the aggregations sum them."""
     if doc["shuffled"]:
         return _scores("shuffled_images_", results[0], doc["report"])
     floor = _scores("constant_report_", doc["constant_report"], doc["report"]) if doc["constant_report"] else {}
@@ -49,10 +52,10 @@ def process_results(doc: dict, results: list[str]) -> dict:
 
 
 def _scores(prefix: str, hypothesis: str, reference: str) -> dict:
-    statistics = bleu_statistics(hypothesis, reference)
+    bleu = bleu_statistics([hypothesis], [reference])[0].tolist()
     return {
-        f"{prefix}BLEU_1": statistics,
-        f"{prefix}BLEU_4": statistics,
-        f"{prefix}METEOR": [hypothesis, reference],
+        f"{prefix}BLEU_1": bleu,
+        f"{prefix}BLEU_4": bleu,
+        f"{prefix}METEOR": meteor_statistics([hypothesis], [reference])[0].tolist(),
         f"{prefix}ROUGE_L": rouge_l(hypothesis, reference),
     }

@@ -1,0 +1,97 @@
+"""Reports that a run has finished, on disk as soon as they are: a run that was stopped does not write them again.
+
+The folder has one file per process, one JSON object a line, {"key": ..., "text": ..., "tokens": ..., "steps": ...}. A
+report is found by a key over all that it depends on, so a folder may hold those of other models or arguments as well,
+and the number of processes may change. settings.json says what the last run in the folder wrote its reports with.
+"""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from report_provenance import digest
+
+from llava.inference import Report, Request
+
+Write = Callable[[Iterable[Request]], Iterator[Report]]
+
+
+class FinishedReports:
+    """The finished reports of a folder, and where this process adds its own.
+
+    folder    for the files; it may be that of an earlier run
+    settings  all that a report depends on besides its request, as JSON values
+    rank      number of this process
+
+    Raises ValueError when the folder cannot be written.
+    """
+
+    def __init__(self, folder: str | Path, settings: dict, rank: int):
+        self.folder, self.settings, self.rank = Path(folder), settings, rank
+        self.reused = 0  # reports that `complete` took from an earlier run
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.folder / f"rank{rank}.jsonl", "a", encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
+        self.reports = {}
+        for file in self.folder.glob("rank*.jsonl"):
+            for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
+                self._take(line)
+
+    def key(self, request: Request, arguments: dict) -> str:
+        """A hash of the settings, the arguments of generation, and the request's text, films and seed."""
+        films = [[image.mode, image.size, hashlib.sha256(image.tobytes()).hexdigest()] for image in request.images]
+        return digest([self.settings, arguments, request.question, films, request.seed])
+
+    def add(self, key: str, report: Report) -> None:
+        """Write a report down. The line break comes first: a line that was torn by a crash stays alone."""
+        self.file.write("\n" + json.dumps({"key": key} | asdict(report)))
+        self.file.flush()
+        self.reports[key] = report
+
+    def complete(self, requests: Iterable[Request], arguments: dict, write: Write) -> Iterator[tuple[int, Report]]:
+        """Yield (index, report) of all requests as they are finished: those at hand, and those that `write` writes.
+
+        `write` turns requests into their reports, in order; it takes a request only when it is its turn.
+        """
+        at_hand, asked = [], deque()
+
+        def missing() -> Iterator[Request]:
+            for index, request in enumerate(requests):
+                key = self.key(request, arguments)
+                if key in self.reports:
+                    self.reused += 1
+                    at_hand.append((index, self.reports[key]))
+                else:
+                    asked.append((index, key))
+                    yield request
+
+        for report in write(missing()):
+            yield from at_hand
+            at_hand.clear()
+            index, key = asked.popleft()
+            self.add(key, report)
+            yield index, report
+        yield from at_hand
+
+    def describe(self, more: dict) -> None:
+        """Write the settings, and more that is worth knowing, to settings.json; only process 0 does."""
+        if self.rank == 0:
+            partial = self.folder / ".settings.partial"
+            partial.write_text(json.dumps(self.settings | more, indent=2) + "\n", encoding="utf-8")
+            os.replace(partial, self.folder / "settings.json")
+
+    def _take(self, line: str) -> None:
+        """Keep the report of a line; a torn line holds none, and its report is written again."""
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return
+        match entry:
+            case {"key": str(key), "text": str(text), "tokens": int(tokens), "steps": int(steps)}:
+                self.reports[key] = Report(text, tokens, steps)

@@ -1,0 +1,63 @@
+"""The scores of runs laid out as Markdown, in columns that also line up on a terminal."""
+
+BLOCK = 5  # scores beside each other
+
+
+def run_table(summary: dict) -> str:
+    """The table of a run, from what scores.json holds: the model, its floors, and the gain from the image."""
+    rows = {row: _estimates(scores) for row, scores in summary["scores"].items()}
+    rows["gain from the image"] = _differences(summary["gain_from_image"])
+    notes = [
+        f"{summary['studies']} studies; in brackets the interval ({summary['intervals']}).",
+        "The gain from the image is model minus shuffled_images on the same studies; * where its interval excludes 0.",
+        f"BLEU, METEOR, ROUGE_L, CIDEr: {summary['task']['normalisation']}. rouge_score_L: that package's own tokens.",
+        f"constant_report: {summary['task']['constant_report']}.",
+        *(f"{floor} is left out: {reason}" for floor, reason in summary["left_out"].items()),
+    ]
+    return _page(summary["checkpoint"], rows, notes)
+
+
+def comparison_table(comparison: dict) -> str:
+    """The table of several runs, from what comparison.json holds: models, floors, gains, and the models compared."""
+    models = comparison["models"]
+    first = models[0]["checkpoint"]
+    rows = {model["checkpoint"]: _estimates(model["scores"]) for model in models}
+    rows |= {floor: _estimates(scores) for floor, scores in comparison["floors"].items()}
+    rows |= {f"gain from the image: {model['checkpoint']}": _differences(model["gain_from_image"]) for model in models}
+    rows |= {f"{model['checkpoint']} - {first}": _differences(model["minus_first"], p=True) for model in models[1:]}
+    notes = [
+        f"{comparison['studies']} studies; in brackets the interval ({comparison['intervals']}).",
+        "Differences are those on the same studies; * where the interval excludes 0.",
+    ]
+    return _page("Checkpoints compared", rows, notes)
+
+
+def _estimates(scores: dict) -> dict[str, str]:
+    return {name: f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]" for name, score in scores.items()}
+
+
+def _differences(comparisons: dict, p: bool = False) -> dict[str, str]:
+    cells = {}
+    for name, found in comparisons.items():
+        star = "*" if found["excludes_0"] else ""
+        cells[name] = f"{found['value']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]{star}"
+        if p:
+            cells[name] += f" p={found['p']:.2g}"
+    return cells
+
+
+def _page(title: str, rows: dict[str, dict[str, str]], notes: list[str]) -> str:
+    """Rows of cells by score as tables of at most BLOCK scores."""
+    names = list(next(iter(rows.values())))
+    parts = [f"# {title}"]
+    for start in range(0, len(names), BLOCK):
+        block = names[start : start + BLOCK]
+        parts.append(_table([["", *block], *([row, *(cells[name] for name in block)] for row, cells in rows.items())]))
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
+
+
+def _table(lines: list[list[str]]) -> str:
+    """Lines of cells, the first of them the head, as a Markdown table."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    head, *body = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
+    return "\n".join([head, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *body])

@@ -1,0 +1,17 @@
+"""The stated normalisation of the n-gram scores: lower case, split into words and single punctuation marks."""
+
+import re
+from collections import Counter
+
+TOKEN = re.compile(r"\w+|[^\w\s]")
+NORMALISATION = rf"lower case, tokens {TOKEN.pattern}"
+
+
+def tokens(text: str) -> list[str]:
+    """Split a text into its normalised tokens."""
+    return TOKEN.findall(text.lower())
+
+
+def ngrams(words: list[str], order: int) -> Counter:
+    """Count the runs of `order` words."""
+    return Counter(zip(*(words[start:] for start in range(order)), strict=False))

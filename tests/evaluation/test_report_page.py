@@ -1,0 +1,158 @@
+"""The page of a run: what it counts and marks, that no text becomes markup, and that it needs nothing outside it."""
+
+import base64
+import io
+import os
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+from report_labels import labels
+from report_page import FILM_PX, film_uri, main, phantom_findings, read_run, write_page
+
+from oracles.report_runs import write_run
+
+GENERATED = ["Heart is normal. Small left effusion.", "Edema. Small left effusion.", 'A <b>"nodule"</b> & 2 < 3.']
+VOID = {"meta", "img"}
+
+
+class Reader(HTMLParser):
+    """Reads a page into its elements and their words, tags of findings apart; refuses elements not closed in order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.elements, self.words = [], [], {}
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(len(self.elements) - 1)
+
+    def handle_endtag(self, tag):
+        assert self.elements[self.open.pop()][0] == tag
+
+    def handle_data(self, data):
+        tags = [place for place in self.open if self.elements[place][1].get("class", "").startswith("tag ")]
+        for place in tags or self.open:
+            self.words[place] = self.words.get(place, "") + data
+
+    def texts(self, tag: str, **attrs) -> list[str]:
+        """The texts of the elements of a tag with these attributes."""
+        wanted = {name.strip("_"): value for name, value in attrs.items()}
+        places = [
+            place for place, (name, has) in enumerate(self.elements) if name == tag and wanted.items() <= has.items()
+        ]
+        return [" ".join(self.words.get(place, "").split()) for place in places]
+
+
+@pytest.fixture
+def run(data, tmp_path):
+    """A run over the three test studies, whose reports are those of conftest with the number of the film."""
+    write_run(tmp_path / "run", {"model": GENERATED, "shuffled_images": GENERATED})
+    return tmp_path / "run"
+
+
+def written(run, read=labels) -> tuple[str, Reader]:
+    write_page(run, read)
+    text = (run / "reports.html").read_text(encoding="utf-8")
+    return text, Reader(text)
+
+
+def test_studies_come_worst_first_with_what_agrees_and_what_does_not(run):
+    studies, _ = read_run(run, labels)
+    assert [(study.number, study.errors) for study in studies] == [(3, 2), (1, 2), (2, 1)]
+    assert studies[0].rouge_l < studies[1].rouge_l
+    of = {study.number: study for study in studies}
+    assert (of[1].agree, of[1].missed, of[1].invented) == (set(), {"No Finding"}, {"Pleural Effusion"})
+    assert (of[2].agree, of[2].missed, of[2].invented) == ({"Pleural Effusion"}, set(), {"Edema"})
+    assert (of[3].agree, of[3].missed, of[3].invented) == (set(), {"Support Devices"}, {"Nodule"})
+
+
+def test_the_findings_of_phantom_films_have_a_side(run):
+    studies, _ = read_run(run, phantom_findings)
+    assert {study.number: study.agree for study in studies} == {1: set(), 2: {"effusion left"}, 3: set()}
+    assert {study.number: study.invented for study in studies}[1] == {"effusion left"}
+
+
+def test_counts_stand_on_top(run):
+    _, page = written(run)
+    cells = iter(page.texts("td"))
+    numbers = {name: [int(next(cells)) for _ in range(3)] for name in page.texts("th", scope="row")}
+    assert numbers == {
+        "Pleural Effusion": [1, 0, 1],
+        "Edema": [0, 0, 1],
+        "No Finding": [0, 1, 0],
+        "Support Devices": [0, 1, 0],
+        "Nodule": [0, 0, 1],
+        "all": [1, 2, 3],
+    }
+
+
+def test_the_sentence_of_a_finding_is_marked_and_tagged_with_a_sign(run):
+    _, page = written(run)
+    assert "Small left effusion." in page.texts("mark", class_="agree")
+    assert page.texts("mark", class_="missed")[1:] == ["Pacemaker in place."]
+    assert page.texts("mark", class_="invented")[1:] == ['A <b>"nodule"</b> & 2 < 3.', "Small left effusion.", "Edema."]
+    assert {tag[0] for tag in page.texts("span", class_="tag invented")} == {"+"}
+    assert {tag[0] for tag in page.texts("span", class_="tag missed")} == {"−"}
+    assert {tag[0] for tag in page.texts("span", class_="tag agree")} == {"✓"}
+
+
+def test_texts_are_shown_as_they_are(run):
+    text, page = written(run)
+    shown = page.texts("p", class_="text")
+    assert {"Small left effusion. No pneumothorax. Film 1.", *GENERATED} <= set(shown)
+    assert "<b>&quot;nodule" not in text and "&lt;b&gt;&quot;nodule&quot;&lt;/b&gt; &amp; 2 &lt; 3." in text
+
+
+def test_the_page_needs_nothing_outside_it_and_films_are_small(run, data):
+    Image.new("L", (1000, 500), 30).save(data / "images" / "test" / "study 0.png")
+    text, page = written(run)
+    sources = [attrs["src"] for tag, attrs in page.elements if tag == "img"]
+    assert len(sources) == 3 and not re.search(r"https?:|url\(|<link|@import|src=(?!\"data:)", text)
+    films = [Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2]))) for source in sources]
+    assert sorted(film.size for film in films) == [(32, 32), (32, 32), (FILM_PX, FILM_PX // 2)]
+    assert {film.getpixel((5, 5)) // 10 for film in films} == {1, 2, 3}
+
+
+def test_a_film_that_cannot_be_read_is_counted(run, data, capsys):
+    (data / "images" / "test" / "study 1.png").write_bytes(b"no image")
+    assert film_uri(data / "images" / "test" / "study 1.png") is None
+    assert write_page(run, labels).endswith("3 studies, 3 films, 1 of them not readable")
+    text = (run / "reports.html").read_text(encoding="utf-8")
+    assert "1 of 3 films cannot be read" in text and text.count("<img") == 2
+
+
+def test_the_script_sorts_and_filters_by_what_the_rows_say(run):
+    text, page = written(run)
+    names = re.findall(r'<option value="(\d+)">(.*?)</option>', text)
+    rows = {attrs["data-number"]: attrs for tag, attrs in page.elements if tag == "article"}
+    number = {name: place for place, name in names}
+    assert rows["2"]["data-marks"] == f"agree{number['Pleural Effusion']} invented{number['Edema']}"
+    assert rows["1"]["data-errors"] == "2" and set(rows) == {"1", "2", "3"}
+
+
+@pytest.mark.parametrize("damage", ["no results", "another test file", "read-only"])
+def test_what_cannot_be_done_is_one_line(run, data, tmp_path, damage, monkeypatch):
+    reason = {"no results": "no results", "another test file": "evaluate again", "read-only": "cannot be written"}
+    folder = tmp_path / "empty" if damage == "no results" else run
+    if damage == "another test file":
+        file = data / "test_llava_llada.json"
+        file.write_text(file.read_text().replace("Pacemaker", "Line"))
+    if damage == "read-only":
+        (run / ".reports.html.partial").mkdir()
+    monkeypatch.setattr("sys.argv", ["report_page", str(folder)])
+    with pytest.raises(SystemExit, match=f"^error: [^\n]*{reason[damage]}[^\n]*$"):
+        main()
+    assert not (folder / "reports.html").exists()
+
+
+def test_the_program_says_what_it_wrote(run, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["report_page", str(run), "--finding_f1"])
+    main()
+    assert capsys.readouterr().out == f"{run / 'reports.html'}: 3 studies, 3 films\n"
+    assert os.listdir(run).count(".reports.html.partial") == 0
+    assert "effusion left" in (run / "reports.html").read_text(encoding="utf-8")

@@ -1,0 +1,88 @@
+"""The sentences of a report, and which of the things that they name are denied.
+
+What a sentence is searched for is a table {kind: pattern}: GRAMMAR below, and the kinds that its user adds. The first
+kind of the table that matches at a place wins. Patterns are for normalised text: lower case, no hyphens, words and
+list marks apart from each other by one space.
+"""
+
+import itertools
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+_SENTENCE_END = re.compile(r"[;:!?]|\.(?!\d)|(?<!\d)\.")
+_LIST_MARK = re.compile(r"[,&+/]")
+_VERBS = "seen|identified|present|visible|visualized|evident|appreciated|demonstrated|noted|apparent|found|detected"
+_DENIAL_INSIDE = re.compile(r"\b(?:not|no longer)\b")
+
+GRAMMAR = {
+    # Looks like a denial and is none.
+    "neutral": r"(?:cannot|can not|could not|not|hard to)(?: be)?(?: entirely| completely)? (?:excluded?|ruled? out)"
+    r"|no(?: \w+)? (?:change|increase|decrease)|not(?: \w+)? changed",
+    "denied_before": rf"(?:not|no longer)(?: \w+)? (?:{_VERBS})|absent|removed|resolved|cleared|excluded|ruled out"
+    r"|unlikely",
+    "denied_after": r"no longer|no|not|without|never|neither|nor|denies|negative for|free of|clear of"
+    r"|(?:absence|resolution|removal|clearing) of|to (?:exclude|rule out)",
+    "stop": r"but|however|although|though|except|yet|whereas|while|which|there (?:is|are|was|were)",
+    "join": r"and|with|plus|as well as|[,&+]",
+    "or": r"or|/",
+    "opener": r"an?|the|new|tiny|trace|minimal|small|mild|subtle|moderate|large|marked|severe|extensive|massive",
+}
+
+
+@dataclass
+class Token:
+    """A token of a sentence: its kind, its text, and for a mention whether the sentence denies it."""
+
+    kind: str
+    text: str
+    denied: bool = False
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, each with the mark that ends it; joined they are the text again."""
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    pieces = [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+    return [piece for piece in pieces if piece]
+
+
+def compile_kinds(kinds: dict[str, str]) -> re.Pattern:
+    """One pattern for a table of kinds; what none of them matches is a token of the kind "word"."""
+    table = kinds | {"word": r"\w+"}
+    return re.compile("|".join(rf"(?P<{kind}>(?<!\w)(?:{pattern})(?!\w))" for kind, pattern in table.items()))
+
+
+def read_sentence(sentence: str, kinds: re.Pattern, mentions: Collection[str]) -> list[Token]:
+    """The tokens of a sentence; those of the kinds in `mentions` are denied or not.
+
+    - A denial that looks ahead ("no", "without" ...) holds for every mention up to a "stop", or up to a new noun
+      phrase: a "join" that is followed by an "opener" ("no effusion and a small nodule"). After a comma this is no new
+      phrase when an "or" follows, which goes on with the list ("no effusion, large nodule, or edema").
+    - A denial that looks back ("is not seen", "resolved" ...) holds for every mention since the last "stop", or looks
+      ahead when there is none.
+    """
+    words = " ".join(_LIST_MARK.sub(r" \g<0> ", sentence.lower().replace("-", " ")).split())
+    tokens = [Token(match.lastgroup, match.group()) for match in kinds.finditer(words)]
+    denying, previous, open_mentions = False, Token("stop", ""), []
+    for index, token in enumerate(tokens):
+        if token.kind == "stop" or (token.kind == "opener" and _ends_list(previous, tokens[index:])):
+            denying = False
+        if token.kind == "stop":
+            open_mentions = []
+        elif token.kind == "denied_before" and open_mentions:
+            for mention in open_mentions:
+                mention.denied = True
+            open_mentions = []
+        elif token.kind in ("denied_before", "denied_after"):
+            denying = True
+        elif token.kind in mentions:
+            token.denied = denying or _DENIAL_INSIDE.search(token.text) is not None
+            open_mentions.append(token)
+        previous = token
+    return tokens
+
+
+def _ends_list(join: Token, rest: list[Token]) -> bool:
+    """Whether the noun phrase that opens `rest` is no part of the list before the token in front of it."""
+    clause = itertools.takewhile(lambda token: token.kind != "stop", rest)
+    return join.kind == "join" and not (join.text == "," and any(token.kind == "or" for token in clause))
