@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from llava.data.annotation import clinical_prompt
 from llava.data.images import load_image
-from llava.data.mimic_cxr import clinical_prompt
 from llava.data.release import CONTEXT_FIELDS, TARGETS
 from llava.inference import BLANK_LENGTH, DTYPES, ReportWriter, Request, tokens_per_step
 from llava.report_file import ReportFile

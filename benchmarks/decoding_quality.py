@@ -16,16 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from report_rouge import rouge_l
 from tqdm import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from report_scores.metrics.rouge import rouge_l
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import clock
+from llava.data.annotation import clinical_prompt, read_annotation
 from llava.data.findings import parse_report
 from llava.data.images import load_image
-from llava.data.mimic_cxr import clinical_prompt, read_annotation
 from llava.inference import Report, ReportWriter, Request, tokens_per_step
 
 ROOT = Path(__file__).resolve().parents[1]

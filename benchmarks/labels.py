@@ -1,4 +1,4 @@
-"""How well the clinical labels of report_labels agree with the labels of IU X-Ray, which others made from MeSH terms.
+"""How well the clinical labels that are read from reports agree with those of IU X-Ray, made by others from MeSH terms.
 
     python benchmarks/labels.py --data ../shared/data/iu_xray --json labels.json
 
@@ -15,8 +15,9 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 from statistics import fmean
 
-from report_labels import IU_XRAY, labels
 from tqdm import tqdm
+
+from report_scores.metrics.labels import IU_XRAY, labels
 
 SPLITS = ("train", "val")
 PARTS = ("findings", "findings_and_impression")

@@ -17,11 +17,10 @@ import sys
 import time
 from pathlib import Path
 
-from report_results import generations, read_scores, results_file
-
+from llava.data.annotation import SPLITS, read_annotation
 from llava.data.findings import finding_f1, parse_report
-from llava.data.mimic_cxr import SPLITS, read_annotation
 from llava.data.phantom import ANNOTATION, CAPTIONS
+from report_scores.results import generations, read_scores, results_file
 
 ROOT = Path(__file__).resolve().parents[1]
 PROCESSES = 2

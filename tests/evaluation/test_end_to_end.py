@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from report_metrics import FAMILIES, FINDING_F1, Scorer
-from report_run import TASK_METRICS, generations, read_scores, results_file
 
 from llava.model.builder import build_model
 from llava.model.tiny import save_language_model, save_vision_tower, train_tokenizer
+from report_scores.run import TASK_METRICS, generations, read_scores, results_file
+from report_scores.scorer import FAMILIES, FINDING_F1, Scorer
 
 EVAL = Path(__file__).resolve().parents[2] / "eval"
 GEN_KWARGS = "gen_length=16,block_length=8,temperature=0.7,remasking=random"

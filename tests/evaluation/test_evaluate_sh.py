@@ -19,7 +19,7 @@ TEXTS = {"model": ["Clear.", "Small effusion.", "No."], "shuffled_images": ["Cle
 STUB = """#!/bin/bash
 case "$*" in
     *device_count*) echo {gpus} ;;
-    "-m report_page"*) echo "page of ${{*: -1}}"; {page} ;;
+    "-m report_scores.page"*) echo "page of ${{*: -1}}"; {page} ;;
     "-m report_"*) exec {python} "$@" ;;
     "-m accelerate"*)
         printf '%s\\n' "$@" >> {folder}/launched

@@ -7,11 +7,12 @@ import pytest
 import yaml
 from lmms_eval.tasks import TaskManager
 from lmms_eval_overlay import HERE
-from report_bleu import bleu_statistics
-from report_meteor import meteor_statistics
-from report_rouge import rouge_l
-from report_run import PREFIXES, TASK_METRICS, TASK_VERSION
-from report_tokens import NORMALISATION
+
+from report_scores.metrics.bleu import bleu_statistics
+from report_scores.metrics.meteor import meteor_statistics
+from report_scores.metrics.rouge import rouge_l
+from report_scores.metrics.tokens import NORMALISATION
+from report_scores.run import PREFIXES, TASK_METRICS, TASK_VERSION
 
 TASKS = str(HERE / "tasks")
 
@@ -56,7 +57,7 @@ def test_each_half_has_its_own_scores(task):
     assert ours["constant_report_ROUGE_L"] == rouge_l(real["constant_report"], report)
 
 
-def test_aggregations_are_those_of_report_metrics(task):
+def test_aggregations_are_those_of_the_scorer(task):
     docs = task.test_docs()
     items = [task.process_results(docs[index], [docs[index]["report"]]) for index in (0, 2, 4)]
     for name in TASK_METRICS:

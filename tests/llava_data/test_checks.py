@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from llava.data import checks
+from llava.data.annotation import convert_annotation, read_annotation
 from llava.data.checks import check_contents, check_films, check_records
-from llava.data.mimic_cxr import convert_annotation, read_annotation
 from llava.data.parallel import FEW, map_parallel
 from llava.data.quotes import QUOTE_WORDS, quotes
 

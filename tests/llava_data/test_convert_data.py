@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from llava.data.mimic_cxr import clinical_prompt, convert_annotation, convert_record
+from llava.data.annotation import clinical_prompt, convert_annotation, convert_record
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = "<image>\nProvide a detailed description of the findings in the radiology image."

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 from PIL import Image
-from report_bleu import bleu_statistics
-from report_data import load_documents
-from report_metrics import METEOR
-from report_rouge import rouge_l
-from report_run import PREFIXES, TASK_METRICS
+
+from report_scores.data import load_documents
+from report_scores.metrics.bleu import bleu_statistics
+from report_scores.metrics.rouge import rouge_l
+from report_scores.run import PREFIXES, TASK_METRICS
+from report_scores.scorer import METEOR
 
 
 def write_noise_films(folder, train: int, test_from: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from llava.data.mimic_cxr import convert_annotation
+from llava.data.annotation import convert_annotation
 from llava.data.phantom import write_release
 from llava.model.builder import build_model
 from llava.model.tiny import save_language_model, save_vision_tower, train_tokenizer

@@ -25,7 +25,7 @@ from xml.etree import ElementTree
 
 from tqdm import tqdm
 
-from llava.data.mimic_cxr import read_annotation
+from llava.data.annotation import read_annotation
 from llava.data.release import Release
 from llava.data.sections import SECTIONS
 

@@ -1,226 +1,170 @@
-"""Annotations turned into LLaVA conversations; the prompt of a study is built here and nowhere else.
+"""MIMIC-CXR as PhysioNet ships it (2.0.0 and 2.1.0), read into annotation records.
 
-An annotation is `{"train": [record, ...], "val": [...], "test": [...]}`. A record has `id`, `report` and `image_path`
-(a list of files relative to the image folder) and may have `indication`, `comparison`, `history` and `technique`,
-`impression`, `views` (parallel to `image_path`), `subject_id`, and `target`, which says what its report is.
+    ROOT/files/p10/p10000032/s50414267.txt               reports; or ROOT/mimic-cxr-reports/files/..., as unpacked
+    ROOT/files/p10/p10000032/s50414267/<dicom_id>.jpg    films of MIMIC-CXR-JPG; or the .dcm files of MIMIC-CXR
+    ROOT/mimic-cxr-2.0.0-split.csv.gz                    the tables are part of MIMIC-CXR-JPG, named 2.0.0 in 2.1.0 too;
+    ROOT/mimic-cxr-2.0.0-metadata.csv.gz                 unpacked (.csv) they are read as well
+    ROOT/mimic-cxr-2.0.0-chexpert.csv.gz                 labels, if it is there; else those of ...-negbio.csv.gz
+
+Films and tables may lie in another folder than the reports.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable
+import csv
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.data.checks import check_contents, check_films, check_records, films_of, without_patient
-from llava.data.release import CONTEXT_FIELDS, SPLITS, TARGETS, VIEWS, Release, choose_films, choose_target
+from llava.data.parallel import map_parallel
+from llava.data.release import SPLITS, Release, choose_films
+from llava.data.sections import parse_sections
 
-ANNOTATION = "annotation_with_clinic_info.json"
-ASSISTANT_PROMPTS = {
-    "findings": "Provide a detailed description of the findings in the radiology image.",
-    "impression": "Provide the impression of the radiology image.",
-    "both": "Provide a detailed description of the findings in the radiology image, then the impression.",
-}
-CLINICAL_PROMPT = "Following clinical context:"
+PUBLISHED_SPLITS = dict(zip(("train", "validate", "test"), SPLITS, strict=True))
+LABEL_TABLES = ("chexpert", "negbio")
+POSITIVE = "1.0"  # 0.0 is denied, -1.0 uncertain, empty not mentioned
+FILM_TYPES = (".jpg", ".dcm")
+
+NOT_IN_METADATA = "not in the metadata file"
+NO_REPORT = "no report file"
+EMPTY_REPORT = "empty report file"
+NO_FILM = "film file missing"
 
 
-def clinical_prompt(record: dict, num_images: int = 1) -> str:
-    """Build the prompt of one study: an image token per film, the task, and the context fields that hold text.
+def read_mimic_release(root: str | Path, images: str | Path | None = None, views: str = "frontal") -> Release:
+    """Read the release at `root`: the studies of the split file in its order, with films, sections and labels.
 
-    `record` needs only those of CONTEXT_FIELDS that are known; without any of them the clause is left out. Its
-    `target` is what is to be written, findings if it is not there.
+    `images` is the folder of the films, with or without its subfolder `files`; without it they are looked for at
+    `root`. `views` is that of `choose_films`; a film that it does not take may be missing. The `id` of a record is
+    that of its study ("s50414267"). The reports are parsed on all cores.
+
+    Raises ValueError with one line: a table or folder is missing, damaged or lacks a column, a study is in two splits
+    or of two patients, a report is not UTF-8 text.
     """
-    context = {name: (record.get(name) or "").strip() for name in CONTEXT_FIELDS}
-    fields = [f"{name.capitalize()}: {text}" for name, text in context.items() if text]
-    clause = [CLINICAL_PROMPT, *fields] if fields else []
-    task = ASSISTANT_PROMPTS[record.get("target", "findings")]
-    return f"{DEFAULT_IMAGE_TOKEN}\n" * num_images + " ".join([task, *clause])
+    root, images = Path(root), Path(images or root)
+    tables = list(dict.fromkeys((root, images, images.parent if images.name == "files" else images)))
+    reports, films = _report_folder(root), _film_folder(images)
+    release = choose_films(replace(_read_tables(tables), images=films), views)
+    read = partial(_read_study, reports, films)
+    for split, records in release.splits.items():
+        results = list(map_parallel(read, records, f"reading the {split} reports", "report"))
+        release.splits[split] = [result for result in results if isinstance(result, dict)]
+        release.left_out.update((split, reason) for reason in results if isinstance(reason, str))
+    return release
 
 
-def convert_record(record: dict, views: str = "first") -> dict:
-    """Turn one annotation record into a LLaVA record of one human and one gpt turn.
-
-    With the views `first` "image" is the first film's path; with `frontal` and `all`, between which `choose_films` has
-    chosen, it is the list of the record's paths.
-    Raises ValueError with one line that names the record: not an object, a field missing, empty or of a wrong type.
-    """
-    if views not in VIEWS:
-        raise ValueError(f"unknown views {views!r}: choose one of {', '.join(VIEWS)}")
-    _check_record(record)
-    films = record["image_path"][:1] if views == "first" else record["image_path"]
-    return {
-        "id": record["id"],
-        "image": films[0] if views == "first" else films,
-        "conversations": [
-            {"from": "human", "value": clinical_prompt(record, num_images=len(films))},
-            {"from": "gpt", "value": record["report"]},
-        ],
-    }
+def _report_folder(root: Path) -> Path:
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; name that of the release with --root")
+    for folder in (root / "mimic-cxr-reports" / "files", root / "files"):
+        if folder.is_dir():
+            return folder
+    raise ValueError(f"{root}: holds no folder 'files' of reports; unpack mimic-cxr-reports.zip of MIMIC-CXR there")
 
 
-def read_annotation(path: str | Path) -> dict[str, list]:
-    """Read the annotation file and return its lists by split, in the order train, val, test.
+def _film_folder(images: Path) -> Path:
+    if not images.is_dir():
+        raise ValueError(f"{images}: no such image folder; name it with --images")
+    return images / "files" if (images / "files").is_dir() else images
 
-    Raises ValueError with one line: missing, not UTF-8, not JSON, not an object, no train list, an empty list.
-    """
+
+def _read_tables(folders: Sequence[Path]) -> Release:
+    """The studies of the split file with their films (paths without their ending), views and labels."""
+    split_table, metadata = _find_table(folders, "split"), _find_table(folders, "metadata")
+    labels = _read_labels(folders)
+    films = {row["dicom_id"]: row["ViewPosition"].strip() for row in _rows(metadata, "dicom_id", "ViewPosition")}
+    places = {dicom_id: place for place, dicom_id in enumerate(films)}
+    splits, left_out = {split: [] for split in SPLITS}, Counter()
+    for (study_id, subject_id, split), dicom_ids in _read_split(split_table).items():
+        if not any(dicom_id in films for dicom_id in dicom_ids):
+            left_out[split, NOT_IN_METADATA] += 1
+            continue
+        ordered = sorted(dicom_ids, key=lambda dicom_id: places.get(dicom_id, len(places)))
+        folder = f"p{subject_id[:2]}/p{subject_id}/s{study_id}"
+        record = {
+            "id": f"s{study_id}",
+            "study_id": study_id,
+            "subject_id": subject_id,
+            "image_path": [f"{folder}/{dicom_id}" for dicom_id in ordered],
+            "views": [films.get(dicom_id, "") for dicom_id in ordered],
+        }
+        splits[split].append(record | ({"labels": labels[study_id]} if study_id in labels else {}))
+    return Release(splits, left_out)
+
+
+def _read_split(table: Path) -> dict[tuple[str, str, str], list[str]]:
+    """The films of each study (study, patient, split) of the split file."""
+    studies, known = {}, {}
+    for row in _rows(table, "dicom_id", "study_id", "subject_id", "split"):
+        if row["split"] not in PUBLISHED_SPLITS:
+            names = ", ".join(PUBLISHED_SPLITS)
+            raise ValueError(f"{table}: unknown split {row['split']!r}, known: {names}; copy the file again")
+        study = (row["study_id"], row["subject_id"], PUBLISHED_SPLITS[row["split"]])
+        if known.setdefault(study[0], study) != study:
+            raise ValueError(f"{table}: study {study[0]} is in two splits or of two patients; copy the file again")
+        studies.setdefault(study, []).append(row["dicom_id"])
+    return studies
+
+
+def _read_labels(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """The positive labels of each study that the first of LABEL_TABLES names; of none if no table is there."""
+    for name in LABEL_TABLES:
+        if (table := _find_table(folders, name, required=False)) is not None:
+            rows = _rows(table, "study_id")
+            return {row["study_id"]: [name for name, value in row.items() if value == POSITIVE] for row in rows}
+    return {}
+
+
+def _find_table(folders: Sequence[Path], name: str, required: bool = True) -> Path | None:
+    """The first of the folders' files of that name, plain or compressed."""
+    file = f"mimic-cxr-2.0.0-{name}.csv"
+    for table in (folder / (file + ending) for folder in folders for ending in ("", ".gz")):
+        if table.is_file():
+            return table
+    if required:
+        raise ValueError(f"{folders[0] / file}.gz: no such file; copy it from MIMIC-CXR-JPG on PhysioNet")
+    return None
+
+
+def _rows(table: Path, *columns: str) -> Iterator[dict[str, str]]:
+    """The rows of a table that must have these columns."""
     try:
-        annotation = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        with (gzip.open if table.suffix == ".gz" else open)(table, "rt", encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            for column in columns:
+                if column not in (rows.fieldnames or ()):
+                    raise ValueError(f"{table}: has no column {column!r}; copy the file again from MIMIC-CXR-JPG")
+            for row in rows:
+                if None in row.values():
+                    raise ValueError(f"{table}, line {rows.line_num}: the line is cut off; copy the file again")
+                yield row
+    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{table}: cannot be read ({error}); copy the file again from MIMIC-CXR-JPG") from error
+
+
+def _read_study(reports: Path, films: Path, record: dict) -> dict | str:
+    """The record with its sections and the files of its films, or the reason why the study is left out."""
+    folder = Path(record["image_path"][0]).parent  # of the films; the report lies beside it
+    report = reports / folder.with_name(f"{folder.name}.txt")
+    try:
+        text = report.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such annotation file; name it with --annotation") from None
-    except OSError as error:
-        raise ValueError(f"{path}: the annotation cannot be read ({error.strerror})") from error
+        return NO_REPORT
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: the annotation is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: the annotation is not JSON ({error}); was it copied in full?") from error
-    if not isinstance(annotation, dict):
-        raise ValueError(f"{path}: the annotation must be an object with the lists {', '.join(SPLITS)}")
-    if "train" not in annotation:
-        raise ValueError(f"{path}: the annotation has no train list, only: {', '.join(annotation) or 'nothing'}")
-    splits = {split: annotation[split] for split in SPLITS if split in annotation}
-    for split, records in splits.items():
-        if not isinstance(records, list) or not records:
-            raise ValueError(f"{path}: {split!r} must be a list with at least one record; add some or leave it out")
-    return splits
-
-
-def convert_annotation(
-    path: str | Path, out_dir: str | Path, views: str, image_dir: str | Path | None = None, target: str | None = None
-) -> str:
-    """Convert the annotation at `path` into one LLaVA file per list in `out_dir` and return a summary to print.
-
-    `target` is that of `choose_target`; without it each report is taken as it is. With `image_dir` every film in use is
-    checked first. All is read and checked before the first file is touched, and a file is replaced only by a whole one.
-    Raises ValueError with one line, for a bad experiment too (`checks`).
-    """
-    check_writable(out_dir)
-    release = Release(read_annotation(path), images=image_dir)
-    _for_each(_check_record, release.splits, path)
-    if views == "frontal":
-        _for_each(_check_views, release.splits, path)
-        release = choose_films(release, views)
-    if target is not None:
-        release = choose_target(release, target)
-    return _convert(release, out_dir, views, path)
-
-
-def convert_release(release: Release, root: str | Path, out_dir: str | Path, views: str, target: str) -> str:
-    """Convert a release whose films are chosen as `convert_annotation` does, and write its annotation beside the files.
-
-    `root` is what messages call the release.
-    """
-    release = choose_target(release, target)
-    annotation = Path(out_dir) / ANNOTATION
-    records = {split: records for split, records in release.splits.items() if records}
-    summary = _convert(release, out_dir, views, root, {annotation: records})
-    return f"{summary}\nannotation -> {annotation}, films in {release.images}"
-
-
-def check_writable(out_dir: str | Path) -> None:
-    """Raise ValueError if `out_dir` cannot be made or written to: better known before the long work than after it."""
-    folder = next(path for path in (Path(out_dir).absolute(), *Path(out_dir).absolute().parents) if path.exists())
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: cannot be written (not a folder); choose another --out_dir")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"{folder}: cannot be written (permission denied or read-only); choose another --out_dir")
-
-
-def _convert(release: Release, out_dir: str | Path, views: str, where: str | Path, extra: dict | None = None) -> str:
-    """Convert and check the records, write their files and those of `extra`; returns the summary."""
-    splits = {split: records for split, records in release.splits.items() if records}
-    if not splits:
-        reasons = "; ".join(f"{split}: {reason.strip()}" for split in SPLITS for reason in release.reasons(split))
-        raise ValueError(f"{where}: no study can be used ({reasons or 'none is named'}); check the folders and --views")
-    converted = _for_each(partial(convert_record, views=views), splits, where)
-    try:
-        check_records(splits)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    if release.images is not None:
-        records = [record for records in converted.values() for record in records]
-        check_contents(converted, check_films(records, release.images), release.images)
-    targets = {split: Path(out_dir) / f"{split}_llava_llada.json" for split in SPLITS}
-    _write_all({targets[split]: records for split, records in converted.items()} | (extra or {}))
-    lines = [line for split in SPLITS for line in _summary(split, release, converted, targets[split])]
-    if len(splits) > 1 and (unknown := without_patient(splits)):
-        lines.append(f"{unknown} studies have no subject_id: whether their patients are in two splits is not checked")
-    return "\n".join(lines)
-
-
-def _summary(split: str, release: Release, converted: dict[str, list[dict]], target: Path) -> list[str]:
-    """What became of one split, and why studies of it were left out."""
-    if split not in converted:
-        what = "no study can be used" if split in release.splits else "no such list in the annotation"
-        kept = f"; {target} from an earlier run is left as it was" if target.exists() else ""
-        return [f"{split}: {what}{kept}", *release.reasons(split)]
-    used = sum(len(films_of(record)) for record in converted[split])
-    further = sum(len(record["image_path"]) for record in release.splits[split]) - used
-    left_out = f" ({further} further images left out; --views all keeps them)" if further else ""
-    line = f"{split}: {len(converted[split])} studies, {used} images{left_out} -> {target}"
-    return [line, *release.reasons(split)]
-
-
-def _for_each(function: Callable, splits: dict[str, list], where: str | Path) -> dict[str, list]:
-    """Apply `function` to every record; its ValueError is raised with the place of the record in front."""
-    results = {split: [] for split in splits}
-    for split, records in splits.items():
-        for index, record in enumerate(records):
-            try:
-                results[split].append(function(record))
-            except ValueError as error:
-                raise ValueError(f"{where}: {split}[{index}]: {error}") from None
-    return results
-
-
-def _check_record(record: object) -> None:
-    """Raise ValueError unless the record has an id, a report, films, and text where text is expected."""
-    if not isinstance(record, dict):
-        raise ValueError(f"a record must be an object, not {type(record).__name__}")
-    if not _is_text(record.get("id")):
-        raise ValueError("the record has no id; give it a text of its own")
-    name = f"record {record['id']!r}"
-    if not _is_text(record.get("report")):
-        raise ValueError(f"{name} has no report; add its text or take the record out")
-    films = record.get("image_path")
-    if not isinstance(films, list) or not films or not all(_is_text(film) for film in films):
-        raise ValueError(f"{name} has no image_path; give it a list of at least one file name")
-    if record.get("target", "findings") not in TARGETS:
-        raise ValueError(f"{name}: target must be one of {', '.join(TARGETS)}, not {record['target']!r}")
-    for field in ("impression", *CONTEXT_FIELDS):
-        if not isinstance(record.get(field, ""), str | None):
-            raise ValueError(f"{name}: {field} must be text; leave it out when it is unknown")
-    for field in ("report", *CONTEXT_FIELDS):
-        if DEFAULT_IMAGE_TOKEN in (record.get(field) or ""):
-            raise ValueError(f"{name}: {field} contains {DEFAULT_IMAGE_TOKEN}, which stands for a film; reword it")
-
-
-def _check_views(record: dict) -> None:
-    views = record.get("views")
-    if not isinstance(views, list) or len(views) != len(record["image_path"]):
-        problem = "does not say the view of each film (`views`); use --views first or all"
-        raise ValueError(f"record {record['id']!r} {problem}")
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _write_all(files: dict[Path, list | dict]) -> None:
-    """Write every file beside its target first and move them into place together at the end."""
-    partial = []
-    try:
-        for target, content in files.items():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial.append(target.with_name(f".{target.name}.partial"))
-            with open(partial[-1], "w", encoding="utf-8") as file:
-                json.dump(content, file, ensure_ascii=False, indent=2)
-                file.write("\n")
-        for path, target in zip(partial, files, strict=True):
-            os.replace(path, target)
+        raise ValueError(f"{report}: the report is not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except OSError as error:
-        raise ValueError(f"{error.filename}: cannot be written ({error.strerror}); choose another --out_dir") from error
-    finally:
-        for path in partial:
-            path.unlink(missing_ok=True)
+        raise ValueError(f"{report}: the report cannot be read ({error.strerror}); copy it again") from None
+    if not text.strip():
+        return EMPTY_REPORT
+    paths = [_film_file(films, film) for film in record["image_path"]]
+    return record | parse_sections(text) | {"image_path": paths} if all(paths) else NO_FILM
+
+
+def _film_file(folder: Path, film: str) -> str | None:
+    """The path of a film with its ending; None if there is no such file."""
+    paths = (film + ending for ending in FILM_TYPES)
+    return next((path for path in paths if (folder / path).is_file()), None)

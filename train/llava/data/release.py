@@ -1,6 +1,6 @@
 """A public data set as its publisher ships it, read into annotation records by split.
 
-A reader of one data set (`mimic_release`, `iu_xray`) makes a `Release`; which text of a study is to be written, and
+A reader of one data set (`mimic_cxr`, `iu_xray`) makes a `Release`; which text of a study is to be written, and
 from which films, is chosen here, in the same way for all of them.
 """
 

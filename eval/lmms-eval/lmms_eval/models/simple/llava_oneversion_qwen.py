@@ -11,9 +11,10 @@ from accelerate import Accelerator
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from lmms_eval_overlay import exit_on_error
-from report_data import with_image_tokens
-from report_provenance import checkpoint_files, code_sha256, git_state, versions
 from tqdm import tqdm
+
+from report_scores.data import with_image_tokens
+from report_scores.provenance import checkpoint_files, code_sha256, git_state, versions
 
 
 class LlavaOneVersionQwen(lmms):
@@ -21,8 +22,8 @@ class LlavaOneVersionQwen(lmms):
 
     `device` is the one of the process by default; `dtype` is float32 or bfloat16. `batch_size` requests are generated
     together; a report depends neither on its batch nor on the number of processes. `reports` is a folder that keeps
-    every finished report: a run with the same model, data and arguments takes it from there (`report_resume`). Raises
-    ValueError (as one line and exit status 1) for an unknown model argument or template, and for an incomplete
+    every finished report: a run with the same model, data and arguments takes it from there (`report_scores.resume`).
+    Raises ValueError (as one line and exit status 1) for an unknown model argument or template, and for an incomplete
     checkpoint folder.
     """
 
@@ -87,7 +88,7 @@ class LlavaOneVersionQwen(lmms):
 
     def _open(self, folder: str, pretrained: str, conv_template: str, dtype: str):
         """The finished reports in `folder`, for a model that is loaded."""
-        from report_resume import FinishedReports
+        from report_scores.resume import FinishedReports
 
         on_gpu = self.device.type == "cuda"
         settings = {

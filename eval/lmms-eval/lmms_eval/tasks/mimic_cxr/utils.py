@@ -1,4 +1,4 @@
-"""The hooks of the task mimic_cxr. Documents come from report_data, statistics and scores from the metric modules."""
+"""The hooks of the task mimic_cxr; documents, statistics and scores come from report_scores."""
 
 import os
 
@@ -6,12 +6,13 @@ from datasets import Dataset, DatasetDict
 from lmms_eval.api.task import ConfigurableTask
 from lmms_eval_overlay import exit_on_error
 from loguru import logger
-from report_bleu import bleu_statistics
-from report_data import check_test_set, image_folder, load_documents
-from report_meteor import meteor_statistics, require_java, require_meteor
-from report_rouge import rouge_l
 
 from llava.data.images import load_image
+from report_scores.data import check_test_set, image_folder, load_documents
+from report_scores.metrics.bleu import bleu_statistics
+from report_scores.metrics.meteor import meteor_statistics, require_java, require_meteor
+from report_scores.metrics.rouge import rouge_l
+from report_scores.scorer import corpus_bleu_1, corpus_bleu_4, corpus_meteor  # noqa: F401, the YAML names them
 
 
 class MimicCxr(ConfigurableTask):

@@ -1,6 +1,6 @@
 """Reads what lmms_eval wrote into the folder of a run: its scores beside the floors, and the generated reports.
 
-    python -m report_run RUN_FOLDER
+    python -m report_scores.run RUN_FOLDER
 
 ends with 0 if all of it is there. lmms_eval itself ends with 0 even after a failure.
 """

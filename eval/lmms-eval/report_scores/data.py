@@ -10,13 +10,12 @@ import json
 import os
 from pathlib import Path
 
-from report_floors import constant_report, derangement, nearest_images
-from report_provenance import sha256
-
 from llava.data.checks import check_films
 from llava.data.release import SPLITS
+from report_scores.floors import constant_report, derangement, nearest_images
+from report_scores.provenance import sha256
 
-DEFAULT_DATA = Path(__file__).resolve().parents[2] / "data" / "mimic_cxr"
+DEFAULT_DATA = Path(__file__).resolve().parents[3] / "data" / "mimic_cxr"
 
 
 def data_folder() -> Path:

@@ -13,11 +13,11 @@ from statistics import fmean
 
 import numpy as np
 from PIL import Image
-from report_rouge import rouge_l_of_tokens
-from report_tokens import tokens
 
 from llava.data.images import load_image
 from llava.data.parallel import map_parallel
+from report_scores.metrics.rouge import rouge_l_of_tokens
+from report_scores.metrics.tokens import tokens
 
 HELD_OUT = 500  # training reports that stand in for a missing validation list, at most
 SIDE = 32  # pixels of the films that are compared

@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import pytest
-import report_provenance
-from report_key import run_name
-from report_provenance import checkpoint_files, code_files, code_sha256, digest, git_state, sha256, versions
+
+import report_scores.provenance
+from report_scores.key import run_name
+from report_scores.provenance import checkpoint_files, code_files, code_sha256, digest, git_state, sha256, versions
 
 LIST_MODULES = """
 import json, sys, llava.inference
@@ -45,12 +46,12 @@ def test_the_code_is_all_that_writing_a_report_imports(monkeypatch, tmp_path):
     before = code_sha256()
     file = tmp_path / "inference.py"
     file.write_text("changed")
-    monkeypatch.setattr(report_provenance, "code_files", lambda: code_files() | {"llava/inference.py": file})
+    monkeypatch.setattr(report_scores.provenance, "code_files", lambda: code_files() | {"llava/inference.py": file})
     assert before == digest({name: sha256(file) for name, file in code_files().items()}) != code_sha256()
 
 
 def test_the_commit_and_whether_files_differ(tmp_path, monkeypatch):
-    monkeypatch.setattr(report_provenance, "__file__", str(tmp_path / "report_provenance.py"))
+    monkeypatch.setattr(report_scores.provenance, "__file__", str(tmp_path / "provenance.py"))
     assert git_state() is None
     author = ["-c", "user.name=a", "-c", "user.email=a@b"]
     (tmp_path / "file").write_text("1")
@@ -83,8 +84,8 @@ def test_a_run_has_another_name_as_soon_as_anything_differs(checkpoint, data, mo
         lambda: (checkpoint / "config.json").write_text('{"gen_length": 8}'),
         change_film,
         change_reports,
-        lambda: monkeypatch.setattr("report_key.code_sha256", lambda: "other code"),
-        lambda: monkeypatch.setattr("report_key.versions", lambda: {"torch": "0"}),
+        lambda: monkeypatch.setattr("report_scores.key.code_sha256", lambda: "other code"),
+        lambda: monkeypatch.setattr("report_scores.key.versions", lambda: {"torch": "0"}),
     ):
         change()
         names.append(run_name(checkpoint, ["dtype=float32"]))

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from report_provenance import digest
-
 from llava.inference import Report, Request
+from report_scores.provenance import digest
 
 Write = Callable[[Iterable[Request]], Iterator[Report]]
 

@@ -3,9 +3,9 @@
 import os
 
 import pytest
-from report_run import TASK_METRICS, generations, main, read_scores, read_statistics, results_file
 
 from oracles.report_runs import write_run
+from report_scores.run import TASK_METRICS, generations, main, read_scores, read_statistics, results_file
 
 TEXTS = {"model": ["A", "line one\n\u2028 line two", ""], "shuffled_images": ["X", "Y", "Z"]}
 TRUTH = [
@@ -61,7 +61,7 @@ def test_other_documents_than_the_first_are_refused(data, tmp_path):
 
 
 def test_the_program_ends_well_only_if_all_is_there(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["report_run", str(tmp_path)])
+    monkeypatch.setattr("sys.argv", ["report_scores.run", str(tmp_path)])
     with pytest.raises(SystemExit, match="error: .*no results"):
         main()
     file = write_run(tmp_path / "run", TEXTS)

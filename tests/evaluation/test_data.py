@@ -4,10 +4,10 @@ import hashlib
 import json
 
 import pytest
-import report_data
-from report_data import check_test_set, load_documents, nearest_reports, with_image_tokens
 
+import report_scores.data
 from oracles.report_runs import write_noise_films
+from report_scores.data import check_test_set, load_documents, nearest_reports, with_image_tokens
 
 
 def edit(folder, split: str, change) -> None:
@@ -94,11 +94,11 @@ def test_nearest_reports_are_those_of_the_most_similar_training_films(data):
 
 
 def test_folders_come_from_the_environment(data, monkeypatch):
-    assert report_data.image_folder() == data / "images"
+    assert report_scores.data.image_folder() == data / "images"
     monkeypatch.setenv("MIMIC_CXR_IMAGES", "/films")
-    assert str(report_data.image_folder()) == "/films"
+    assert str(report_scores.data.image_folder()) == "/films"
     monkeypatch.delenv("MIMIC_CXR_DATA")
-    assert report_data.split_file("test").parts[-3:] == ("data", "mimic_cxr", "test_llava_llada.json")
+    assert report_scores.data.split_file("test").parts[-3:] == ("data", "mimic_cxr", "test_llava_llada.json")
 
 
 @pytest.mark.parametrize(

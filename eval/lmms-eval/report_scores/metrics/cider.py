@@ -8,7 +8,8 @@ import math
 from collections import Counter
 
 import numpy as np
-from report_tokens import ngrams, tokens
+
+from report_scores.metrics.tokens import ngrams, tokens
 
 MAX_ORDER = 4
 SIGMA = 6.0  # width, in n-grams, of the penalty for another length than the reference's

@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
-from report_labels import labels
-from report_page import FILM_PX, film_uri, main, phantom_findings, read_run, write_page
 
 from oracles.report_runs import write_run
+from report_scores.metrics.labels import labels
+from report_scores.page import FILM_PX, film_uri, main, phantom_findings, read_run, write_page
 
 GENERATED = ["Heart is normal. Small left effusion.", "Edema. Small left effusion.", 'A <b>"nodule"</b> & 2 < 3.']
 VOID = {"meta", "img"}
@@ -144,14 +144,14 @@ def test_what_cannot_be_done_is_one_line(run, data, tmp_path, damage, monkeypatc
         file.write_text(file.read_text().replace("Pacemaker", "Line"))
     if damage == "read-only":
         (run / ".reports.html.partial").mkdir()
-    monkeypatch.setattr("sys.argv", ["report_page", str(folder)])
+    monkeypatch.setattr("sys.argv", ["report_scores.page", str(folder)])
     with pytest.raises(SystemExit, match=f"^error: [^\n]*{reason[damage]}[^\n]*$"):
         main()
     assert not (folder / "reports.html").exists()
 
 
 def test_the_program_says_what_it_wrote(run, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["report_page", str(run), "--finding_f1"])
+    monkeypatch.setattr("sys.argv", ["report_scores.page", str(run), "--finding_f1"])
     main()
     assert capsys.readouterr().out == f"{run / 'reports.html'}: 3 studies, 3 films\n"
     assert os.listdir(run).count(".reports.html.partial") == 0

@@ -4,10 +4,11 @@ import random
 
 import numpy as np
 import pytest
-import report_floors
 from PIL import Image
-from report_floors import HELD_OUT, constant_report, derangement, nearest_images
-from report_rouge import rouge_l
+
+import report_scores.floors
+from report_scores.floors import HELD_OUT, constant_report, derangement, nearest_images
+from report_scores.metrics.rouge import rouge_l
 
 SENTENCES = [
     "The heart is normal.",
@@ -104,7 +105,7 @@ def test_the_nearest_image_is_the_same_film_in_another_copy(films):
 
 def test_chunks_change_nothing_and_of_equals_the_first_counts(films, monkeypatch):
     other, train = films
-    monkeypatch.setattr(report_floors, "CHUNK", 3)
+    monkeypatch.setattr(report_scores.floors, "CHUNK", 3)
     assert nearest_images(other, [*train, *train]).tolist() == [7, 0, 4]
     assert nearest_images(other, train[::-1]).tolist() == [2, 9, 5]
 

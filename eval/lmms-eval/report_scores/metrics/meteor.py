@@ -12,7 +12,8 @@ import threading
 from pathlib import Path
 
 import numpy as np
-from report_tokens import tokens
+
+from report_scores.metrics.tokens import tokens
 
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # of matches by word, stem, synonym and paraphrase

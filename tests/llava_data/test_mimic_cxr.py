@@ -15,10 +15,10 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
+from llava.data.annotation import ANNOTATION, convert_annotation, convert_release
 from llava.data.dataset import ReportDataset
 from llava.data.findings import parse_report
-from llava.data.mimic_cxr import ANNOTATION, convert_annotation, convert_release
-from llava.data.mimic_release import read_mimic_release
+from llava.data.mimic_cxr import read_mimic_release
 from llava.data.phantom_release import (
     LATERAL_VIEWS,
     SHAPES,

@@ -7,12 +7,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import report_clinical
-from report_clinical import VERSION, clinical_families
-from report_metrics import LABEL_F1, Scorer
-from report_results import main
 
+import report_scores.metrics.clinical
 from oracles.report_runs import write_noise_films, write_run
+from report_scores.metrics.clinical import VERSION, clinical_families
+from report_scores.results import main
+from report_scores.scorer import LABEL_F1, Scorer
 
 WORDS = ("edema", "effusion", "nodule")
 TRUTH = ["edema and effusion", "nodule", "clear"]
@@ -80,7 +80,8 @@ def test_radgraph_finds_the_package_under_the_name_it_uses(radeval):
 
 
 def test_the_version_is_pinned():
-    project = tomllib.loads(Path(report_clinical.__file__).with_name("pyproject.toml").read_text())["project"]
+    file = Path(report_scores.metrics.clinical.__file__).parents[2] / "pyproject.toml"
+    project = tomllib.loads(file.read_text())["project"]
     assert project["optional-dependencies"]["clinical"] == [f"radeval=={VERSION}"]
 
 
@@ -103,13 +104,13 @@ def test_without_its_weights_one_line_names_the_model(radeval, monkeypatch):
 
 def test_the_table_has_them_only_when_asked_for(radeval, data, tmp_path, monkeypatch, capsys):
     write_noise_films(data, train=12, test_from=4)
-    monkeypatch.setattr("report_results.FAMILIES", (LABEL_F1,))  # the others take their time
+    monkeypatch.setattr("report_scores.results.FAMILIES", (LABEL_F1,))  # the others take their time
     run = tmp_path / "run"
     write_run(run, {"model": MADE, "shuffled_images": MADE})
-    monkeypatch.setattr("sys.argv", ["report_results", str(run)])
+    monkeypatch.setattr("sys.argv", ["report_scores.results", str(run)])
     main()
     assert "CheXbert_F1" not in capsys.readouterr().out
-    monkeypatch.setattr("sys.argv", ["report_results", str(run), "--clinical"])
+    monkeypatch.setattr("sys.argv", ["report_scores.results", str(run), "--clinical"])
     main()
     table = capsys.readouterr().out
     assert all(name in table for name in ("label_F1", "CheXbert_F1", "RadGraph_F1", "RadCliQ_v1"))

@@ -10,15 +10,20 @@ import stat
 
 import numpy as np
 import pytest
-import report_meteor
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
-from report_bleu import bleu, bleu_statistics
-from report_cider import cider_scores
-from report_meteor import Jar, meteor, meteor_statistics, require_java
-from report_metrics import (
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics import BLEU as SacreBleu
+
+import report_scores.metrics.meteor
+from report_scores.metrics.bleu import bleu, bleu_statistics
+from report_scores.metrics.cider import cider_scores
+from report_scores.metrics.meteor import Jar, meteor, meteor_statistics, require_java
+from report_scores.metrics.rouge import rouge_l, rouge_l_scores, rouge_score_l_scores
+from report_scores.metrics.tokens import tokens
+from report_scores.scorer import (
     BLEU,
     CIDER,
     FINDING_F1,
@@ -31,10 +36,6 @@ from report_metrics import (
     corpus_meteor,
     micro_f1,
 )
-from report_rouge import rouge_l, rouge_l_scores, rouge_score_l_scores
-from report_tokens import tokens
-from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics import BLEU as SacreBleu
 
 WORDS = (
     "The heart size IS normal , lungs are clear . No pleural effusion or pneumothorax (left) 3.5 cm naïve café".split()
@@ -145,7 +146,7 @@ def test_scores_have_a_statistics_matrix_whose_sums_over_any_shards_are_exact():
 def test_known_statistics_are_not_computed_again(monkeypatch):
     hypotheses, references = random_corpus(seed=1, documents=3)
     known = np.arange(3 * METEOR.columns, dtype=float).reshape(3, -1)
-    monkeypatch.setattr(report_meteor, "_JAR", None)
+    monkeypatch.setattr(report_scores.metrics.meteor, "_JAR", None)
     matrix = Scorer([ROUGE_L, METEOR]).statistics(hypotheses, references, {"METEOR": known})
     assert (matrix[:, 2:] == known).all() and matrix[:, 0] == pytest.approx(rouge_l_scores(hypotheses, references))
 
@@ -250,6 +251,6 @@ def test_a_missing_jar_names_the_package(monkeypatch):
     def files(package):
         raise ModuleNotFoundError(package)
 
-    monkeypatch.setattr(report_meteor.importlib.resources, "files", files)
+    monkeypatch.setattr(report_scores.metrics.meteor.importlib.resources, "files", files)
     with pytest.raises(ValueError, match="pip install pycocoevalcap"):
-        report_meteor.require_meteor()
+        report_scores.metrics.meteor.require_meteor()

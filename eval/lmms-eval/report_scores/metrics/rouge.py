@@ -6,7 +6,8 @@ stemming, and the plain F1.
 """
 
 import numpy as np
-from report_tokens import tokens
+
+from report_scores.metrics.tokens import tokens
 
 BETA = 1.2  # of pycocoevalcap
 

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from report_metrics import Family, mean, micro_f1
+
+from report_scores.scorer import Family, mean, micro_f1
 
 VERSION = "2.2.1"
 

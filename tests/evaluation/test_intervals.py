@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from report_intervals import CHUNK, compare, estimate, resampled_sums
+
+from report_scores.intervals import CHUNK, compare, estimate, resampled_sums
 
 
 def mean_of(sums: np.ndarray) -> np.ndarray:

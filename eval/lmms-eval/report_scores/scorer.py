@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from report_bleu import bleu, bleu_statistics
-from report_cider import cider_scores
-from report_labels import labels
-from report_meteor import meteor, meteor_statistics
-from report_rouge import rouge_l_scores, rouge_score_l_scores
 
 from llava.data.findings import parse_report
+from report_scores.metrics.bleu import bleu, bleu_statistics
+from report_scores.metrics.cider import cider_scores
+from report_scores.metrics.labels import labels
+from report_scores.metrics.meteor import meteor, meteor_statistics
+from report_scores.metrics.rouge import rouge_l_scores, rouge_score_l_scores
 
 
 class Family(NamedTuple):

@@ -1,6 +1,6 @@
 """The table of a run: the model beside its floors, every score with its interval, and the gain from the image.
 
-    python -m report_results RUN_FOLDER [RUN_FOLDER ...]
+    python -m report_scores.results RUN_FOLDER [RUN_FOLDER ...]
 
 reads the newest results that lmms_eval wrote into each folder, prints the table and leaves it there as scores.md and
 scores.json. Several runs are compared with the first: comparison.md and comparison.json in the folder above it. With
@@ -15,15 +15,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from report_clinical import clinical_families
-from report_data import nearest_reports
-from report_intervals import LEVEL, RESAMPLES, compare, estimate, resampled_sums
-from report_metrics import FAMILIES, FINDING_F1, METEOR, Scorer
-from report_provenance import digest, sha256
-from report_run import TASK, TASK_VERSION, generations, read_results, read_scores, read_statistics, results_file
-from report_table import comparison_table, run_table
 
-SETTINGS = Path("reports") / "settings.json"  # in a run's folder; report_resume writes it
+from report_scores.data import nearest_reports
+from report_scores.intervals import LEVEL, RESAMPLES, compare, estimate, resampled_sums
+from report_scores.metrics.clinical import clinical_families
+from report_scores.provenance import digest, sha256
+from report_scores.run import TASK, TASK_VERSION, generations, read_results, read_scores, read_statistics, results_file
+from report_scores.scorer import FAMILIES, FINDING_F1, METEOR, Scorer
+from report_scores.table import comparison_table, run_table
+
+SETTINGS = Path("reports") / "settings.json"  # in a run's folder; report_scores.resume writes it
 HOW = f"{LEVEL:.0%}, percentile bootstrap over studies, {RESAMPLES} resamples, seed 0"
 
 
@@ -45,7 +46,7 @@ def score_run(folder: Path, scorer: Scorer) -> Scores:
     Raises ValueError with one line when results are missing, incomplete or of another version of the task.
     """
     file = results_file(folder)
-    code = [sha256(source) for source in sorted(Path(__file__).parent.glob("report_*.py"))]
+    code = [sha256(source) for source in sorted(Path(__file__).parent.rglob("*.py"))]
     made_from = digest([sha256(file), scorer.names, code])
     if (scores := _read(folder, made_from)) is None:
         scores = _score(folder, file, scorer, made_from)

@@ -5,12 +5,12 @@ import os
 
 import numpy as np
 import pytest
-import report_results
-from report_intervals import compare, estimate, resampled_sums
-from report_metrics import BLEU, CIDER, LABEL_F1, METEOR, ROUGE_L, Scorer
-from report_results import main, score_run
 
+import report_scores.results
 from oracles.report_runs import write_noise_films, write_run
+from report_scores.intervals import compare, estimate, resampled_sums
+from report_scores.results import main, score_run
+from report_scores.scorer import BLEU, CIDER, LABEL_F1, METEOR, ROUGE_L, Scorer
 
 SCORER = Scorer([BLEU, METEOR, ROUGE_L, CIDER, LABEL_F1])
 TRUTH = [
@@ -105,7 +105,7 @@ def test_a_finished_run_is_only_read_again(films, tmp_path, monkeypatch):
     write_run(tmp_path / "run", GOOD)
     first = score_run(tmp_path / "run", SCORER)
     with monkeypatch.context() as patch:
-        patch.setattr(report_results, "_score", None)
+        patch.setattr(report_scores.results, "_score", None)
         again = score_run(tmp_path / "run", SCORER)
     assert again.summary == json.loads(json.dumps(first.summary))
     assert all((again.statistics[row] == matrix).all() for row, matrix in first.statistics.items())
@@ -145,10 +145,12 @@ def test_results_of_another_kind_are_one_line(films, tmp_path):
 
 
 def test_several_models_are_compared_with_the_first(films, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(report_results, "FAMILIES", SCORER.families)
+    monkeypatch.setattr(report_scores.results, "FAMILIES", SCORER.families)
     for name, texts in (("good", GOOD), ("poor", POOR), ("twin", GOOD)):
         write_run(tmp_path / name, texts)
-    monkeypatch.setattr("sys.argv", ["report_results", *(str(tmp_path / name) for name in ("good", "poor", "twin"))])
+    monkeypatch.setattr(
+        "sys.argv", ["report_scores.results", *(str(tmp_path / name) for name in ("good", "poor", "twin"))]
+    )
     main()
     comparison = json.loads((tmp_path / "comparison.json").read_text())
     good, poor, twin = comparison["models"]
@@ -165,31 +167,31 @@ def test_several_models_are_compared_with_the_first(films, tmp_path, monkeypatch
 
 
 def test_models_on_different_studies_are_not_compared(films, tmp_path, monkeypatch):
-    monkeypatch.setattr(report_results, "FAMILIES", (ROUGE_L,))
+    monkeypatch.setattr(report_scores.results, "FAMILIES", (ROUGE_L,))
     write_run(tmp_path / "all", GOOD)
     write_run(tmp_path / "two", {half: texts[:2] for half, texts in GOOD.items()})
-    monkeypatch.setattr("sys.argv", ["report_results", str(tmp_path / "all"), str(tmp_path / "two")])
+    monkeypatch.setattr("sys.argv", ["report_scores.results", str(tmp_path / "all"), str(tmp_path / "two")])
     with pytest.raises(SystemExit, match="error: .*two and .*all were scored on different studies"):
         main()
 
 
 def test_finding_f1_is_asked_for(films, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(report_results, "FAMILIES", (ROUGE_L,))
+    monkeypatch.setattr(report_scores.results, "FAMILIES", (ROUGE_L,))
     write_run(tmp_path / "run", GOOD)
     for flags in ([], ["--finding_f1"]):
-        monkeypatch.setattr("sys.argv", ["report_results", str(tmp_path / "run"), *flags])
+        monkeypatch.setattr("sys.argv", ["report_scores.results", str(tmp_path / "run"), *flags])
         main()
         assert ("finding_F1" in capsys.readouterr().out) == bool(flags)
 
 
 def test_what_cannot_be_written_is_one_line(films, tmp_path, monkeypatch):
-    monkeypatch.setattr(report_results, "FAMILIES", (ROUGE_L,))
+    monkeypatch.setattr(report_scores.results, "FAMILIES", (ROUGE_L,))
     write_run(tmp_path / "run", GOOD)
 
     def replace(source, target):
         raise PermissionError(13, "Permission denied", str(source))
 
     monkeypatch.setattr(os, "replace", replace)
-    monkeypatch.setattr("sys.argv", ["report_results", str(tmp_path / "run")])
+    monkeypatch.setattr("sys.argv", ["report_scores.results", str(tmp_path / "run")])
     with pytest.raises(SystemExit, match="error: .*scores.md.*: cannot be written"):
         main()

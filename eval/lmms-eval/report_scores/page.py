@@ -1,6 +1,6 @@
 """Writes a page to look at: the film, the reference and the generated report of every study side by side.
 
-    python -m report_page RUN_FOLDER
+    python -m report_scores.page RUN_FOLDER
 
 writes RUN_FOLDER/reports.html from the newest results in the folder: one file without anything outside it, the films as
 small JPEGs in it. What both reports state, what the model missed and what it invented is marked in the texts: clinical
@@ -20,14 +20,13 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from report_data import read_studies
-from report_labels import NO_FINDING, labels
-from report_run import TASK, read_results, read_samples, results_file
-
 from llava.data.findings import parse_report
 from llava.data.images import load_image
 from llava.data.negation import sentences
 from llava.data.parallel import map_parallel
+from report_scores.data import read_studies
+from report_scores.metrics.labels import NO_FINDING, labels
+from report_scores.run import TASK, read_results, read_samples, results_file
 
 FILM_PX = 256  # the long side of a film on the page: 10 KB a film, so 30 MB for the test set of MIMIC-CXR
 STATES = {"agree": "✓", "missed": "−", "invented": "+"}

@@ -1,7 +1,8 @@
 """Corpus BLEU of order 1 to 4 (Papineni et al. 2002) from counts that add up over documents."""
 
 import numpy as np
-from report_tokens import ngrams, tokens
+
+from report_scores.metrics.tokens import ngrams, tokens
 
 MAX_ORDER = 4
 

@@ -1,9 +1,9 @@
 """Clinical labels read from sentences, and their agreement with labels that others made."""
 
 import pytest
-from report_labels import IU_XRAY, LABELS, NO_FINDING, labels
 
 from benchmarks.labels import agreement, read_studies
+from report_scores.metrics.labels import IU_XRAY, LABELS, NO_FINDING, labels
 
 NOTHING = ""
 SENTENCES = {

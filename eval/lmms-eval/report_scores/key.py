@@ -1,6 +1,6 @@
 """Names the run that scores a checkpoint, so that an interrupted run is found again and a finished one is not repeated.
 
-    python -m report_key CHECKPOINT_FOLDER [SETTING ...]
+    python -m report_scores.key CHECKPOINT_FOLDER [SETTING ...]
 
 prints the last folder of the checkpoint and a hash of the checkpoint's files, the data, the code that writes reports,
 the library versions and the settings: two runs have the same name only if all of these are equal. The test set is
@@ -11,8 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from report_data import check_test_set, data_hashes
-from report_provenance import checkpoint_files, code_sha256, digest, versions
+from report_scores.data import check_test_set, data_hashes
+from report_scores.provenance import checkpoint_files, code_sha256, digest, versions
 
 
 def run_name(checkpoint: str | Path, settings: list[str]) -> str:
