@@ -38,6 +38,8 @@ def start(config: str, arguments: list[str], script: str = TRAIN_MEM, **environm
 def run(arguments: list[str], programs: Path | None = None, **environment) -> subprocess.CompletedProcess:
     """The script with any arguments and environment; commands in the folder `programs` come before all others."""
     outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    if "SLURM_JOB_ID" in environment:
+        outside.pop("MASTER_PORT", None)  # the job's number settles it
     folders = [str(programs)] if programs else []
     path = os.pathsep.join([*folders, str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = outside | {"PATH": path, "OMP_NUM_THREADS": "1"} | environment
