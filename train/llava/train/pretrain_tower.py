@@ -139,6 +139,7 @@ def pretrain(args: argparse.Namespace) -> str:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vision_tower", required=True, help="SigLIP folder to start from")
     parser.add_argument("--data_path", required=True, help="LLaVA JSON file; of a record its first film and answer")
