@@ -23,14 +23,12 @@ from llava.data.phantom_release import (
     LATERAL_VIEWS,
     SHAPES,
     UNKNOWN_CONTEXT,
-    entries,
     write_impression,
-    write_mimic_release,
 )
 from llava.model.multimodal_resampler.builder import num_image_tokens
+from oracles.phantom_mimic import PATIENTS
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENTS = {"train": 6, "val": 1, "test": 1}  # 12 studies, 1 and 1, and those of CASES in each split
 FINDINGS = "Provide a detailed description of the findings in the radiology image."
 LEFT_OUT = """\
   left out, a report of one word: 1
@@ -56,16 +54,6 @@ def read(path):
 
 def by_study(splits):
     return {record["study_id"]: record for records in splits.values() for record in records}
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    return write_mimic_release(tmp_path_factory.mktemp("release") / "mimic", PATIENTS, seed=3, size_px=32)
-
-
-@pytest.fixture(scope="module")
-def studies():
-    return {str(entry.study.study_id): entry for split, n in PATIENTS.items() for entry in entries(split, n, seed=3)}
 
 
 @pytest.fixture(scope="module")

@@ -7,22 +7,10 @@ import subprocess
 import sys
 from collections import Counter
 
-import pytest
 from PIL import Image
 
-from llava.data.phantom_release import CASES, LABELS, METADATA, SHAPES, entries, write_mimic_release
-
-PATIENTS = {"train": 6, "val": 1, "test": 1}  # 12 studies, 1 and 1, and those of CASES in each split
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    return write_mimic_release(tmp_path_factory.mktemp("release") / "mimic", PATIENTS, seed=3, size_px=32)
-
-
-@pytest.fixture(scope="module")
-def studies():
-    return {str(entry.study.study_id): entry for split, n in PATIENTS.items() for entry in entries(split, n, seed=3)}
+from llava.data.phantom_release import CASES, LABELS, METADATA, SHAPES, write_mimic_release
+from oracles.phantom_mimic import PATIENTS
 
 
 def table(release, name):

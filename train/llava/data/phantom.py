@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,21 +182,21 @@ def check_request(counts: Mapping[str, int], seed: int, size_px: int) -> None:
         raise ValueError(f"--size {size_px} is out of range: use 32 to 4096 pixels")
 
 
-def main() -> None:
-    """Writes a release from the command line."""
-    parser = argparse.ArgumentParser(description="Write a release of the chest phantom.")
+def run_program(program: str, description: str, counted: str, write: Callable[..., Path]) -> None:
+    """Writes a release from the command line by `write(out, counts, seed, size_px)`, which counts `counted`."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", required=True, help="folder to write")
     for split in SPLITS:
-        parser.add_argument(f"--{split}", type=int, default=0, help=f"number of {split} studies")
+        parser.add_argument(f"--{split}", type=int, default=0, help=f"number of {split} {counted}")
     parser.add_argument("--seed", type=int, default=0, help="seed of the release")
-    parser.add_argument("--size", type=int, default=128, help="width and height of a film in pixels")
+    parser.add_argument("--size", type=int, default=128, help="width and height of a frontal film in pixels")
     args = parser.parse_args()
     try:
-        path = write_release(args.out, {split: getattr(args, split) for split in SPLITS}, args.seed, args.size)
+        path = write(args.out, {split: getattr(args, split) for split in SPLITS}, args.seed, args.size)
     except (ValueError, OSError) as error:
-        sys.exit(f"phantom: {error}")
+        sys.exit(f"{program}: {error}")
     print(path)
 
 
 if __name__ == "__main__":
-    main()
+    run_program("phantom", "Write a release of the chest phantom.", "studies", write_release)

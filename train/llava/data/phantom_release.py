@@ -8,12 +8,10 @@ those of FILMS. Every split also gets one study of each of CASES, of a patient o
 the release must leave out, but for the last. A film that cannot be read is none of them: it is an error, not a case.
 """
 
-import argparse
 import csv
 import gzip
 import hashlib
 import io
-import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from llava.data.phantom import JPEG_QUALITY, SPLITS, Study, check_request, make_study, render
+from llava.data.phantom import JPEG_QUALITY, SPLITS, Study, check_request, make_study, render, run_program
 from llava.data.phantom_report import write_caption
 
 BANNER = f"{'_' * 60}\n{'FINAL REPORT':^60}\n\n"
@@ -232,21 +230,5 @@ def _write_table(path: Path, columns: list[str], rows: list) -> None:
     path.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
 
 
-def main() -> None:
-    """Writes a release from the command line."""
-    parser = argparse.ArgumentParser(description="Write the chest phantom as a release of MIMIC-CXR.")
-    parser.add_argument("--out", required=True, help="folder to write")
-    for split in SPLITS:
-        parser.add_argument(f"--{split}", type=int, default=0, help=f"number of {split} patients")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the release")
-    parser.add_argument("--size", type=int, default=128, help="width and height of a frontal film in pixels")
-    args = parser.parse_args()
-    try:
-        out = write_mimic_release(args.out, {split: getattr(args, split) for split in SPLITS}, args.seed, args.size)
-    except (ValueError, OSError) as error:
-        sys.exit(f"phantom_release: {error}")
-    print(out)
-
-
 if __name__ == "__main__":
-    main()
+    run_program("phantom_release", "Write the chest phantom as MIMIC-CXR is shipped.", "patients", write_mimic_release)
