@@ -55,15 +55,20 @@ def test_every_row_has_the_scores_of_its_texts_with_their_intervals(films, tmp_p
     assert constant in train and summary["left_out"] == {}
 
 
-def test_the_gain_from_the_image_is_the_model_minus_shuffled_films_in_pairs(films, tmp_path):
+@pytest.mark.parametrize(
+    "key, floor", [("gain_from_image", "shuffled_images"), ("gain_over_constant", "constant_report")]
+)
+def test_a_gain_is_the_model_minus_a_floor_in_pairs(films, tmp_path, key, floor):
     write_run(tmp_path / "run", GOOD)
-    gain = score_run(tmp_path / "run", SCORER).summary["gain_from_image"]
-    sums = {half: resampled_sums(statistics_of(texts)) for half, texts in GOOD.items()}
-    model, shuffled = (SCORER.scores(sums[half])["ROUGE_L"] for half in GOOD)
-    value, other = (SCORER.scores(statistics_of(texts).sum(axis=0))["ROUGE_L"] for texts in GOOD.values())
-    expected = compare(value, other, model, shuffled)
-    found = gain["ROUGE_L"]
-    assert found["excludes_0"] is expected.excludes_0 is True
+    summary = score_run(tmp_path / "run", SCORER).summary
+    texts = GOOD | {"constant_report": [summary["task"]["constant_report_text"]] * 3}
+    statistics = [statistics_of(texts[row]) for row in ("model", floor)]
+    model, other = (SCORER.scores(resampled_sums(each))["ROUGE_L"] for each in statistics)
+    values = (SCORER.scores(each.sum(axis=0))["ROUGE_L"] for each in statistics)
+    expected = compare(*values, model, other)
+    found = summary[key]["ROUGE_L"]
+    assert found["excludes_0"] is expected.excludes_0
+    assert (found["low"] > 0) == (floor == "shuffled_images")
     assert [found[name] for name in ("value", "low", "high", "p")] == pytest.approx(
         [expected.value, expected.low, expected.high, expected.p]
     )
@@ -87,13 +92,14 @@ def test_the_table_shows_every_score_and_is_markdown(films, tmp_path):
     score_run(tmp_path / "run", SCORER)
     lines = (tmp_path / "run" / "scores.md").read_text().splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    first, second = cells[:7], cells[7:]
+    first, second = cells[:8], cells[8:]
     assert [row[0] for row in first[2:]] == [
         "model",
         "shuffled_images",
         "constant_report",
         "nearest_image",
         "gain from the image",
+        "gain over constant_report",
     ]
     assert [*first[0][1:], *second[0][1:]] == list(SCORER.names)
     assert first[2][1] == "1.000 [1.000, 1.000]" and first[6][1].startswith("+0.") and first[6][1].endswith("]*")

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from argparse import Namespace
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -16,6 +18,8 @@ from llava.data.images import preprocess_image
 from llava.inference import ReportWriter, Request
 from llava.model.builder import load_pretrained_model
 from llava.model.multimodal_encoder.builder import load_vision_tower
+from llava.model.multimodal_encoder.library_encoder import LIBRARIES
+from llava.train.pretrain_tower import pretrain
 from oracles.tiny import STAGE_1, build_trainer
 
 MEAN, STD = [0.481, 0.457, 0.408], [0.268, 0.261, 0.275]
@@ -160,6 +164,25 @@ def test_training_saves_a_folder_that_needs_no_other(world, saved, tmp_path, nam
     request = Request([Image.open(world.images / record["image"]).convert("RGB")], record["conversations"][0]["value"])
     (report,) = ReportWriter(str(tmp_path / "out")).write([request], gen_length=16)
     assert report.tokens >= 1
+
+
+@pytest.mark.parametrize("name", ["clip", "biomedclip", "resnet"])
+def test_a_tower_that_learned_on_its_own_is_a_folder_of_its_library(world, saved, tmp_path, name):
+    spec, _ = saved[name]
+    library, _, folder = spec.partition(":")
+    flags = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3, "augment": True, "select_layer": -2, "seed": 0}
+    files = {"data_path": str(world.train), "image_folder": str(world.images), "out": str(tmp_path / "out")}
+    pretrain(Namespace(vision_tower=spec, **files, **flags))
+
+    names = LIBRARIES[library][:2]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".bin") == sorted(names)
+    assert (tmp_path / "out" / names[0]).read_bytes() == (Path(folder) / names[0]).read_bytes()
+    before, after = load_file(Path(folder) / names[1]), load_file(tmp_path / "out" / names[1])
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    towers = [load_vision_tower(f"{library}:{path}", -2, torch.float32)[0] for path in (folder, tmp_path / "out")]
+    weights = [dict(tower.encoder.named_parameters()) for tower in towers]
+    assert len(changed) == sum(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert len(changed) > len(weights[0]) / 2 and before.keys() == after.keys()
 
 
 def test_stage_1_leaves_no_bit_of_a_frozen_tower_changed(world, saved, tmp_path):

@@ -47,6 +47,22 @@ def test_the_lists_that_are_there_are_kept(quickstart, tmp_path):
     assert {split: len(part) for split, part in found.items()} == {"train": 5, "test": 3}
 
 
+def test_stage_1_learns_the_labels_of_real_reports(quickstart, tmp_path):
+    reports = {
+        "one": "The heart is enlarged. There is a left pleural effusion. No pneumothorax.",
+        "two": "The heart is normal in size. The lungs are clear.",
+        "three": "There is scoliosis.",
+    }
+    studies = [{"id": id, "report": report, "image_path": [f"{id}.jpg", "b.jpg"]} for id, report in reports.items()]
+    splits = {"train": studies, "test": studies[:1]}
+    (tmp_path / quickstart.ANNOTATION).write_text(json.dumps(splits))
+    quickstart.write_label_captions(tmp_path)
+    found = json.loads((tmp_path / quickstart.CAPTIONS).read_text())
+    captions = ["cardiomegaly, pleural effusion", "no finding", "other"]
+    assert [record["conversations"][1]["value"] for record in found] == captions
+    assert [record["image"] for record in found] == ["one.jpg", "two.jpg", "three.jpg"]
+
+
 def test_the_summary_has_the_promised_keys(quickstart, tmp_path, monkeypatch):
     scores = {name: {"BLEU_1": 0.5} for name in ("model", "constant_report", "shuffled_images")}
     truth = "There is a small left pleural effusion."

@@ -99,6 +99,7 @@ def _score(folder: Path, file: Path, scorer: Scorer, made_from: str) -> Scores:
             for place, row in enumerate(rows)
         },
         "gain_from_image": _comparisons(values, resampled, rows.index("model"), rows.index("shuffled_images")),
+        "gain_over_constant": _comparisons(values, resampled, rows.index("model"), rows.index("constant_report")),
         "intervals": HOW,
         "left_out": left_out,
         "task": about,

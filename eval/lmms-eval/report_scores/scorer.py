@@ -13,7 +13,7 @@ import numpy as np
 from llava.data.findings import parse_report
 from report_scores.metrics.bleu import bleu, bleu_statistics
 from report_scores.metrics.cider import cider_scores
-from report_scores.metrics.labels import labels
+from report_scores.metrics.labels import NO_FINDING, labels
 from report_scores.metrics.meteor import meteor, meteor_statistics
 from report_scores.metrics.rouge import rouge_l_scores, rouge_score_l_scores
 
@@ -63,8 +63,9 @@ ROUGE_L = mean("ROUGE_L", rouge_l_scores)
 ROUGE_SCORE_L = mean("rouge_score_L", rouge_score_l_scores)
 CIDER = mean("CIDEr", cider_scores)
 LABEL_F1 = micro_f1("label_F1", labels)
+ABNORMAL_F1 = micro_f1("abnormal_F1", lambda text: labels(text) - {NO_FINDING})  # a normal report always scores 0
 FINDING_F1 = micro_f1("finding_F1", parse_report)  # of phantom films
-FAMILIES = (BLEU, METEOR, ROUGE_L, ROUGE_SCORE_L, CIDER, LABEL_F1)
+FAMILIES = (BLEU, METEOR, ROUGE_L, ROUGE_SCORE_L, CIDER, LABEL_F1, ABNORMAL_F1)
 
 
 class Scorer:

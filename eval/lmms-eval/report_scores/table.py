@@ -4,12 +4,13 @@ BLOCK = 5  # scores beside each other
 
 
 def run_table(summary: dict) -> str:
-    """The table of a run, from what scores.json holds: the model, its floors, and the gain from the image."""
+    """The table of a run, from what scores.json holds: the model, its floors, and its gains."""
     rows = {row: _estimates(scores) for row, scores in summary["scores"].items()}
     rows["gain from the image"] = _differences(summary["gain_from_image"])
+    rows["gain over constant_report"] = _differences(summary["gain_over_constant"])
     notes = [
         f"{summary['studies']} studies; in brackets the interval ({summary['intervals']}).",
-        "The gain from the image is model minus shuffled_images on the same studies; * where its interval excludes 0.",
+        "The gain from the image is model minus shuffled_images on the same studies; * where an interval excludes 0.",
         f"BLEU, METEOR, ROUGE_L, CIDEr: {summary['task']['normalisation']}. rouge_score_L: that package's own tokens.",
         f"constant_report: {summary['task']['constant_report']}.",
         *(f"{floor} is left out: {reason}" for floor, reason in summary["left_out"].items()),

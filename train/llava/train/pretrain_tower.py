@@ -3,10 +3,10 @@
     torchrun --nproc_per_node 2 -m llava.train.pretrain_tower --vision_tower exp/towers/vision_tower \
         --data_path captions.json --image_folder images --out exp/towers/trained
 
-From the patch features of a film, a linear layer says which words and which pairs of neighbouring words its report has
-(Joulin et al. 2016; Li et al. 2017, "Learning visual n-grams"). The layer is thrown away; `--out` is a SigLIP folder
-for the stage scripts. For small towers and data: the pixels of all films are held in memory. A published SigLIP has
-learned more than this from its own captions and does not need it.
+From the features of 4 x 4 parts of a film, a linear layer says which words and which pairs of neighbouring words its
+text has (Joulin et al. 2016; Li et al. 2017, "Learning visual n-grams"). The layer is thrown away; `--out` is a folder
+like that of `--vision_tower`, for the stage scripts. For small towers and data: the pixels of all films are held in
+memory. A published SigLIP has learned more than this from its own captions and does not need it.
 """
 
 import argparse
@@ -21,16 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
-from transformers import PrinterCallback, ProgressCallback, SiglipVisionModel, Trainer, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
 from dllm.core.progress import Progress
 from llava.data.dataset import image_names, read_records
 from llava.data.images import load_image, preprocess_image
-from llava.model.multimodal_encoder.builder import load_vision_tower
-from llava.model.multimodal_encoder.siglip_encoder import truncated_config
+from llava.model.multimodal_encoder.builder import load_vision_tower, save_vision_tower
 
 # At most: turn in radians, share of zoom, shift right and down in half films, contrast, brightness.
 JITTER = (0.14, 0.12, 0.12, 0.12, 0.2, 0.2)
+GRID = 4  # parts of a film per side
 RAREST, MOST_FREQUENT = 0.002, 0.998  # share of the reports that must have a word
 
 
@@ -83,27 +83,27 @@ def jitter(film: Tensor) -> Tensor:
 
 
 class WordClassifier(nn.Module):
-    """A tower, and a linear layer from all its patch features to words."""
+    """A tower, and a linear layer from the mean features of GRID x GRID parts of a film to words."""
 
     def __init__(self, tower: nn.Module, share: Tensor):
         """`share` [words] is the share of the reports that have each word; the layer starts from it."""
         super().__init__()
         self.tower = tower
-        patches = (tower.config.image_size // tower.config.patch_size) ** 2
-        self.head = nn.Linear(patches * tower.config.hidden_size, len(share))
+        self.side = tower.config.image_size // tower.config.patch_size  # patches
+        self.head = nn.Linear(GRID**2 * tower.config.hidden_size, len(share))
         nn.init.normal_(self.head.weight, std=0.01)
         self.head.bias.data = share.logit()
 
     def forward(self, pixels: Tensor, has: Tensor) -> dict[str, Tensor]:
         """Loss of films `pixels` [n, 3, S, S] with the words `has` [n, words]: summed over words, mean over films."""
-        features = self.tower(pixels)  # [n, patches, D_vision]
-        logits = self.head(features.flatten(1))  # [n, words]
+        features = self.tower(pixels).unflatten(1, (self.side, self.side))  # [n, side, side, D_vision]
+        parts = F.adaptive_avg_pool2d(features.movedim(-1, 1), GRID)  # [n, D_vision, GRID, GRID]
+        logits = self.head(parts.flatten(1))  # [n, words]
         return {"loss": F.binary_cross_entropy_with_logits(logits, has, reduction="sum") / len(has)}
 
 
 def pretrain(args: argparse.Namespace) -> str:
     """Trains, writes `--out`, and returns what to print. Raises ValueError on a tower or data that do not serve."""
-    truncated_config(args.vision_tower, args.select_layer)  # raises unless this is a SigLIP folder
     settings = TrainingArguments(
         output_dir=args.out,
         num_train_epochs=args.epochs,
@@ -127,10 +127,7 @@ def pretrain(args: argparse.Namespace) -> str:
     trainer.add_callback(Progress())
     trainer.train()
     if settings.process_index == 0:
-        whole = SiglipVisionModel.from_pretrained(args.vision_tower)  # with the layers that `select_layer` cut
-        whole.load_state_dict(tower.state_dict(), strict=False)
-        whole.save_pretrained(args.out)
-        processor.save_pretrained(args.out)
+        save_vision_tower(tower, args.vision_tower, args.out)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -141,10 +138,10 @@ def pretrain(args: argparse.Namespace) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vision_tower", required=True, help="SigLIP folder to start from")
+    parser.add_argument("--vision_tower", required=True, help="SigLIP folder, open_clip: or timm: to start from")
     parser.add_argument("--data_path", required=True, help="LLaVA JSON file; of a record its first film and answer")
     parser.add_argument("--image_folder", required=True)
-    parser.add_argument("--out", required=True, help="SigLIP folder to write")
+    parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument("--epochs", type=float, default=8)
     parser.add_argument("--batch_size", type=int, default=8, help="films of a step and process")
     parser.add_argument("--learning_rate", type=float, default=7e-4)

@@ -2,10 +2,22 @@
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, SiglipImageProcessorPil, SiglipVisionConfig
+from transformers import (
+    AutoConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    SiglipImageProcessorPil,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 from dllm.utils.loading import check_folder, load_whole
-from llava.model.multimodal_encoder.library_encoder import LIBRARIES, LibraryVisionTower, load_library_tower
+from llava.model.multimodal_encoder.library_encoder import (
+    LIBRARIES,
+    LibraryVisionTower,
+    load_library_tower,
+    save_library_tower,
+)
 from llava.model.multimodal_encoder.siglip_encoder import SigLipVisionTower, truncated_config
 
 
@@ -25,6 +37,17 @@ def load_vision_tower(
     tower = load_whole(SigLipVisionTower, name, config=config, dtype=dtype)
     size = {"height": config.image_size, "width": config.image_size}
     return tower, SiglipImageProcessorPil.from_pretrained(name, size=size)
+
+
+def save_vision_tower(tower: PreTrainedModel, name: str, folder: str) -> None:
+    """Writes the tower that was loaded from `name` as that was written, with the layers that were cut unchanged."""
+    library, _, source = name.partition(":")
+    if library in LIBRARIES:
+        return save_library_tower(tower, source, folder)
+    SiglipImageProcessorPil.from_pretrained(name).save_pretrained(folder)
+    whole = SiglipVisionModel.from_pretrained(name)
+    whole.load_state_dict(tower.state_dict(), strict=False)
+    whole.save_pretrained(folder)
 
 
 def build_vision_config(values: dict) -> PreTrainedConfig:

@@ -5,6 +5,7 @@ own factory, so a checkpoint needs nothing but the library to build it again.
 """
 
 import json
+import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.dataclasses import strict
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, SiglipImageProcessorPil
 
@@ -108,6 +109,20 @@ def load_library_tower(
     )
     tower.encoder = encoder
     return tower.to(dtype), SiglipImageProcessorPil(**pixels)
+
+
+def save_library_tower(tower: LibraryVisionTower, source: str, out: str) -> None:
+    """Writes the folder that `source` names again, with the weights of the tower in place of those it had."""
+    library = tower.config.library
+    config, weights, prefix = LIBRARIES[library]
+    folder = find_folder(library, source)
+    tensors = load_file(folder / weights)
+    for name, tensor in tower.encoder.state_dict().items():
+        stored = prefix + name if prefix + name in tensors else f"{prefix}trunk.{name}"  # a model of timm in open_clip
+        tensors[stored] = tensor.detach().to(tensors[stored].dtype).contiguous()
+    Path(out).mkdir(parents=True, exist_ok=True)
+    shutil.copy2(folder / config, out)
+    save_file(tensors, Path(out) / weights)
 
 
 def find_folder(library: str, source: str) -> Path:
