@@ -24,9 +24,11 @@ from report_scores.metrics.meteor import Jar, meteor, meteor_statistics, require
 from report_scores.metrics.rouge import rouge_l, rouge_l_scores, rouge_score_l_scores
 from report_scores.metrics.tokens import tokens
 from report_scores.scorer import (
+    ABNORMAL_F1,
     BLEU,
     CIDER,
     FINDING_F1,
+    LABEL_F1,
     METEOR,
     ROUGE_L,
     ROUGE_SCORE_L,
@@ -254,3 +256,12 @@ def test_a_missing_jar_names_the_package(monkeypatch):
     monkeypatch.setattr(report_scores.metrics.meteor.importlib.resources, "files", files)
     with pytest.raises(ValueError, match="pip install pycocoevalcap"):
         report_scores.metrics.meteor.require_meteor()
+
+
+def test_a_normal_report_gets_nothing_for_what_is_abnormal():
+    normal = "The heart is normal in size. The lungs are clear."
+    enlarged = "The heart is enlarged. There is a pleural effusion."
+    corpus = [normal] * 3, [normal, normal, enlarged]
+    assert corpus_score(LABEL_F1, "label_F1", corpus) == pytest.approx(2 * 2 / (3 + 4))
+    assert corpus_score(ABNORMAL_F1, "abnormal_F1", corpus) == 0
+    assert corpus_score(ABNORMAL_F1, "abnormal_F1", ([enlarged], [enlarged])) == 1
