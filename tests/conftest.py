@@ -1,6 +1,4 @@
-"""What all tests share: real films and reports for those marked `real_data`, which are skipped and say so without them,
-and ports of their own for tests that run side by side.
-"""
+"""What all tests share: the real films and reports of those marked `real_data`, which are skipped visibly without."""
 
 import os
 from pathlib import Path
@@ -9,9 +7,6 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 RADIOLOGY_DATA = Path(os.environ.get("RADIOLOGY_DATA") or CHECKOUT.parent / "shared" / "data")
-
-# The stage scripts use one port unless told otherwise; pytest-xdist calls its workers gw0, gw1 ...
-os.environ["MASTER_PORT"] = str(29199 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
 
 
 def pytest_collection_modifyitems(items):

@@ -150,7 +150,6 @@ def test_the_stage_script_prints_the_plan_of_two_zero_3_processes_and_writes_not
         "IMAGE_FOLDER": world.images,
         "OUTPUT_DIR": out,
         "BATCH_SIZE": 2,
-        "MASTER_PORT": 29431,
         "DRY_RUN": True,
         "EXTRA_ARGS": "--mm_qformer_depth 2 --mm_qformer_hidden_size 64 --mm_qformer_latents 4",
     }

@@ -143,22 +143,30 @@ def test_deepspeed_settings_that_would_save_no_whole_model_are_refused(name):
             check_sharding(deepspeed_plugin=plugin)
 
 
-def stage(script, folder, **settings):
-    """The arguments that a stage script gives to train_mem.py."""
+def stage(script, folder, nodes=1, **settings):
+    """The arguments that a stage script gives to torchrun, and those of them that are for train_mem.py."""
     recorder(folder, "torchrun")
     environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "DEEPSPEED": ""} | settings
-    command = ["bash", CHECKOUT / "train/scripts" / script, "1", "2"]
+    command = ["bash", CHECKOUT / "train/scripts" / script, str(nodes), "2"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     lines = (folder / "0.txt").read_text().splitlines()
     assert result.stdout == f"torchrun {' '.join(lines)}\n"
-    return lines[lines.index("llava/train/train_mem.py") + 1 :]
+    program = lines.index("llava/train/train_mem.py")
+    return lines[:program], lines[program + 1 :]
+
+
+def test_one_node_finds_a_port_of_its_own_and_several_nodes_are_told_theirs(tmp_path):
+    several = {"RANK": "1", "MASTER_ADDR": "head", "MASTER_PORT": "5"}
+    assert stage("llada_v_pretrain.sh", tmp_path / "1", 1, **several)[0] == "--standalone --nproc_per_node 2".split()
+    told = "--nnodes 2 --node_rank 1 --master_addr head --master_port 5 --nproc_per_node 2"
+    assert stage("llada_v_pretrain.sh", tmp_path / "2", 2, **several)[0] == told.split()
 
 
 @pytest.mark.parametrize("script", ["llada_v_pretrain.sh", "llada_v_finetune.sh"])
 def test_the_program_knows_what_a_stage_script_says(world, tmp_path, monkeypatch, script):
     folders = {"DATA_PATH": str(world.train), "IMAGE_FOLDER": str(world.images), "OUTPUT_DIR": str(tmp_path / "out")}
-    arguments = stage(script, tmp_path / "bin", **folders)
+    _, arguments = stage(script, tmp_path / "bin", **folders)
     monkeypatch.setattr("sys.argv", ["train_mem.py", *arguments])
     model, data, training = program._parse()
     assert (data.data_path, training.output_dir, training.deepspeed) == (str(world.train), folders["OUTPUT_DIR"], None)
@@ -168,6 +176,6 @@ def test_the_program_knows_what_a_stage_script_says(world, tmp_path, monkeypatch
 def test_lora_is_a_setting_of_stage_2(world, tmp_path, monkeypatch):
     folders = {"DATA_PATH": str(world.train), "IMAGE_FOLDER": str(world.images)}
     lora = {"LORA_ENABLE": "True", "LORA_R": "8", "LORA_ALPHA": "32", "LORA_DROPOUT": "0.1"}
-    monkeypatch.setattr("sys.argv", ["x", *stage("llada_v_finetune.sh", tmp_path / "bin", **folders, **lora)])
+    monkeypatch.setattr("sys.argv", ["x", *stage("llada_v_finetune.sh", tmp_path / "bin", **folders, **lora)[1]])
     model, _, _ = program._parse()
     assert (model.lora_enable, model.lora_r, model.lora_alpha, model.lora_dropout) == (True, 8, 32, 0.1)

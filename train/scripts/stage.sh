@@ -6,9 +6,9 @@ source scripts/run_and_tell.sh
 
 NUM_NODES=${1:-1}
 GPU_NUM=${2:-1}
+RANK=${RANK:-0} # of several nodes, like the two below; on one node torchrun finds a free port
 MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
 MASTER_PORT=${MASTER_PORT:-29199}
-RANK=${RANK:-0}
 DEEPSPEED=${DEEPSPEED-scripts/zero3.json} # or zero1, zero2, zero3pp; empty: plain DDP
 LM_PATH=${LM_PATH:-model/Qwen3-0.6B-diffusion-mdlm-v0.1}
 VISION_TOWER=${VISION_TOWER-model/siglip2-so400m-patch14-384} # empty: LM_PATH is a trained model, which has one
@@ -22,9 +22,14 @@ else
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # processes share the cores
 fi
 
+if [ "$NUM_NODES" -gt 1 ]; then
+    NODES=(--nnodes "$NUM_NODES" --node_rank "$RANK" --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT")
+else
+    NODES=(--standalone)
+fi
+
 run_stage() { # run_stage arguments of this stage...
-    set -- --nproc_per_node "$GPU_NUM" --nnodes "$NUM_NODES" --node_rank "$RANK" \
-        --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT" llava/train/train_mem.py \
+    set -- "${NODES[@]}" --nproc_per_node "$GPU_NUM" llava/train/train_mem.py \
         --model_name_or_path "$LM_PATH" \
         ${VISION_TOWER:+--vision_tower "$VISION_TOWER"} \
         ${DEEPSPEED:+--deepspeed "$DEEPSPEED"} \
