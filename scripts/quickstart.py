@@ -17,14 +17,17 @@ import sys
 import time
 from pathlib import Path
 
+from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.data.annotation import SPLITS, read_annotation
+from llava.data.dataset import image_names
 from llava.data.findings import finding_f1, parse_report
 from llava.data.phantom import ANNOTATION, CAPTIONS
-from report_scores.metrics.labels import labels
+from report_scores.metrics.labels import NO_FINDING, labels
 from report_scores.results import generations, read_scores, results_file
 
 ROOT = Path(__file__).resolve().parents[1]
 PROCESSES = 2
+REPORTS = "reports_llava.json"  # of real films, as stage 2 reads them
 REAL_FILMS = {"image_size": 128}  # a phantom film shows its findings at half the side
 # What measured best in the time (docs/experiments). Stage 1 trains the towers too: they start from random weights.
 TOWERS = {
@@ -76,6 +79,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tower_epochs", type=float, default=6, help="passes of the vision tower over the films")
     parser.add_argument("--caption_epochs", type=float, default=2, help="passes of stage 1 over the captions")
     parser.add_argument("--epochs", type=float, default=2, help="passes of stage 2 over the training studies")
+    parser.add_argument(
+        "--repeat_abnormal", type=int, default=3, help="times that a pass shows a real study with an abnormal label"
+    )
     parser.add_argument("--own_reports", type=int, default=4000, help="training studies of the distillation; 0: none")
     args = parser.parse_args()
     for given, needed in (("annotation", "images"), ("captions", "caption_images")):
@@ -109,7 +115,7 @@ def make_data(args: argparse.Namespace, data: Path) -> Path:
         convert = (sys.executable, "convert_data.py", "--annotation", data / ANNOTATION, "--out_dir", data)
         run("conversion", *convert, "--images", images)
     if args.annotation and not (data / CAPTIONS).is_file():
-        write_label_captions(data)
+        write_lessons(data, args.repeat_abnormal)
     return images
 
 
@@ -128,20 +134,31 @@ def write_subset(args: argparse.Namespace, data: Path) -> None:
     (data / ANNOTATION).write_text(json.dumps(subset, ensure_ascii=False), encoding="utf-8")
 
 
-def write_label_captions(data: Path) -> None:
-    """What the towers and stage 1 learn of real films: not the wording of a report, but the labels that it states."""
-    records = []
-    for study in read_annotation(data / ANNOTATION)["train"]:
-        caption = ", ".join(sorted(labels(study["report"]))).lower() or "other"
-        turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": caption}]
-        records.append({"id": study["id"], "image": study["image_path"][0], "conversations": turns})
-    (data / CAPTIONS).write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
+def write_lessons(data: Path, repeat: int) -> None:
+    """What the stages learn of real films: first the labels that a report states, then the report.
+
+    Studies with an abnormal label are written `repeat` times: most films are normal, and the likeliest report of nearly
+    every film would be.
+    """
+    stated = {study["id"]: labels(study["report"]) for study in read_annotation(data / ANNOTATION)["train"]}
+    reports = [
+        record
+        for record in json.loads((data / "train_llava_llada.json").read_text(encoding="utf-8"))
+        for _ in range(repeat if stated[record["id"]] - {NO_FINDING} else 1)
+    ]
+    captions = []
+    for record in reports:
+        caption = ", ".join(sorted(stated[record["id"]])).lower() or "other"
+        turns = [{"from": "human", "value": DEFAULT_IMAGE_TOKEN}, {"from": "gpt", "value": caption}]
+        captions.append({"id": record["id"], "image": image_names(record)[0], "conversations": turns})
+    for name, records in ((REPORTS, reports), (CAPTIONS, captions)):
+        (data / name).write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
 
 
 def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
     """Both stages, through the scripts of a full run, and the distillation; returns the folder of the last model."""
     towers, stage1, stage2 = args.out / "towers", args.out / "stage1", args.out / "stage2"
-    reports = data / "train_llava_llada.json"
+    reports = data / (REPORTS if args.annotation else "train_llava_llada.json")
     if not (towers / "vision_tower/config.json").is_file():
         wanted = TOWERS | (REAL_FILMS if args.annotation else {})
         sizes = [part for name, size in wanted.items() for part in (f"--{name}", size)]

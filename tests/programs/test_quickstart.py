@@ -47,20 +47,27 @@ def test_the_lists_that_are_there_are_kept(quickstart, tmp_path):
     assert {split: len(part) for split, part in found.items()} == {"train": 5, "test": 3}
 
 
-def test_stage_1_learns_the_labels_of_real_reports(quickstart, tmp_path):
+def test_real_reports_teach_their_labels_first_and_abnormal_ones_more_often(quickstart, tmp_path):
     reports = {
         "one": "The heart is enlarged. There is a left pleural effusion. No pneumothorax.",
         "two": "The heart is normal in size. The lungs are clear.",
         "three": "There is scoliosis.",
     }
     studies = [{"id": id, "report": report, "image_path": [f"{id}.jpg", "b.jpg"]} for id, report in reports.items()]
-    splits = {"train": studies, "test": studies[:1]}
-    (tmp_path / quickstart.ANNOTATION).write_text(json.dumps(splits))
-    quickstart.write_label_captions(tmp_path)
-    found = json.loads((tmp_path / quickstart.CAPTIONS).read_text())
-    captions = ["cardiomegaly, pleural effusion", "no finding", "other"]
-    assert [record["conversations"][1]["value"] for record in found] == captions
-    assert [record["image"] for record in found] == ["one.jpg", "two.jpg", "three.jpg"]
+    (tmp_path / quickstart.ANNOTATION).write_text(json.dumps({"train": studies, "test": studies[:1]}))
+    turns = {
+        id: [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": text}] for id, text in reports.items()
+    }
+    records = [{"id": id, "image": f"{id}.jpg", "conversations": turns[id]} for id in reports]
+    (tmp_path / "train_llava_llada.json").write_text(json.dumps(records))
+    quickstart.write_lessons(tmp_path, repeat=2)
+    shown, captions = (json.loads((tmp_path / name).read_text()) for name in (quickstart.REPORTS, quickstart.CAPTIONS))
+    assert shown == [records[0], records[0], records[1], records[2]]
+    assert [(record["image"], record["conversations"][1]["value"]) for record in captions] == [
+        *[("one.jpg", "cardiomegaly, pleural effusion")] * 2,
+        ("two.jpg", "no finding"),
+        ("three.jpg", "other"),
+    ]
 
 
 def test_the_summary_has_the_promised_keys(quickstart, tmp_path, monkeypatch):
