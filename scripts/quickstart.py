@@ -164,18 +164,18 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
         sizes = [part for name, size in wanted.items() for part in (f"--{name}", size)]
         run("tiny towers", sys.executable, "-m", "llava.model.tiny", "--data_path", reports, "--out", towers, *sizes)
     captions, films = (args.captions, args.caption_images) if args.captions else (data / CAPTIONS, images)
-    library, separator, start = str(args.vision_tower or towers / "vision_tower").rpartition(":")
-    library += separator
+    library, colon, start = str(args.vision_tower or towers / "vision_tower").rpartition(":")
+    start = Path(start).resolve() if Path(start).is_dir() else start  # else its name on the hub
     trained = towers / "trained_vision_tower"
     if not list(trained.glob("*.safetensors")):
         program = ("torchrun", "--standalone", "--nproc_per_node", PROCESSES, "-m", "llava.train.pretrain_tower")
-        flags = ("--vision_tower", f"{library}{Path(start).resolve()}", "--out", trained)
+        flags = ("--vision_tower", f"{library}{colon}{start}", "--out", trained)
         flags += ("--data_path", captions, "--image_folder", films, "--epochs", args.tower_epochs)
         flags += (f"--select_layer={SETTINGS['MM_VISION_SELECT_LAYER']}",)
         flags += ("--augment",) if args.annotation else ()
         run("the vision tower on its own", *program, *flags)
     if not (stage1 / "model.safetensors").is_file():
-        env = {"LM_PATH": str(towers / "language_model"), "VISION_TOWER": f"{library}{trained}"}
+        env = {"LM_PATH": str(towers / "language_model"), "VISION_TOWER": f"{library}{colon}{trained}"}
         env |= {"DATA_PATH": str(captions), "IMAGE_FOLDER": str(films), "OUTPUT_DIR": str(stage1)}
         env |= {"NUM_TRAIN_EPOCHS": str(args.caption_epochs)}
         env |= {"EXTRA_ARGS": f"--mm_vision_tower_lr {VISION_RATE} {SETTINGS['EXTRA_ARGS']}"}
@@ -185,7 +185,7 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
         env |= {"DATA_PATH": str(reports), "IMAGE_FOLDER": str(images), "OUTPUT_DIR": str(stage2)}
         env |= {"NUM_TRAIN_EPOCHS": str(args.epochs), "MM_VISION_TOWER_LR": VISION_RATE}
         run("stage 2", "bash", "train/scripts/llada_v_finetune.sh", 1, PROCESSES, env=SETTINGS | env)
-    return distill(args, reports, images) if args.own_reports else stage2
+    return distill(args, data / "train_llava_llada.json", images) if args.own_reports else stage2
 
 
 def distill(args: argparse.Namespace, reports: Path, images: Path) -> Path:
