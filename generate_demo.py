@@ -35,6 +35,10 @@ GENERATION = {  # arguments of dllm.core.decoding.Decoding
     "--factor": (float, "commit as many tokens as are confident together, instead of gen_steps; 1 is cautious"),
     "--remasking": (str, "low_confidence (default) or random"),
     "--cfg_scale": (float, "classifier-free guidance; default 0"),
+    "--cfg_against": (
+        str,
+        "what guidance leads away from: no_prompt (default) or blank_images, the same without a film",
+    ),
     "--temperature": (float, "default 0: the most probable token"),
     "--cache": (str, "what is kept between steps; default: the exact cache where the model's pattern has one"),
 }

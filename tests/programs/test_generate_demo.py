@@ -141,6 +141,7 @@ def test_arguments_of_generation_reach_the_writer_if_they_are_given(world, main,
     assert given == {"blank_length": 16, "on_step": None}
     expected = {"gen_length": 32, "block_length": 8, "gen_steps": 4, "threshold": 0.5, "factor": 2.0}
     expected |= {"remasking": "random", "cfg_scale": 1.5, "temperature": 0.7, "cache": "none", "blank_length": 3}
+    expected |= {"cfg_against": "blank_images"}
     main("--image", film, "--compile", *(text for name, value in expected.items() for text in (f"--{name}", value)))
     assert given == expected | {"compile": True, "on_step": None}
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, fields
 
 REMASKING = ("low_confidence", "random")
+CFG_AGAINST = ("no_prompt", "blank_images")
 CACHES = {
     "none": ("bidirectional", "prefix", "block"),
     "exact": ("prefix", "block"),
@@ -26,6 +27,8 @@ class Decoding:
                        (Wu et al. 2025); it and `threshold` always commit the best one
     remasking          which candidates count as best: `low_confidence` keeps the most probable, `random` any
     cfg_scale          classifier-free guidance: logits = u + (cfg_scale + 1) (c - u), off at 0
+    cfg_against        what u is without: `no_prompt`, the whole prompt (mask embeddings take its place), or
+                       `blank_images`, what its images show: they are of the mean colour then
     temperature        0 takes the most probable token, otherwise samples from softmax(logits / temperature)
     cache              what is kept between steps (see `dllm.core.cache`); default: `exact` where the attention pattern
                        has an exact one, else `none`
@@ -41,6 +44,7 @@ class Decoding:
     factor: float | None = None
     remasking: str = "low_confidence"
     cfg_scale: float = 0.0
+    cfg_against: str = "no_prompt"
     temperature: float = 0.0
     cache: str | None = None
     prompt_interval: int = 25
@@ -62,6 +66,8 @@ class Decoding:
             raise ValueError(f"factor must be a number above 0, not {self.factor!r}")
         if self.remasking not in REMASKING:
             raise ValueError(f"unknown remasking {self.remasking!r}; known: {', '.join(REMASKING)}")
+        if self.cfg_against not in CFG_AGAINST:
+            raise ValueError(f"unknown cfg_against {self.cfg_against!r}; known: {', '.join(CFG_AGAINST)}")
         if not isinstance(self.compile, bool):
             raise ValueError(f"compile must be True or False, not {self.compile!r}")
         if self.cache is not None and self.cache not in CACHES:

@@ -123,8 +123,10 @@ class LlavaQwen3ModelLM(PreTrainedModel, LlavaMetaForCausalLM):
                 f"a prompt of {input_ids.shape[1]} tokens leaves no room for gen_length {decoding.gen_length}: the "
                 f"model holds {self.diffusion.max_position_embeddings}; shorten the prompt"
             )
-        prompt = self.prepare_prompt(input_ids, attention_mask, images)
-        return sampler.generate(self, prompt, decoding, seeds, draft=draft, on_step=on_step)
+        prompt, unconditional = self.prepare_prompt(input_ids, attention_mask, images), None
+        if decoding.cfg_scale and decoding.cfg_against == "blank_images":
+            unconditional = self.prepare_prompt(input_ids, attention_mask, torch.zeros_like(images))
+        return sampler.generate(self, prompt, decoding, seeds, unconditional, draft, on_step)
 
 
 AutoConfig.register("llava_qwen3", LlavaQwen3Config)
