@@ -68,7 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--captions",
         type=Path,
-        help="LLaVA JSON for stage 1; default: the phantom captions, or the labels of the reports",
+        help="LLaVA JSON for tower and stage 1; default: the phantom captions, or the labels of the reports",
     )
     parser.add_argument("--caption_images", type=Path, help="image folder of --captions")
     parser.add_argument(
@@ -89,6 +89,8 @@ def parse_arguments() -> argparse.Namespace:
             parser.error(f"--{given} and --{needed} belong together")
     if args.train < 2 or args.test < 2:
         parser.error("--train and --test need at least 2 studies each")
+    if args.repeat_abnormal < 1:
+        parser.error("--repeat_abnormal needs at least 1")
     return args
 
 

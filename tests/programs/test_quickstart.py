@@ -101,3 +101,5 @@ def test_a_mistake_is_one_line_and_leaves_an_earlier_run_alone(tmp_path):
     assert (out / "settings.json").read_text() == "{}"
     done = run("--annotation", tmp_path / "none.json")
     assert done.returncode == 2 and "--annotation and --images belong together" in done.stderr
+    done = run("--repeat_abnormal", 0)
+    assert done.returncode == 2 and "--repeat_abnormal needs at least 1" in done.stderr
