@@ -22,6 +22,7 @@ from llava.data.annotation import SPLITS, read_annotation
 from llava.data.dataset import image_names
 from llava.data.findings import finding_f1, parse_report
 from llava.data.phantom import ANNOTATION, CAPTIONS
+from llava.model.multimodal_encoder.builder import tower_marker
 from report_scores.metrics.labels import NO_FINDING, labels
 from report_scores.results import generations, read_scores, results_file
 
@@ -169,7 +170,7 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
     library, colon, start = str(args.vision_tower or towers / "vision_tower").rpartition(":")
     start = Path(start).resolve() if Path(start).is_dir() else start  # else its name on the hub
     trained = towers / "trained_vision_tower"
-    if not list(trained.glob("*.safetensors")):
+    if not (trained / tower_marker(f"{library}{colon}")).is_file():
         program = ("torchrun", "--standalone", "--nproc_per_node", PROCESSES, "-m", "llava.train.pretrain_tower")
         flags = ("--vision_tower", f"{library}{colon}{start}", "--out", trained)
         flags += ("--data_path", captions, "--image_folder", films, "--epochs", args.tower_epochs)

@@ -17,7 +17,8 @@ from timm.models import save_for_hf
 from llava.data.images import preprocess_image
 from llava.inference import ReportWriter, Request
 from llava.model.builder import load_pretrained_model
-from llava.model.multimodal_encoder.builder import load_vision_tower
+from llava.model.multimodal_encoder import library_encoder
+from llava.model.multimodal_encoder.builder import load_vision_tower, save_vision_tower, tower_marker
 from llava.model.multimodal_encoder.library_encoder import LIBRARIES
 from llava.train.pretrain_tower import pretrain
 from oracles.tiny import STAGE_1, build_trainer
@@ -183,6 +184,19 @@ def test_a_tower_that_learned_on_its_own_is_a_folder_of_its_library(world, saved
     weights = [dict(tower.encoder.named_parameters()) for tower in towers]
     assert len(changed) == sum(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert len(changed) > len(weights[0]) / 2 and before.keys() == after.keys()
+
+
+@pytest.mark.parametrize("name", ["clip", "resnet"])
+def test_a_tower_whose_writing_was_interrupted_has_no_marker(saved, tmp_path, monkeypatch, name):
+    spec, _ = saved[name]
+    tower, _ = load_vision_tower(spec, -2, torch.float32)
+    with monkeypatch.context() as patch:
+        patch.setattr(library_encoder, "save_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            save_vision_tower(tower, spec, tmp_path)
+    assert not (tmp_path / tower_marker(spec)).exists()
+    save_vision_tower(tower, spec, tmp_path)
+    assert (tmp_path / tower_marker(spec)).is_file()
 
 
 def test_stage_1_leaves_no_bit_of_a_frozen_tower_changed(world, saved, tmp_path):

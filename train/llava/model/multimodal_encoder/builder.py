@@ -39,15 +39,21 @@ def load_vision_tower(
     return tower, SiglipImageProcessorPil.from_pretrained(name, size=size)
 
 
+def tower_marker(name: str) -> str:
+    """The file that `save_vision_tower` writes last: where it is, the folder is whole."""
+    library = name.partition(":")[0]
+    return LIBRARIES[library][0] if library in LIBRARIES else "preprocessor_config.json"
+
+
 def save_vision_tower(tower: PreTrainedModel, name: str, folder: str) -> None:
     """Writes the tower that was loaded from `name` as that was written, with the layers that were cut unchanged."""
     library, _, source = name.partition(":")
     if library in LIBRARIES:
         return save_library_tower(tower, source, folder)
-    SiglipImageProcessorPil.from_pretrained(name).save_pretrained(folder)
     whole = SiglipVisionModel.from_pretrained(name)
     whole.load_state_dict(tower.state_dict(), strict=False)
     whole.save_pretrained(folder)
+    SiglipImageProcessorPil.from_pretrained(name).save_pretrained(folder)
 
 
 def build_vision_config(values: dict) -> PreTrainedConfig:

@@ -121,8 +121,8 @@ def save_library_tower(tower: LibraryVisionTower, source: str, out: str) -> None
         stored = prefix + name if prefix + name in tensors else f"{prefix}trunk.{name}"  # a model of timm in open_clip
         tensors[stored] = tensor.detach().to(tensors[stored].dtype).contiguous()
     Path(out).mkdir(parents=True, exist_ok=True)
-    shutil.copy2(folder / config, out)
     save_file(tensors, Path(out) / weights)
+    shutil.copy2(folder / config, out)
 
 
 def find_folder(library: str, source: str) -> Path:
