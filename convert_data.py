@@ -11,10 +11,10 @@ release as its publisher ships it (--root) also the annotation.
 import argparse
 import sys
 
-from llava.data.annotation import check_writable, convert_annotation, convert_release
-from llava.data.iu_xray import read_iu_xray
-from llava.data.mimic_cxr import read_mimic_release
-from llava.data.release import TARGETS, VIEWS, Release, choose_films
+from llava.radiology.annotation import check_writable, convert_annotation, convert_release
+from llava.radiology.iu_xray import read_iu_xray
+from llava.radiology.mimic_cxr import read_mimic_release
+from llava.radiology.release import TARGETS, VIEWS, Release, choose_films
 
 DEFAULT_VIEWS = {"annotation": "first", "mimic-cxr": "frontal", "iu-xray": "first"}  # of each data set
 

@@ -20,11 +20,11 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from llava.data.annotation import clinical_prompt
+from dllm.inference.results_file import ReportFile
 from llava.data.images import load_image
-from llava.data.release import CONTEXT_FIELDS, TARGETS
 from llava.inference import BLANK_LENGTH, DTYPES, ReportWriter, Request, tokens_per_step
-from llava.report_file import ReportFile
+from llava.radiology.annotation import clinical_prompt
+from llava.radiology.release import CONTEXT_FIELDS, TARGETS
 
 QUICKSTART = Path(__file__).resolve().parent / "exp/quickstart"
 GENERATION = {  # arguments of dllm.core.decoding.Decoding

@@ -24,10 +24,10 @@ from report_scores.metrics.rouge import rouge_l
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import clock
-from llava.data.annotation import clinical_prompt, read_annotation
-from llava.data.findings import parse_report
 from llava.data.images import load_image
 from llava.inference import Report, ReportWriter, Request, tokens_per_step
+from llava.radiology.annotation import clinical_prompt, read_annotation
+from llava.radiology.findings import parse_report
 
 ROOT = Path(__file__).resolve().parents[1]
 BY_CONFIDENCE = ["threshold=0.9", "threshold=0.8", "threshold=0.7", "threshold=0.6", "threshold=0.5", "factor=1.0"]

@@ -17,7 +17,7 @@ from statistics import fmean
 
 from tqdm import tqdm
 
-from report_scores.metrics.labels import IU_XRAY, labels
+from llava.radiology.labels import IU_XRAY, labels
 
 SPLITS = ("train", "val")
 PARTS = ("findings", "findings_and_impression")

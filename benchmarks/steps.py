@@ -18,13 +18,13 @@ from benchmarks.presets import Preset, build_model, language_model
 from dllm.core.attention import PATTERNS
 from dllm.core.head import num_chunks
 from dllm.core.losses import IGNORE_INDEX, reduce_losses
-from dllm.core.metrics import batch_counts
 from dllm.core.noise import Forward
-from dllm.core.order import PositionSampler
 from dllm.core.prompt import Prompt
-from dllm.core.trainer import MDLMConfig
 from dllm.data.collator import ResponseCollator
-from dllm.utils import flops
+from dllm.training import flops
+from dllm.training.metrics import batch_counts
+from dllm.training.order import PositionSampler
+from dllm.training.trainer import MDLMConfig
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.train import costs
 from oracles.literal_step import Sequences, literal_loss
@@ -162,7 +162,7 @@ class Bench:
         )
 
     def sizes(self, case: Case) -> dict[str, int]:
-        """What the batches of a case hold, as in `dllm.core.metrics.batch_counts`, and their images."""
+        """What the batches of a case hold, as in `dllm.training.metrics.batch_counts`, and their images."""
         counts = Counter()
         for batch in self.batches(case):
             if case.mode in MODES:
@@ -175,8 +175,8 @@ class Bench:
         return dict(counts) | {"images": counts["samples"] if self.preset.vision else 0}
 
     def operations(self, case: Case) -> int:
-        """Floating-point operations that the steps of a case cannot do without (`dllm.utils.flops`): padding does not
-        count, nor the rows that the seed puts through the head and does not predict.
+        """Floating-point operations that the steps of a case cannot do without (`dllm.training.flops`): padding does
+        not count, nor the rows that the seed puts through the head and does not predict.
         """
         step_costs = costs.step_costs if self.preset.vision else flops.step_costs
         operations, _ = step_costs(self.model, self.model.dtype)

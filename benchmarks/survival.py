@@ -23,7 +23,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from llava.train.checkpoints import COMPLETE
+from dllm.training.checkpoints import COMPLETE
 from oracles.runs import Run
 from oracles.tiny import losses, make_world
 

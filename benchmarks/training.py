@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from benchmarks.measure import check_surroundings, chosen_modes, interleaved, medians, peak_mb
 from benchmarks.presets import TRAINING_PRESETS, Preset
 from benchmarks.steps import BUCKETS, EQUAL, MODES, NAMES, RANDOM, REFERENCE, Bench, Case
-from dllm.utils.flops import peak_rate
+from dllm.training.flops import peak_rate
 
 RAGGED_MODE = "block"  # the one pattern whose response is as long as its report
 UPDATE = "update"

@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.data.annotation import SPLITS, read_annotation
 from llava.data.dataset import image_names
-from llava.data.findings import finding_f1, parse_report
-from llava.data.phantom import ANNOTATION, CAPTIONS
 from llava.model.multimodal_encoder.builder import tower_marker
-from report_scores.metrics.labels import NO_FINDING, labels
+from llava.phantom.generate import ANNOTATION, CAPTIONS
+from llava.radiology.annotation import SPLITS, read_annotation
+from llava.radiology.findings import finding_f1, parse_report
+from llava.radiology.labels import NO_FINDING, labels
 from report_scores.results import generations, read_scores, results_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,7 +113,7 @@ def make_data(args: argparse.Namespace, data: Path) -> Path:
         if args.annotation:
             write_subset(args, data)
         elif not (data / ANNOTATION).is_file():
-            generator = (sys.executable, "-m", "llava.data.phantom", "--out", data, "--seed", 0, "--size", 128)
+            generator = (sys.executable, "-m", "llava.phantom.generate", "--out", data, "--seed", 0, "--size", 128)
             run("phantom films", *generator, "--train", args.train, "--val", args.test, "--test", args.test)
         convert = (sys.executable, "convert_data.py", "--annotation", data / ANNOTATION, "--out_dir", data)
         run("conversion", *convert, "--images", images)

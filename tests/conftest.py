@@ -30,3 +30,21 @@ def world(tmp_path_factory):
     from oracles.tiny import make_world  # takes seconds to import, and many tests do without it
 
     return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory):
+    """The phantom as a release of MIMIC-CXR. Tests must not change its files."""
+    from llava.phantom.release import write_mimic_release
+    from oracles.phantom_mimic import PATIENTS, SEED
+
+    return write_mimic_release(tmp_path_factory.mktemp("release") / "mimic", PATIENTS, SEED, size_px=32)
+
+
+@pytest.fixture(scope="session")
+def studies():
+    """What is in `release`, by study id."""
+    from llava.phantom.release import entries
+    from oracles.phantom_mimic import PATIENTS, SEED
+
+    return {str(entry.study.study_id): entry for split, n in PATIENTS.items() for entry in entries(split, n, SEED)}

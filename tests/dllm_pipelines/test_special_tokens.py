@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from dllm.core.model import check_diffusion_settings, exclude_unwritable
-from dllm.utils.tokens import MASK_TOKEN, STOP_TOKEN, TAIL_TOKEN, set_special_tokens
+from dllm.pipelines.special_tokens import MASK_TOKEN, STOP_TOKEN, TAIL_TOKEN, set_special_tokens
 from oracles.models import tiny_config
 
 QWEN3_VOCAB_SIZE = 151936  # rows of the published embedding

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
+from llava.radiology.labels import labels
 from oracles.report_runs import write_run
-from report_scores.metrics.labels import labels
 from report_scores.page import FILM_PX, film_uri, main, phantom_findings, read_run, write_page
 
 GENERATED = ["Heart is normal. Small left effusion.", "Edema. Small left effusion.", 'A <b>"nodule"</b> & 2 < 3.']

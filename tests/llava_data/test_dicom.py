@@ -27,8 +27,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from llava.data.annotation import convert_annotation
 from llava.data.images import check_image, image_size, load_image
+from llava.radiology.annotation import convert_annotation
 
 WIDTH, HEIGHT = 20, 30
 RAMP = np.add.outer(np.arange(HEIGHT) * 3, np.arange(WIDTH))  # 0 .. 106, every corner different

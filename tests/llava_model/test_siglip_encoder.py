@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import SiglipConfig, SiglipModel, SiglipVisionModel
 
-from dllm.utils.loading import load_whole
+from dllm.pipelines.loading import load_whole
 from llava.model.multimodal_encoder.siglip_encoder import SigLipVisionTower, truncated_config
 
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 2}

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from llava.model.builder import check_folder
-from llava.train import checkpoints
-from llava.train.checkpoints import (
+from dllm.training import checkpoints
+from dllm.training.checkpoints import (
     COMPLETE,
     check_settings,
     complete_checkpoints,
@@ -21,6 +20,7 @@ from llava.train.checkpoints import (
     rotate,
     written_aside,
 )
+from llava.model.builder import check_folder
 from oracles.tiny import build_trainer
 
 FILES = ("model.safetensors", "optimizer.pt", "rng_state_0.pth", "rng_state_1.pth")

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dllm.pipelines.a2d import load_qwen3
+from dllm.training.checkpoints import COMPLETE, check_settings, last_complete_checkpoint
 from llava.data.images import load_image
 from llava.inference import ReportWriter, Request
 from llava.model.builder import load_pretrained_model, save_adapter
-from llava.train.checkpoints import COMPLETE, check_settings, last_complete_checkpoint
 from oracles.tiny import STAGE_1, build_trainer, launch, losses, trained, widen
 
 LORA = {"lora_enable": True, "lora_r": 4, "learning_rate": 2e-2}

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from llava.data.dataset import read_records
-from llava.data.phantom import CAPTIONS, write_release
 from llava.model.multimodal_encoder.builder import load_vision_tower
+from llava.phantom.generate import CAPTIONS, write_release
 from llava.train.pretrain_tower import FilmsAndWords, jitter, pretrain, words_and_pairs
 
 

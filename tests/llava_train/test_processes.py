@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dllm.training.checkpoints import COMPLETE
 from llava.model.builder import ADAPTER_FILE, load_pretrained_model
 from llava.train.args import PARTS
-from llava.train.checkpoints import COMPLETE
 from oracles import launchers
 from oracles.tiny import STAGE_1, launch, losses, trained
 

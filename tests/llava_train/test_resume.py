@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from llava.train.checkpoints import COMPLETE, check_settings, last_complete_checkpoint
+from dllm.training.checkpoints import COMPLETE, check_settings, last_complete_checkpoint
 from oracles.tiny import STAGE_1, build_trainer, launch, losses
 
 SAVING = {"save_strategy": "steps", "save_steps": 1}

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from dllm.core.metrics import NOISE_LEVELS
+from dllm.training.metrics import NOISE_LEVELS
 from llava.train.args import PARTS
 from llava.train.costs import step_costs
 from oracles.tiny import STAGE_1, build_trainer, launch, trained

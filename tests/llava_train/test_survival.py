@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from llava.train.checkpoints import COMPLETE, complete_checkpoints
+from dllm.training.checkpoints import COMPLETE, complete_checkpoints
 from oracles.runs import CHECKOUT, Run
 from oracles.tiny import build_trainer
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from dllm.core.trainer import MDLMConfig, MDLMTrainer
 from dllm.data.collator import ResponseCollator
+from dllm.training.trainer import MDLMConfig, MDLMTrainer
 from oracles.models import STOP, TAIL, random_ids, tiny_model
 
 NUM_SAMPLES = 16

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from llava.data.annotation import convert_annotation
-from llava.data.phantom import write_release
 from llava.model.builder import build_model
 from llava.model.tiny import save_language_model, save_vision_tower, train_tokenizer
+from llava.phantom.generate import write_release
+from llava.radiology.annotation import convert_annotation
 from llava.train import train as program
 from llava.train.llava_trainer import LLaVATrainer
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from dllm.inference.results_file import ReportFile
 from llava.data.dataset import image_names, read_records
 from llava.data.images import load_image
 from llava.inference import DTYPES, ReportWriter, Request
-from llava.report_file import ReportFile
 
 
 def own_reports(

@@ -10,8 +10,8 @@ import json
 import os
 from pathlib import Path
 
-from llava.data.checks import check_films
-from llava.data.release import SPLITS
+from llava.radiology.checks import check_films
+from llava.radiology.release import SPLITS
 from report_scores.floors import constant_report, derangement, nearest_images
 from report_scores.provenance import sha256
 

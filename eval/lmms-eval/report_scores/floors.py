@@ -14,8 +14,8 @@ from statistics import fmean
 import numpy as np
 from PIL import Image
 
+from dllm.data.parallel import map_parallel
 from llava.data.images import load_image
-from llava.data.parallel import map_parallel
 from report_scores.metrics.rouge import rouge_l_of_tokens
 from report_scores.metrics.tokens import tokens
 

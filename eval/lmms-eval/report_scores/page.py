@@ -20,12 +20,12 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from llava.data.findings import parse_report
+from dllm.data.parallel import map_parallel
 from llava.data.images import load_image
-from llava.data.negation import sentences
-from llava.data.parallel import map_parallel
+from llava.radiology.findings import parse_report
+from llava.radiology.labels import NO_FINDING, labels
+from llava.radiology.negation import sentences
 from report_scores.data import read_studies
-from report_scores.metrics.labels import NO_FINDING, labels
 from report_scores.run import TASK, read_results, read_samples, results_file
 
 FILM_PX = 256  # the long side of a film on the page: 10 KB a film, so 30 MB for the test set of MIMIC-CXR

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llava.data.findings import parse_report
+from llava.radiology.findings import parse_report
+from llava.radiology.labels import NO_FINDING, labels
 from report_scores.metrics.bleu import bleu, bleu_statistics
 from report_scores.metrics.cider import cider_scores
-from report_scores.metrics.labels import NO_FINDING, labels
 from report_scores.metrics.meteor import meteor, meteor_statistics
 from report_scores.metrics.rouge import rouge_l_scores, rouge_score_l_scores
 

@@ -10,8 +10,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, SiglipImageProc
 
 from dllm.core.model import check_diffusion_settings
 from dllm.pipelines.a2d import load_qwen3
-from dllm.utils.loading import check_folder, load_whole
-from dllm.utils.tokens import set_special_tokens
+from dllm.pipelines.loading import check_folder, load_whole
+from dllm.pipelines.special_tokens import set_special_tokens
 from llava.conversation import CHATML_TEMPLATE
 from llava.model.language_model.llava_qwen import LlavaQwen3Config, LlavaQwen3ModelLM
 from llava.model.multimodal_encoder.builder import load_vision_tower

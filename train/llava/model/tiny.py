@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from dllm.pipelines.a2d import A2DQwen3Config, A2DQwen3LMHeadModel
-from dllm.utils.tokens import MASK_TOKEN, STOP_TOKEN, TAIL_TOKEN, set_special_tokens
+from dllm.pipelines.special_tokens import MASK_TOKEN, STOP_TOKEN, TAIL_TOKEN, set_special_tokens
 from llava.conversation import CHATML_TEMPLATE, SYSTEM_PROMPT
 from llava.data.dataset import read_records
 

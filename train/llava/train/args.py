@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dllm.core.trainer import MDLMConfig
+from dllm.training.trainer import MDLMConfig
 from llava.conversation import check_version
 from llava.data.anyres import EXAMPLE, check_pinpoints
 from llava.data.images import check_mode

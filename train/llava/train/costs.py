@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from dllm.utils import flops
+from dllm.training import flops
 from llava.model.language_model.llava_qwen import LlavaQwen3ModelLM
 from llava.model.llava_arch import LlavaMetaModel
 
 
 def step_costs(model: LlavaQwen3ModelLM, dtype: torch.dtype | None = None) -> tuple[flops.Cost, flops.Cost]:
-    """Operations, and bytes kept for the backward pass, as `dllm.utils.flops.step_costs`."""
+    """Operations, and bytes kept for the backward pass, as `dllm.training.flops.step_costs`."""
     side = model.config.vision_config.image_size
     image, flows = flops.measure(_OneImage(model.model), torch.zeros(1, 3, side, side), dtype)
     return flops.step_costs(model, dtype, prompt_flows=flows, per_image=image)

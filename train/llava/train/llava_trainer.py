@@ -6,15 +6,15 @@ from pathlib import Path
 from torch import Tensor, nn
 from transformers import SiglipImageProcessorPil
 
-from dllm.core.trainer import MDLMTrainer
-from dllm.utils.flops import device_rate
+from dllm.training.checkpoints import discard, flush, mark_complete, rotate, told_as_one_line
+from dllm.training.failures import StopSignal
+from dllm.training.flops import device_rate
+from dllm.training.gradients import PartNorms
+from dllm.training.lora import load_lora, lora_config, merge, save_lora
+from dllm.training.trainer import MDLMTrainer
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.train.args import PARTS
-from llava.train.checkpoints import discard, flush, mark_complete, rotate, told_as_one_line
 from llava.train.costs import step_costs
-from llava.train.failures import StopSignal
-from llava.train.gradients import PartNorms
-from llava.train.lora import load_lora, lora_config, merge, save_lora
 
 
 class LLaVATrainer(MDLMTrainer):
@@ -116,7 +116,7 @@ class LLaVATrainer(MDLMTrainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _save_checkpoint(self, model, trial) -> None:
-        """Writes a checkpoint that counts only once it is whole (`llava.train.checkpoints`)."""
+        """Writes a checkpoint that counts only once it is whole (`dllm.training.checkpoints`)."""
         if self._saved_step == self.state.global_step:  # the end of an epoch may be that of the run
             return
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"

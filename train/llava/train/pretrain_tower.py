@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
-from dllm.core.progress import Progress
+from dllm.training.progress import Progress
 from llava.data.dataset import image_names, read_records
 from llava.data.images import load_image, preprocess_image
 from llava.model.multimodal_encoder.builder import load_vision_tower, save_vision_tower

@@ -13,7 +13,11 @@ import transformers
 from transformers.integrations import deepspeed as hf_deepspeed
 from transformers.trainer import TRAINER_STATE_NAME
 
-from dllm.core.progress import summary
+from dllm.training.checkpoints import check_settings, last_complete_checkpoint, written_aside
+from dllm.training.failures import is_lost_process, launcher_is_gone, one_line, tell
+from dllm.training.lora import add_lora
+from dllm.training.plan import describe_plan
+from dllm.training.progress import summary
 from llava.data.dataset import ReportCollator, ReportDataset
 from llava.model.builder import (
     ADAPTER_FILE,
@@ -26,11 +30,7 @@ from llava.model.builder import (
 )
 from llava.model.multimodal_resampler.builder import num_image_tokens
 from llava.train.args import DataArguments, ModelArguments, TrainingArguments, check_arguments
-from llava.train.checkpoints import check_settings, last_complete_checkpoint, written_aside
-from llava.train.failures import is_lost_process, launcher_is_gone, one_line, tell
 from llava.train.llava_trainer import LLaVATrainer
-from llava.train.lora import add_lora
-from llava.train.plan import describe_plan
 
 
 def train() -> None:

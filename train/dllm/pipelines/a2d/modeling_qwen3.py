@@ -17,7 +17,7 @@ from dllm.core.model import check_diffusion_settings, exclude_unwritable
 from dllm.core.objective import target_losses
 from dllm.core.prompt import Prompt
 from dllm.pipelines.kernels import BY_MASK
-from dllm.utils.loading import load_whole
+from dllm.pipelines.loading import load_whole
 
 FEW_ROWS = 48
 
@@ -27,7 +27,7 @@ class A2DQwen3Config(Qwen3Config):
     """Qwen3's config with the settings of masked diffusion (see `dllm.core.model.check_diffusion_settings`).
 
     Published `a2d-qwen3` folders carry none of these settings: they were trained bidirectionally, and their special
-    tokens are taken from the tokenizer (`dllm.utils.tokens`).
+    tokens are taken from the tokenizer (`dllm.pipelines.special_tokens`).
     """
 
     model_type = "a2d-qwen3"

@@ -11,7 +11,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from dllm.utils.loading import check_folder, load_whole
+from dllm.pipelines.loading import check_folder, load_whole
 from llava.model.multimodal_encoder.library_encoder import (
     LIBRARIES,
     LibraryVisionTower,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, SiglipImageProcessorPil
 
-from dllm.utils.loading import check_folder
+from dllm.pipelines.loading import check_folder
 
 # Library -> names of the config and of the weights in a folder that it wrote, and what the weights' names start with.
 LIBRARIES = {

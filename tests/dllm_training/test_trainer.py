@@ -1,0 +1,174 @@
+"""MDLMTrainer on a little text: one process, whatever the batch is split into."""
+
+import pytest
+import torch
+
+from dllm.core.losses import NORMALISATIONS
+from dllm.core.noise import Forward, Quadrature
+from dllm.training.order import PositionSampler
+from dllm.training.trainer import MDLMConfig
+from oracles.loss import pair_loss
+from oracles.models import TAIL, tiny_model
+from oracles.text_runs import NUM_SAMPLES, logged, make_trainer, text_samples
+from oracles.training import training_losses
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_accumulation_gives_the_losses_of_the_whole_batch(normalisation, tmp_path):
+    curves = []
+    for size in (4, 2, 1):
+        trainer = make_trainer(
+            tmp_path,
+            loss_normalisation=normalisation,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=4 // size,
+        )
+        trainer.train()
+        curves.append({name: logged(trainer, name) for name in ("loss", "loss_tail")})
+    assert len(curves[0]["loss"]) == 4 and len(set(curves[0]["loss"])) == 4
+    for curve in curves[1:]:
+        assert curve["loss"] == pytest.approx(curves[0]["loss"], abs=1e-6, rel=1e-6)
+        assert curve["loss_tail"] == pytest.approx(curves[0]["loss_tail"], abs=2e-4)  # it is logged to four places
+
+
+def test_the_logged_loss_is_that_of_the_oracle(tmp_path):
+    """The first step, from data to number: order, noise, pattern, weights, mean, and the share of the tail."""
+    trainer = make_trainer(tmp_path, max_steps=1, noise_estimator="pair")
+    model = tiny_model("block")
+    order = list(PositionSampler(NUM_SAMPLES, seed=5))[:4]
+    expected = {"all": 0.0, "tail": 0.0}
+    for position, index in order:
+        sample = text_samples()[index]
+        response = sample["response_ids"]
+        canvas = response + [TAIL] * (-len(response) % 4)
+        noise = Forward("pair", seed=5).draw(position, len(canvas), block_length=4)
+        masked = set(noise.masked.nonzero()[0].tolist())
+        prompt = model.embed(torch.tensor(sample["prompt_ids"], dtype=torch.long))
+        by_place = training_losses(model, prompt, canvas, masked, paired=True)
+        losses = [by_place[i].item() for i in range(len(canvas))]
+        tail_losses = [0.0 if i < len(response) else loss for i, loss in enumerate(losses)]
+        blocks = len(canvas) // 4
+        for start in range(0, len(canvas), 4):  # a block is noised as if it were a response
+            p = noise.rates[start] if start in masked else 1 - noise.rates[start]
+            in_block = {i - start for i in masked if start <= i < start + 4}
+            expected["all"] += pair_loss(losses[start : start + 4], in_block, p) / 4 / blocks
+            expected["tail"] += pair_loss(tail_losses[start : start + 4], in_block, p) / 4 / blocks
+    trainer.train()
+    assert logged(trainer, "loss") == pytest.approx([expected["all"]], rel=1e-5)
+    assert logged(trainer, "loss_tail") == pytest.approx([expected["tail"]], abs=1e-4)
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_tail_has_a_share_of_the_loss(normalisation, steps, tmp_path):
+    arguments = {"loss_normalisation": normalisation, "gradient_accumulation_steps": steps, "logging_steps": 2}
+    trainer = make_trainer(tmp_path, **arguments)
+    trainer.train()
+    losses, tails = logged(trainer, "loss"), logged(trainer, "loss_tail")
+    assert len(losses) == len(tails) == 2
+    assert all(0 < tail <= loss for tail, loss in zip(tails, losses, strict=True))
+
+
+def test_each_log_has_the_tail_of_its_own_steps(tmp_path):
+    """Nothing is left over from the log before, and evaluation adds nothing."""
+    trainer = make_trainer(tmp_path)
+    trainer.train()
+    every_two = make_trainer(tmp_path, logging_steps=2, eval_strategy="steps", eval_steps=1)
+    every_two.train()
+    tails = logged(trainer, "loss_tail")
+    means = [(tails[0] + tails[1]) / 2, (tails[2] + tails[3]) / 2]
+    assert logged(every_two, "loss_tail") == pytest.approx(means, abs=2e-4)
+    assert abs(means[0] - means[1]) > 1e-2
+
+
+def test_the_first_target_of_a_response_is_counted(tmp_path):
+    """`token` divides by all targets of the global batch; causal models would leave out the first of each row."""
+    trainer = make_trainer(tmp_path, loss_type="ForCausalLM", loss_normalisation="token")
+    batch = trainer.data_collator([sample | {"position": 0} for sample in text_samples()[:4]])
+    assert trainer._get_num_items_in_batch([batch], torch.device("cpu")) == (batch["labels"] != -100).sum()
+
+
+@pytest.mark.parametrize("estimator", ["single", "uniform", "stratified", "seed_literal"])
+def test_every_estimator_trains(estimator, tmp_path):
+    trainer = make_trainer(tmp_path, noise_estimator=estimator, max_steps=2)
+    trainer.train()
+    assert all(0 < loss < 1000 for loss in logged(trainer, "loss"))
+
+
+def test_it_learns(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=40, optim="adamw_torch", learning_rate=1e-2)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < 0.6 * before
+
+
+def test_positions_go_on_over_epochs_and_the_order_changes(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=-1, num_train_epochs=2)
+    trainer.train()
+    seen = trainer.data_collator.seen
+    assert [position for position, _ in seen] == list(range(2 * NUM_SAMPLES))
+    first, second = ([response for _, response in seen[i : i + NUM_SAMPLES]] for i in (0, NUM_SAMPLES))
+    everything = sorted(tuple(sample["response_ids"]) for sample in text_samples())
+    assert sorted(first) == sorted(second) == everything
+    assert first != second
+
+
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path):
+    whole = make_trainer(tmp_path / "whole", max_steps=6)
+    whole.train()
+    stopped = make_trainer(tmp_path / "parts", max_steps=6, save_strategy="steps", save_steps=3)
+    stopped.train()
+    resumed = make_trainer(tmp_path / "parts", max_steps=6)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-3"))
+    assert logged(resumed, "loss")[-3:] == pytest.approx(logged(whole, "loss")[-3:], abs=1e-6)
+
+
+def test_evaluation_repeats(tmp_path):
+    """The same loss twice, with training between the two when nothing is learnt, and whatever the run draws."""
+    trainer = make_trainer(tmp_path, learning_rate=0.0)
+    first = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] == first
+    other = make_trainer(tmp_path, seed=9, noise_estimator="single", loss_normalisation="token")
+    assert other.evaluate()["eval_loss"] == first
+    smaller_batches = make_trainer(tmp_path, per_device_eval_batch_size=1)
+    assert smaller_batches.evaluate()["eval_loss"] == pytest.approx(first, rel=1e-6)
+    finer = make_trainer(tmp_path, eval_noise_levels=32).evaluate()["eval_loss"]
+    assert finer != first and finer == pytest.approx(first, rel=0.05)
+
+
+def test_validation_is_the_mean_over_samples_and_noise_levels(tmp_path):
+    """The oracle: every sample's pairs one after another, each with the masks of the quadrature."""
+    trainer, model, losses = make_trainer(tmp_path), tiny_model("block"), []
+    for number, sample in enumerate(text_samples()[:6]):
+        canvas = sample["response_ids"] + [TAIL] * (-len(sample["response_ids"]) % 4)
+        prompt = model.embed(torch.tensor(sample["prompt_ids"], dtype=torch.long))
+        for level in range(4):
+            noise = Quadrature(points=4).draw(4 * number + level, len(canvas), block_length=4)
+            masked = set(noise.masked.nonzero()[0].tolist())
+            by_place = training_losses(model, prompt, canvas, masked, paired=True)
+            losses.append(sum(noise.weights[i] * by_place[i].item() for i in range(len(canvas))) / len(canvas))
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+def test_another_dataset_can_be_evaluated(tmp_path):
+    trainer = make_trainer(tmp_path)
+    whole = trainer.evaluate()["eval_loss"]
+    assert trainer.evaluate(text_samples()[:6])["eval_loss"] == whole
+    assert trainer.evaluate(text_samples()[:3])["eval_loss"] != whole
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"loss_normalisation": "mean"}, "'mean'.*sequence, token, batch"),
+        ({"noise_estimator": "twice"}, "'twice'.*pair"),
+        ({"noise_schedule": "cosine"}, "stratified.*linear"),
+        ({"noise_eps": 0.7}, "0.7"),
+        ({"eval_noise_levels": 0}, "eval_noise_levels.*0"),
+        ({"train_sampling_strategy": "batch_rebalance"}, "batch_rebalance.*group_by_length"),
+    ],
+)
+def test_impossible_choices_are_refused_before_anything_is_loaded(arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        MDLMConfig(output_dir=str(tmp_path), **arguments)

@@ -1,0 +1,360 @@
+"""A release of MIMIC-CXR becomes an annotation and LLaVA files: what is kept, what is left out, what is refused."""
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+
+from llava.data.dataset import ReportDataset
+from llava.model.multimodal_resampler.builder import num_image_tokens
+from llava.phantom.release import (
+    LATERAL_VIEWS,
+    SHAPES,
+    UNKNOWN_CONTEXT,
+    write_impression,
+)
+from llava.radiology.annotation import ANNOTATION, convert_annotation, convert_release
+from llava.radiology.findings import parse_report
+from llava.radiology.mimic_cxr import read_mimic_release
+from oracles.phantom_mimic import PATIENTS
+
+ROOT = Path(__file__).resolve().parents[2]
+FINDINGS = "Provide a detailed description of the findings in the radiology image."
+LEFT_OUT = """\
+  left out, a report of one word: 1
+  left out, empty report file: 1
+  left out, film file missing: 1
+  left out, no film known to be frontal: 1
+  left out, no findings: 1
+  left out, no frontal film: 1
+  left out, no report file: 1
+  left out, not in the metadata file: 1
+  left out, the clinical context quotes the report: 1
+"""
+
+
+def run(*args):
+    command = [sys.executable, str(ROOT / "convert_data.py"), *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def by_study(splits):
+    return {record["study_id"]: record for records in splits.values() for record in records}
+
+
+@pytest.fixture(scope="module")
+def converted(release, tmp_path_factory):
+    """The finished program and its output folder."""
+    out = tmp_path_factory.mktemp("converted")
+    return run("--dataset", "mimic-cxr", "--root", release, "--out_dir", out), out
+
+
+@pytest.fixture
+def copy(release, tmp_path):
+    return Path(shutil.copytree(release, tmp_path / "mimic"))
+
+
+# What is kept
+
+
+def test_the_program_says_what_was_kept_and_why_the_rest_was_not(release, converted):
+    done, out = converted
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        f"train: 13 studies, 16 images -> {out}/train_llava_llada.json\n{LEFT_OUT}"
+        f"val: 2 studies, 2 images -> {out}/val_llava_llada.json\n{LEFT_OUT}"
+        f"test: 2 studies, 2 images -> {out}/test_llava_llada.json\n{LEFT_OUT}"
+        f"annotation -> {out}/{ANNOTATION}, films in {release}/files\n"
+    )
+    assert "reading the train reports" in done.stderr and "checking films" in done.stderr
+    assert len(list(out.iterdir())) == 4
+
+
+def test_records_hold_the_sections_films_and_labels_of_their_study(converted, studies):
+    annotation = read(converted[1] / ANNOTATION)
+    shapes = Counter()
+    for split, records in annotation.items():
+        for record in records:
+            entry = studies[record["study_id"]]
+            study, shape = entry.study, SHAPES.get(entry.name, SHAPES["headed"])
+            shapes[entry.name] += 1
+            assert split == study.split
+            assert record["id"] == f"s{study.study_id}" and record["subject_id"] == str(study.subject_id)
+            assert record["findings"] == record["report"] == study.report
+            impression = study.report if entry.name == "joined" else write_impression(study)
+            has_impression = "{impression}" in shape or entry.name == "joined"
+            assert record["impression"] == (impression if has_impression else "")
+            for name, unknown in UNKNOWN_CONTEXT.items():
+                text = study.context.get(name) or unknown
+                assert record[name] == (text if f"{{{name}}}" in shape else ""), (entry.name, name)
+            frontal = {name: view for name, view in entry.films().items() if view in ("PA", "AP")}
+            assert record["image_path"] == [f"{entry.folder}/{name}.jpg" for name in frontal]
+            assert record["views"] == list(frontal.values())
+            assert ("Cardiomegaly" in record["labels"]) == (("cardiomegaly", "") in parse_report(study.report))
+            assert "Pneumonia" not in record["labels"]  # uncertain at most
+    assert shapes.keys() == {*SHAPES, "lateral film missing"}
+
+
+def test_llava_files_are_those_of_the_annotation(release, converted, tmp_path):
+    out = converted[1]
+    convert_annotation(out / ANNOTATION, tmp_path, "frontal", release / "files")
+    for split in PATIENTS:
+        assert read(tmp_path / f"{split}_llava_llada.json") == read(out / f"{split}_llava_llada.json")
+    record = read(out / "train_llava_llada.json")[0]
+    assert record["conversations"][0]["value"].startswith(f"<image>\n{FINDINGS} Following clinical context: Indication")
+
+
+def test_the_dataset_reads_the_result(release, converted, world):
+    tokenizer, model, processor = world.build(diffusion={"gen_length": 320}, version="qwen")
+    number = num_image_tokens(model.config, training=True)
+    path, folder = converted[1] / "train_llava_llada.json", release / "files"
+    dataset = ReportDataset(str(path), str(folder), tokenizer, processor, model.config, number, 2048, False)
+    films = [len(record["image"]) for record in read(path)]
+    assert [len(sample["images"]) for sample in dataset] == films and set(films) == {1, 2}
+
+
+def test_all_views_come_frontal_first_of_every_study_that_has_its_films(release, studies, tmp_path):
+    chosen = read_mimic_release(release, views="all")
+    for record in by_study(chosen.splits).values():
+        views = studies[record["study_id"]].films()
+        lateral = [view in LATERAL_VIEWS for view in record["views"]]
+        assert lateral == sorted(lateral) and Counter(record["views"]) == Counter(views.values())
+        assert [views[Path(path).stem] for path in record["image_path"]] == record["views"]
+    assert any("PA" in r["views"] and r["views"][1:] == ["AP", "LATERAL"] for r in by_study(chosen.splits).values())
+    assert all(chosen.left_out[split, "film file missing"] == 2 for split in PATIENTS)
+    summary = convert_release(chosen, release, tmp_path, "all", "findings")
+    assert "train: 14 studies, 26 images ->" in summary
+    first = read_mimic_release(release, views="first")
+    assert all(record["views"] in (["PA"], ["AP"]) for record in by_study(first.splits).values())
+
+
+@pytest.mark.parametrize(
+    "target, kept, prompt",
+    [
+        ("impression", 14, "Provide the impression of the radiology image."),
+        ("both", 12, FINDINGS[:-1] + ", then the impression."),
+    ],
+)
+def test_other_targets_have_a_task_of_their_own_and_no_part_in_the_prompt(release, tmp_path, target, kept, prompt):
+    convert_release(read_mimic_release(release), release, tmp_path, "frontal", target)
+    annotation = read(tmp_path / ANNOTATION)
+    llava = read(tmp_path / "train_llava_llada.json")
+    assert len(llava) == len(annotation["train"]) == kept
+    texts = {"impression": "{impression}", "both": "FINDINGS: {findings} IMPRESSION: {impression}"}
+    joined = 0
+    for source, record in zip(annotation["train"], llava, strict=True):
+        question, answer = (turn["value"] for turn in record["conversations"])
+        one_section = target == "both" and source["findings"] == source["impression"]
+        joined += one_section
+        text = "FINDINGS AND IMPRESSION: {findings}" if one_section else texts[target]
+        assert answer == source["report"] == text.format(**source)
+        assert question.replace("<image>\n", "").startswith(f"{prompt} ")
+        assert source["impression"] not in question and "Impression" not in question
+    assert (joined > 0) == (target == "both")
+    convert_annotation(tmp_path / ANNOTATION, tmp_path / "again", "frontal")
+    assert read(tmp_path / "again" / "train_llava_llada.json") == llava
+
+
+def test_films_and_tables_may_lie_elsewhere_and_reports_as_unpacked(copy, release, tmp_path):
+    jpg = tmp_path / "jpg"
+    for film in copy.rglob("*.jpg"):
+        target = jpg / film.relative_to(copy)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        film.rename(target)
+    for table in copy.glob("*.gz"):
+        (jpg / table.stem).write_bytes(gzip.decompress(table.read_bytes()))  # unpacked
+    (copy / "mimic-cxr-reports").mkdir()
+    (copy / "files").rename(copy / "mimic-cxr-reports" / "files")
+    for table in copy.glob("*.gz"):
+        table.unlink()
+    expected = read_mimic_release(release)
+    for images in (jpg, jpg / "files"):
+        moved = read_mimic_release(copy, images)
+        assert moved.splits == expected.splits and moved.left_out == expected.left_out
+        assert moved.images == jpg / "files"
+
+
+def write_dicom(path, film):
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    data.Rows, data.Columns, data.SamplesPerPixel = *film.shape, 1
+    data.PhotometricInterpretation, data.PixelRepresentation = "MONOCHROME2", 0
+    data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7
+    data.PixelData = film.tobytes()
+    data.save_as(path, enforce_file_format=True)
+
+
+def test_dicom_files_stand_in_for_missing_jpegs(copy, tmp_path):
+    for film in list(copy.rglob("*.jpg")):
+        with Image.open(film) as image:
+            write_dicom(film.with_suffix(".dcm"), np.asarray(image))
+        film.unlink()
+    found = read_mimic_release(copy)
+    paths = [path for record in by_study(found.splits).values() for path in record["image_path"]]
+    assert paths and all(path.endswith(".dcm") and (copy / "files" / path).is_file() for path in paths)
+    assert "train: 13 studies, 16 images" in convert_release(found, copy, tmp_path / "out", "frontal", "findings")
+    truncate(copy / "files" / paths[0], 900)
+    with pytest.raises(ValueError, match=f"1 of 20 films cannot be used; the first: .*{paths[0]}"):
+        convert_release(found, copy, tmp_path / "out", "frontal", "findings")
+
+
+def test_labels_come_from_negbio_without_chexpert_and_may_be_missing(copy, release):
+    chexpert = copy / "mimic-cxr-2.0.0-chexpert.csv.gz"
+    expected = {study: record["labels"] for study, record in by_study(read_mimic_release(release).splits).items()}
+    lines = gzip.decompress(chexpert.read_bytes()).decode().splitlines()
+    first = next(study for study in expected if f",{study}," in "\n".join(lines))
+    rows = [line for line in lines if f",{first}," not in line]
+    chexpert.with_name(chexpert.name.replace("chexpert", "negbio")).write_bytes(gzip.compress("\n".join(rows).encode()))
+    chexpert.unlink()
+    found = by_study(read_mimic_release(copy).splits)
+    assert "labels" not in found.pop(first)
+    assert {study: record["labels"] for study, record in found.items()} == {
+        study: labels for study, labels in expected.items() if study != first
+    }
+
+
+# What is refused
+
+
+def rewrite(copy, name, change):
+    """Changes the lines of a table, header first."""
+    path = copy / f"mimic-cxr-2.0.0-{name}.csv.gz"
+    lines = change(gzip.decompress(path.read_bytes()).decode().splitlines())
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+
+
+def truncate(path, size):
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def first_report(copy):
+    return min(path for path in copy.rglob("*.txt") if "FINDINGS:\n" in path.read_text())
+
+
+def bad_split(copy):
+    rewrite(copy, "split", lambda lines: [lines[0], lines[1].replace("train", "dev"), *lines[2:]])
+
+
+def study_in_two_splits(copy):
+    rewrite(copy, "split", lambda lines: [*lines, lines[1].replace("train", "test")])
+
+
+def another_metadata(copy):
+    rewrite(copy, "metadata", lambda lines: [lines[0], *(f"x{line}" for line in lines[1:])])
+
+
+def patient_in_two_splits(copy):
+    records = read_mimic_release(copy).splits["train"]
+    patients = Counter(record["subject_id"] for record in records)
+    study = next(record["study_id"] for record in records if patients[record["subject_id"]] > 1)
+    move = {True: lambda line: line.replace("train", "test"), False: str}
+    rewrite(copy, "split", lambda lines: [move[f",{study}," in line](line) for line in lines])
+
+
+def doubled_film(copy):
+    films = [read_mimic_release(copy).splits[split][0]["image_path"][0] for split in ("train", "test")]
+    shutil.copy(copy / "files" / films[0], copy / "files" / films[1])
+
+
+def film_cut_short(copy):
+    truncate(copy / "files" / read_mimic_release(copy).splits["train"][0]["image_path"][0], 700)
+
+
+SPLIT, METADATA, LABELS = (f"mimic-cxr-2.0.0-{name}.csv.gz" for name in ("split", "metadata", "chexpert"))
+BAD_RELEASES = {
+    "no folder": (shutil.rmtree, ": no such folder; name that of the release with --root"),
+    "no files": (lambda copy: shutil.rmtree(copy / "files"), ": holds no folder 'files' of reports; unpack"),
+    "no split file": (
+        lambda copy: (copy / SPLIT).unlink(),
+        f"/{SPLIT}: no such file; copy it from MIMIC-CXR-JPG on PhysioNet",
+    ),
+    "no metadata file": (lambda copy: (copy / METADATA).unlink(), f"/{METADATA}: no such file; copy it from"),
+    "no column": (
+        lambda copy: rewrite(copy, "metadata", lambda lines: [lines[0].replace("ViewPosition", "View"), *lines[1:]]),
+        f"/{METADATA}: has no column 'ViewPosition'; copy the file again",
+    ),
+    "empty table": (lambda copy: rewrite(copy, "split", lambda lines: []), f"/{SPLIT}: has no column 'dicom_id'"),
+    "gz cut short": (
+        lambda copy: truncate(copy / METADATA, 600),
+        f"/{METADATA}: cannot be read (Compressed file ended",
+    ),
+    "not gz": (lambda copy: (copy / LABELS).write_text("a,b\n"), f"/{LABELS}: cannot be read (Not a gzipped file"),
+    "line cut short": (
+        lambda copy: rewrite(copy, "split", lambda lines: [*lines[:2], lines[2][:50]]),
+        f"/{SPLIT}, line 3: the line is cut off; copy the file again",
+    ),
+    "unknown split": (bad_split, f"/{SPLIT}: unknown split 'dev', known: train, validate, test"),
+    "study in two splits": (study_in_two_splits, "is in two splits or of two patients; copy the file again"),
+    "metadata of another release": (another_metadata, ": no study can be used (train: left out, not in the metadata"),
+    "report not UTF-8": (
+        lambda copy: first_report(copy).write_bytes("FINDINGS: Größe".encode("latin-1")),
+        ".txt: the report is not UTF-8 text (invalid start byte); save it as UTF-8",
+    ),
+    "film cut short": (film_cut_short, "of 20 films cannot be used; the first: record 's5"),
+    "patient in two splits": (patient_in_two_splits, ": patients (subject_id) in two splits: 1, the first: '1"),
+    "film in two splits": (doubled_film, "films in two splits under two names: 1, the first: p1"),
+}
+
+
+@pytest.mark.parametrize("spoil, problem", BAD_RELEASES.values(), ids=BAD_RELEASES.keys())
+def test_a_bad_release_is_one_line_and_writes_nothing(copy, tmp_path, spoil, problem):
+    spoil(copy)
+    with pytest.raises(ValueError) as error:
+        convert_release(read_mimic_release(copy), copy, tmp_path / "out", "frontal", "findings")
+    assert problem in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_program_prints_that_line_and_nothing_else(copy, tmp_path):
+    truncate(copy / METADATA, 600)
+    done = run("--dataset", "mimic-cxr", "--root", copy, "--out_dir", tmp_path / "out")
+    assert done.returncode == 1 and done.stdout == "" and not (tmp_path / "out").exists()
+    assert done.stderr == (
+        f"error: {copy / METADATA}: cannot be read (Compressed file ended before the end-of-stream marker was reached);"
+        " copy the file again from MIMIC-CXR-JPG\n"
+    )
+
+
+def test_studies_that_the_release_lacks_are_counted(copy, release):
+    extra = "aaaa,59999999,19999999,train"
+    rewrite(copy, "split", lambda lines: [*lines, extra])
+    rewrite(copy, "metadata", lambda lines: [*lines, f"bbbb,1,2,,PA{',' * 7}"])  # a film that the split does not name
+    expected, found = read_mimic_release(release), read_mimic_release(copy)
+    assert found.splits == expected.splits
+    assert found.left_out - expected.left_out == Counter({("train", "not in the metadata file"): 1})
+    rewrite(copy, "metadata", lambda lines: [*lines, f"aaaa,1,2,,PA{',' * 7}"])
+    found = read_mimic_release(copy)
+    assert found.left_out - expected.left_out == Counter({("train", "no report file"): 1})
+
+
+def test_an_output_that_cannot_be_written_is_named_before_the_work(release, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    done = run("--dataset", "mimic-cxr", "--root", release, "--out_dir", tmp_path / "file" / "out")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == f"error: {tmp_path}/file: cannot be written (not a folder); choose another --out_dir\n"
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path}: cannot be written .permission denied or read-only"):
+        convert_annotation(tmp_path / "absent.json", tmp_path / "new" / "out", "first")
+
+
+def test_root_and_dataset_go_together(release):
+    for wrong in (("--root", release), ("--dataset", "mimic-cxr")):
+        done = run(*wrong)
+        assert done.returncode == 2 and "--root names the folder of a release" in done.stderr

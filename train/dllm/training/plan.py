@@ -1,0 +1,187 @@
+"""`--dry_run`: what a run would train, on which batches, in how many steps, at what cost; nothing is trained.
+
+Memory on a GPU is expected to be the sum, hardly ever reached, of
+
+| of          | one process, DDP            | ZeRO-1, ZeRO-2               | ZeRO-3          | FSDP    |
+|-------------|-----------------------------|------------------------------|-----------------|---------|
+| weights     | 4 N; in bf16 6 N            | w N + 4 T / n                | (w N + 4 T) / n | 4 N / n |
+| gradients   | 4 T; DDP's buckets 4 T more | ZeRO-1: w T, ZeRO-2: w T / n | w T / n         | 4 T / n |
+| optimizer   | 8 T                         | 8 T / n                      | 8 T / n         | 8 T / n |
+| activations | what autograd keeps of the largest batch (`dllm.training.flops`)                    |
+
+bytes, with N weights, T of them trained, n processes, and w = 2 in bf16, else 4. In bf16 the first column has a rounded
+copy of the weights, and ZeRO an exact one of those it trains. CUDA itself takes about 1 GB more.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor
+
+from dllm.data.collator import canvas_length
+from dllm.training.flops import Cost
+from dllm.training.lora import lora_config
+from dllm.training.metrics import trunk_sizes
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.train.args import PARTS
+from llava.train.costs import step_costs
+from llava.train.llava_trainer import LLaVATrainer
+
+ASSUMED_MFU = 0.4
+PREFIXES = {"P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
+
+
+def describe_plan(trainer: LLaVATrainer) -> str:
+    """The whole plan as text, for people."""
+    dtype = torch.bfloat16 if trainer.args.bf16 else torch.float32
+    flops, kept = step_costs(trainer.model, dtype)
+    batches, steps = plan_batches(trainer), num_steps(trainer)
+    sections = [_parts(trainer), _data(trainer, batches, steps), _memory(trainer, batches, kept, dtype)]
+    return "\n\n".join([*sections, _compute(trainer, batches, flops, steps)])
+
+
+@dataclass
+class Batches:
+    """The micro-batches of all ranks in the run's first epoch, or in as much of it as `--max_steps` takes.
+
+    Of every sample [batches, B]: tokens of prompt and canvas, of both in the trunk (every copy), its attending pairs
+    and rows of the head. Of every batch [batches]: tokens in the trunk with padding, and images.
+    """
+
+    tokens: Tensor
+    fed: Tensor
+    pairs: Tensor
+    targets: Tensor
+    places: Tensor
+    images: Tensor
+
+
+def plan_batches(trainer: LLaVATrainer) -> Batches:
+    """The batches that the sampler and the collator will make. Reads no image."""
+    dataset, collator, args = trainer.train_dataset.dataset, trainer.data_collator, trainer.args
+    config, paired = trainer.diffusion, trainer.forward_process.paired
+    samples = dataset.samples
+    prompts = torch.tensor([len(sample.prompt_ids) for sample in samples])
+    canvases = torch.tensor([canvas_length(config, len(sample.response_ids)) for sample in samples])
+    visual = torch.tensor([int((sample.prompt_ids == IMAGE_TOKEN_INDEX).sum()) for sample in samples])
+    order = torch.tensor([index for _, index in trainer._get_train_sampler()]).view(-1, args.train_batch_size)
+    if args.max_steps > 0:
+        order = order[: args.max_steps * args.gradient_accumulation_steps * args.world_size]
+    prompts, canvases = prompts[order], canvases[order]  # [batches, B]
+    fed, pairs = trunk_sizes(config, paired, prompts, canvases)
+    multiple = collator.pad_to_multiple_of
+    padded = -(-prompts.amax(1) // multiple) * multiple
+    places, _ = trunk_sizes(config, paired, padded, canvases.amax(1))
+    targets = canvases if paired else canvases / 2  # about half of a single view is masked
+    images = visual[order].sum(1) // dataset.num_image_tokens
+    return Batches(prompts + canvases, fed, pairs, targets, places * order.shape[1], images)
+
+
+def num_steps(trainer: LLaVATrainer) -> int:
+    """Optimizer steps of the whole run."""
+    return trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[-1]
+
+
+def memory(trainer: LLaVATrainer, batches: Batches, kept: Cost, dtype: torch.dtype) -> dict[str, float]:
+    """Bytes on each GPU, by what they hold; see the top of this file."""
+    weights, trained = _sizes(trainer.model)
+    n = trainer.args.world_size
+    zero = trainer.accelerator.state.deepspeed_plugin.zero_stage if trainer.is_deepspeed_enabled else 0
+    width = dtype.itemsize if zero else 4
+    if trainer.is_fsdp_enabled or zero == 3:
+        held, gradients = width * weights / n, width * trained / n
+    elif zero:
+        held, gradients = width * weights, width * trained / (n if zero == 2 else 1)
+    else:
+        held, gradients = width * weights, width * trained * (1 + (n > 1))
+    if zero:
+        held += 4 * trained / n
+    elif dtype != torch.float32:
+        held += dtype.itemsize * weights
+    optimizer = 8 * trained / (n if zero or trainer.is_fsdp_enabled else 1)
+    return {
+        "weights": held,
+        "gradients": gradients,
+        "optimizer": optimizer,
+        "activations": _activations(trainer, batches, kept, dtype).max().item(),
+    }
+
+
+def _activations(trainer: LLaVATrainer, batches: Batches, kept: Cost, dtype: torch.dtype) -> Tensor:
+    """Bytes [batches] that autograd keeps of a batch, and as much again of one layer, for the gradients under way.
+    With gradient checkpointing only the input of every layer is kept, and all of one; images are taken to keep all.
+    """
+    layers, width = trainer.diffusion.num_hidden_layers, trainer.diffusion.hidden_size * dtype.itemsize
+    one = kept.per_token / layers
+    per_token = one + (one + layers * width if trainer.args.gradient_checkpointing else kept.per_token)
+    rows = batches.targets.sum(1) / trainer.head_chunks
+    return per_token * batches.places + kept.per_target * rows + kept.per_image * batches.images
+
+
+def _sizes(module: torch.nn.Module) -> tuple[int, int]:
+    """Weights of a module, and how many of them are trained."""
+    sizes = [(weight.numel(), weight.requires_grad) for weight in module.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
+
+
+def _si(value: float, unit: str) -> str:
+    prefix, size = next(((prefix, size) for prefix, size in PREFIXES.items() if value >= size), ("", 1))
+    return f"{value / size:,.3g} {prefix}{unit}"
+
+
+def _table(title: str, rows: dict[str, str]) -> str:
+    return "\n".join([title, *(f"  {name:<22}{value}" for name, value in rows.items())])
+
+
+def _parts(trainer: LLaVATrainer) -> str:
+    rates = {group["part"]: group["lr"] for group in trainer.create_optimizer().param_groups}
+    lora = lora_config(trainer.model)
+    lines = [f"{'part':<24}{'weights':>14}{'trained':>14}{'learning rate':>16}"]
+    for part, prefix in PARTS.items():
+        weights, trained = _sizes(trainer.model.get_submodule(prefix.rstrip(".")))
+        rate = f"{rates[part]:g}" if part in rates else "frozen" if weights else "no weights"
+        note = f"   LoRA of rank {lora.r}" if lora and part == "mm_language_model" else ""
+        lines.append(f"  {part:<22}{weights:>14,}{trained:>14,}{rate:>16}{note}")
+    weights, trained = _sizes(trainer.model)
+    return "\n".join([*lines, f"  {'all':<22}{weights:>14,}{trained:>14,}"])
+
+
+def _data(trainer: LLaVATrainer, batches: Batches, steps: int) -> str:
+    args, lengths = trainer.args, torch.tensor(trainer.lengths, dtype=torch.float)
+    middle, high = lengths.quantile(torch.tensor([0.5, 0.95])).tolist()
+    micro_batches = args.gradient_accumulation_steps * args.world_size
+    tokens, fed, places = (each.sum().item() for each in (batches.tokens, batches.fed, batches.places))
+    per_step = micro_batches / len(batches.fed)
+    rows = {
+        "samples": f"{len(trainer.train_dataset):,}",
+        "tokens of a sample": f"mean {lengths.mean():,.0f}, median {middle:,.0f}, 95 % have at most {high:,.0f}, "
+        f"longest {lengths.max():,.0f}; visual tokens and tail included",
+        "samples a step": f"{args.train_batch_size * micro_batches:,} = batch of {args.train_batch_size} x "
+        f"{args.gradient_accumulation_steps} accumulated x {args.world_size} processes",
+        "images a step": f"{batches.images.sum() * per_step:,.1f}",
+        "tokens a step": f"{tokens * per_step:,.0f}; the model is fed {fed * per_step:,.0f}, all copies of the reports",
+        "padding": f"{1 - fed / places:.1%} of the places that the model is fed",
+        "steps": f"{steps:,}, of which warm-up {args.get_warmup_steps(steps):,}; {args.lr_scheduler_type.value}",
+    }
+    return _table("data", rows)
+
+
+def _memory(trainer: LLaVATrainer, batches: Batches, kept: Cost, dtype: torch.dtype) -> str:
+    parts = memory(trainer, batches, kept, dtype)
+    rows = {name: f"{_si(size, 'B'):>10}" for name, size in parts.items()}
+    rows["activations"] += f"   largest batch: {batches.places.max():,} places, {batches.images.max():,} images"
+    rows["sum"] = f"{_si(sum(parts.values()), 'B'):>10}"
+    return _table(f"memory of each process, expected, in {str(dtype).removeprefix('torch.')}", rows)
+
+
+def _compute(trainer: LLaVATrainer, batches: Batches, flops: Cost, steps: int) -> str:
+    args = trainer.args
+    sums = [each.sum().item() for each in (batches.fed, batches.pairs, batches.targets, batches.images)]
+    done = flops(*sums) / len(batches.fed) * args.gradient_accumulation_steps * args.world_size
+    time = "unknown, as is the peak rate of this device"
+    if trainer.peak_rate:
+        seconds = done * steps / (ASSUMED_MFU * trainer.peak_rate * args.world_size)
+        name = torch.cuda.get_device_name(args.device)
+        time = f"{timedelta(seconds=round(seconds))} on {args.world_size} x {name} at {ASSUMED_MFU:.0%} MFU"
+    return _table("operations", {"of a step": _si(done, "FLOP"), "of the run": _si(done * steps, "FLOP"), "time": time})

@@ -1,0 +1,192 @@
+"""MDLMTrainer: transformers' Trainer with the masked-diffusion loss and noise keyed by the order of samples."""
+
+import copy
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+
+from dllm.core.head import num_chunks
+from dllm.core.losses import IGNORE_INDEX, NORMALISATIONS, reduce_losses
+from dllm.core.noise import Forward, Quadrature
+from dllm.training.divergence import describe, first_divergence
+from dllm.training.metrics import Meter, batch_counts, figures, noise_counts, peak_memory
+from dllm.training.order import Positioned, PositionSampler, Repeated
+from dllm.training.progress import Progress
+
+
+@dataclass
+class MDLMConfig(TrainingArguments):
+    """Training arguments of a masked-diffusion run."""
+
+    noise_estimator: str = field(
+        default="stratified", metadata={"help": "stratified, pair, single, uniform, seed_literal"}
+    )
+    noise_schedule: str = field(default="linear", metadata={"help": "linear, cosine, sqrt (single views only)"})
+    noise_eps: float = field(default=1e-3, metadata={"help": "smallest mask rate"})
+    loss_normalisation: str = field(default="sequence", metadata={"help": "sequence, token, batch"})
+    pad_to_multiple_of: int = field(default=8, metadata={"help": "of the prompt's tokens, for few shapes"})
+    eval_noise_levels: int = field(default=4, metadata={"help": "stratified pairs per validation sample"})
+    train_sampling_strategy: str = field(
+        default="group_by_length", metadata={"help": "group_by_length (of datasets that tell), random, sequential"}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "samples are the dataset's own"})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "logs a mean in place of a loss that is not finite, and goes on"}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.forward_process()  # an impossible choice is told before anything is loaded
+        if self.eval_noise_levels < 1:
+            raise ValueError(f"eval_noise_levels must be at least 1, not {self.eval_noise_levels}")
+        if self.train_sampling_strategy == "batch_rebalance":
+            raise ValueError("train_sampling_strategy batch_rebalance would draw other noise; use group_by_length")
+        if self.loss_normalisation not in NORMALISATIONS:
+            raise ValueError(
+                f"unknown loss_normalisation {self.loss_normalisation!r}; known: {', '.join(NORMALISATIONS)}"
+            )
+
+    def forward_process(self) -> Forward:
+        return Forward(self.noise_estimator, self.noise_schedule, self.noise_eps, self.seed)
+
+
+class MDLMTrainer(Trainer):
+    """Trains a model whose forward returns the losses of its targets (`dllm.core.objective.target_losses`).
+
+    Batches come from `dllm.data.collator.ResponseCollator` or a subclass of it.
+    """
+
+    def __init__(self, *args, train_dataset: Dataset | None = None, **kwargs):
+        """`train_dataset.lengths`, the tokens of each sample, if it tells them, serve to sort samples into batches."""
+        super().__init__(*args, train_dataset=None if train_dataset is None else Positioned(train_dataset), **kwargs)
+        self.lengths = getattr(train_dataset, "lengths", None)
+        self.forward_process = self.args.forward_process()
+        # The same number of calls of the head on every rank, whatever its batch, or ZeRO-3 waits for ever.
+        self.head_chunks = num_chunks(self.args.train_batch_size * max(self.lengths or [0]))
+        # With `token` the Trainer counts the targets of the global batch; otherwise it averages over micro-batches.
+        self.model_accepts_loss_kwargs = self.args.loss_normalisation == "token"
+        self._loss_shifts_labels = False
+        self.diffusion = self.model.diffusion
+        self.meter = Meter()
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        if not self.args.disable_tqdm:
+            self.add_callback(Progress())
+        self._finite: list[Tensor] = []  # per micro-batch [B]
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler:
+        strategy = self.args.train_sampling_strategy
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        lengths = self.lengths if strategy == "group_by_length" else None
+        seed = None if strategy == "sequential" else seed
+        self.sampler = PositionSampler(len(self.train_dataset), seed, batch, lengths)
+        return self.sampler
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
+        return SequentialSampler(eval_dataset)
+
+    def _get_dataloader(self, dataset, *args, is_training: bool = False, **kwargs) -> DataLoader:
+        """Validation has noise of its own, the same in every run: its loss is that of the checkpoint alone."""
+        if is_training:
+            return super()._get_dataloader(dataset, *args, is_training=True, **kwargs)
+        training_collator, self.data_collator = self.data_collator, copy.copy(self.data_collator)
+        self.data_collator.forward_process = Quadrature(points=self.args.eval_noise_levels)
+        try:
+            return super()._get_dataloader(Repeated(dataset, self.args.eval_noise_levels), *args, **kwargs)
+        finally:
+            self.data_collator = training_collator
+
+    def _run_epoch(self, *args, epoch: int, **kwargs) -> None:
+        """Takes no step beyond the last one: transformers would, when it resumes a run that was at its end."""
+        if self.state.global_step < self.state.max_steps:
+            self.meter.start()
+            self.sampler.set_epoch(epoch)  # accelerate does not reach it when several processes resume within an epoch
+            super()._run_epoch(*args, epoch=epoch, **kwargs)
+
+    def _prepare_inputs(self, inputs: dict) -> dict:
+        """Keeps weights and mask rates in fp32: under DeepSpeed transformers rounds every float to the model's type."""
+        exact = {name: inputs[name].to(self.args.device) for name in ("weights", "rates")}
+        return super()._prepare_inputs(inputs) | exact
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The weighted loss of a batch; its share from the tail after the report is logged apart."""
+        batch, inputs = inputs, dict(inputs)
+        weights, tail, _ = inputs.pop("weights"), inputs.pop("tail"), inputs.pop("rates")
+        outputs = model(**inputs, paired=self.forward_process.paired, head_chunks=self.head_chunks)
+        targets = inputs["labels"] != IGNORE_INDEX
+        normalisation = self.args.loss_normalisation
+        # Ranks average their gradients, so a sum over the global batch is scaled back up.
+        num_tokens = None if num_items_in_batch is None else num_items_in_batch / self.accelerator.num_processes
+        loss = reduce_losses(outputs.losses, weights, targets, normalisation, num_tokens)
+        losses = outputs.losses.detach()
+        tail_loss = reduce_losses(losses.masked_fill(~tail, 0.0), weights, targets, normalisation, num_tokens)
+        self.meter.add(**self.counts(batch), **noise_counts(batch, losses), tail_loss=tail_loss)
+        self._finite.append(losses.isfinite().all(dim=-1))
+        return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Only the loss: nats per token of each sample, by quadrature over noise levels (`Quadrature`)."""
+        inputs = self._prepare_inputs(inputs)
+        weights, targets = inputs.pop("weights"), inputs["labels"] != IGNORE_INDEX
+        del inputs["tail"], inputs["rates"]
+        with torch.no_grad(), self.compute_loss_context_manager():
+            outputs = model(**inputs)
+        return reduce_losses(outputs.losses, weights, targets, "sequence"), None, None
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        with self.meter.paused():
+            return super().evaluate(*args, **kwargs)
+
+    def _save_checkpoint(self, *args, **kwargs) -> None:
+        with self.meter.paused():
+            super()._save_checkpoint(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """Adds the figures of the run. Raises ValueError on a loss or gradient that is not finite, of any step since
+        the last one that was logged.
+        """
+        if "loss" in logs:
+            self._check_finite(logs)
+            logs = logs | self.figures(logs, *self.meter.read(self._over_ranks))
+        elif "train_runtime" in logs and self.meter.counts:  # the last steps, if they were not logged
+            self.meter.read(self._over_ranks)
+        super().log({name: value for name, value in logs.items() if name != "total_flos"}, *args, **kwargs)
+
+    def floating_point_ops(self, inputs: dict) -> int:
+        """None: transformers' estimate knows neither views nor images, and walks over all weights at every batch."""
+        return 0
+
+    def counts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a batch holds that the figures are made of; scalars."""
+        return batch_counts(self.diffusion, self.forward_process.paired, batch)
+
+    def figures(self, logs: dict[str, float], counts: dict[str, Tensor], seconds: float) -> dict[str, float]:
+        """What is logged beside `logs`, of all ranks' `counts` since the last time and the seconds that they took."""
+        steps = self.args.gradient_accumulation_steps if self.args.loss_normalisation == "token" else 1
+        memory = torch.tensor([peak_memory(self.args.device)], device=self.args.device)
+        return figures(counts, seconds) | {
+            "loss_tail": (counts["tail_loss"] / counts["batches"]).item() * steps,
+            "peak_memory_gb": self.accelerator.gather(memory).max().item(),
+        }
+
+    def _over_ranks(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks."""
+        return self.accelerator.reduce(tensor, "sum")
+
+    def _check_finite(self, logs: dict[str, float]) -> None:
+        """Looks at what is logged anyway, so that no step waits for the GPU because of it."""
+        finite, self._finite = self._finite, []
+        loss, grad_norm = logs["loss"], logs.get("grad_norm", 0.0)
+        if math.isfinite(loss) and math.isfinite(grad_norm):
+            return
+        flags = self.accelerator.gather(torch.stack(finite)[None])  # [processes, micro-batches, B]
+        steps_before = self.state.global_step - len(finite) // self.args.gradient_accumulation_steps
+        step, indices = first_divergence(flags, steps_before, self.sampler)
+        data = self.train_dataset.dataset
+        names = [data.name(index) if hasattr(data, "name") else f"sample {index}" for index in indices]
+        raise ValueError(describe(loss, grad_norm, step, names))

@@ -1,1 +1,0 @@
-"""Helpers around tokenizers and model folders."""

@@ -1,0 +1,1 @@
+"""Synthetic chest images whose findings are known, with their reports."""

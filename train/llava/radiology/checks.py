@@ -1,0 +1,132 @@
+"""Checks that refuse a bad experiment: patients or films in two splits, doubled ids, reports of one word, prompts that
+give the report away, films that cannot be used. Each raises ValueError with one line: what is wrong, how often, the
+first two places, the remedy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+from dllm.data.parallel import map_parallel
+from llava.data.images import check_image
+from llava.radiology.leakage import QUOTE_WORDS, quotes
+from llava.radiology.release import context_of
+
+Splits = dict[str, list[dict]]
+Fingerprint = tuple[int, bytes]  # of a file: its size, and a hash of PROBE bytes from its middle
+
+PROBE = 4096
+ONE_SPLIT = "keep them in one split only"
+
+
+def check_records(splits: Splits) -> None:
+    """Check the annotation records of all splits; the films are not read.
+
+    Refused are, in this order: an id that is given twice, a patient (`subject_id`) or a film's path in two splits, a
+    report of one word, and a report that the clinical context quotes.
+    """
+    records = list(chain.from_iterable(splits.values()))
+    ids = Counter(record["id"] for record in records)
+    _refuse("ids given twice", [repr(name) for name, count in ids.items() if count > 1], "give each study its own id")
+    _refuse("patients (subject_id) in two splits", _in_two_splits(splits, _patient), ONE_SPLIT)
+    _refuse("films in two splits", _in_two_splits(splits, _paths), ONE_SPLIT)
+    short = [repr(record["id"]) for record in records if len(record["report"].split()) < 2]
+    _refuse("reports of one word", short, "take these studies out")
+    quoted = map_parallel(_is_quoted, records, "checking prompts", "study")
+    names = [repr(record["id"]) for record, is_quoted in zip(records, quoted, strict=True) if is_quoted]
+    what = f"prompts that quote {QUOTE_WORDS} words of their report in a row"
+    _refuse(what, names, "take the report out of the clinical context")
+
+
+def without_patient(splits: Splits) -> int:
+    """The number of records without `subject_id`, whose patients `check_records` cannot compare between splits."""
+    return sum(not _patient(record) for records in splits.values() for record in records)
+
+
+def films_of(record: dict) -> list[str]:
+    """The films of a LLaVA record."""
+    return record["image"] if isinstance(record["image"], list) else [record["image"]]
+
+
+def check_films(records: list[dict], image_dir: str | Path) -> dict[str, Fingerprint]:
+    """Check on all cores that every film that the LLaVA records name in `image_dir` can be used.
+
+    Returns the fingerprint of each film's file, for `check_contents`.
+    """
+    if not Path(image_dir).is_dir():
+        raise ValueError(f"{image_dir}: no such image folder; name it with --images")
+    first_user = {}
+    for record in records:
+        for film in films_of(record):
+            first_user.setdefault(film, record["id"])
+    results = map_parallel(partial(_examine, Path(image_dir)), list(first_user), "checking films", "film")
+    checked = dict(zip(first_user, results, strict=True))
+    bad = [f"record {first_user[film]!r}: {error}" for film, error in checked.items() if isinstance(error, str)]
+    if bad:
+        listed = "; the second: ".join(bad[:2])
+        raise ValueError(f"{len(bad)} of {len(first_user)} films cannot be used; the first: {listed}")
+    return checked
+
+
+def check_contents(splits: Splits, fingerprints: dict[str, Fingerprint], image_dir: str | Path) -> None:
+    """Check that no film of the LLaVA records is in two splits under two names.
+
+    Only the files that share a fingerprint across splits are read whole.
+    """
+    alike = defaultdict(dict)
+    for split, records in splits.items():
+        for film in chain.from_iterable(map(films_of, records)):
+            alike[fingerprints[film]][film] = split
+    suspects = [films for films in alike.values() if len(set(films.values())) > 1]
+    same = defaultdict(dict)
+    for film, split in chain.from_iterable(films.items() for films in suspects):
+        same[hashlib.sha256(Path(image_dir, film).read_bytes()).digest()][film] = split
+    doubled = [films for films in same.values() if len(set(films.values())) > 1]
+    places = [" = ".join(f"{film} ({split})" for film, split in films.items()) for films in doubled]
+    _refuse("films in two splits under two names", places, ONE_SPLIT)
+
+
+def _refuse(what: str, places: list[str], remedy: str) -> None:
+    if places:
+        raise ValueError(f"{what}: {len(places)}, the first: {' and '.join(places[:2])}; {remedy}")
+
+
+def _in_two_splits(splits: Splits, values: Callable[[dict], Iterable[str]]) -> list[str]:
+    """Which `values` of records occur in more than one split, each with its splits."""
+    found = defaultdict(dict)
+    for split, records in splits.items():
+        for value in chain.from_iterable(map(values, records)):
+            found[value][split] = None
+    return [f"{value!r} ({', '.join(where)})" for value, where in found.items() if len(where) > 1]
+
+
+def _patient(record: dict) -> list[str]:
+    subject = record.get("subject_id")
+    return [] if subject in (None, "") else [str(subject)]
+
+
+def _paths(record: dict) -> list[str]:
+    return [os.path.normpath(path) for path in record["image_path"]]
+
+
+def _is_quoted(record: dict) -> bool:
+    return quotes(record["report"], context_of(record))
+
+
+def _examine(image_dir: Path, film: str) -> Fingerprint | str:
+    """The fingerprint of a film's file, or why the film cannot be used."""
+    path = image_dir / film
+    try:
+        check_image(path)
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(size // 2)
+            return size, hashlib.blake2b(file.read(PROBE), digest_size=16).digest()
+    except (ValueError, OSError) as error:
+        return str(error)

@@ -1,0 +1,170 @@
+"""MIMIC-CXR as PhysioNet ships it (2.0.0 and 2.1.0), read into annotation records.
+
+    ROOT/files/p10/p10000032/s50414267.txt               reports; or ROOT/mimic-cxr-reports/files/..., as unpacked
+    ROOT/files/p10/p10000032/s50414267/<dicom_id>.jpg    films of MIMIC-CXR-JPG; or the .dcm files of MIMIC-CXR
+    ROOT/mimic-cxr-2.0.0-split.csv.gz                    the tables are part of MIMIC-CXR-JPG, named 2.0.0 in 2.1.0 too;
+    ROOT/mimic-cxr-2.0.0-metadata.csv.gz                 unpacked (.csv) they are read as well
+    ROOT/mimic-cxr-2.0.0-chexpert.csv.gz                 labels, if it is there; else those of ...-negbio.csv.gz
+
+Films and tables may lie in another folder than the reports.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from dllm.data.parallel import map_parallel
+from llava.radiology.release import SPLITS, Release, choose_films
+from llava.radiology.sections import parse_sections
+
+PUBLISHED_SPLITS = dict(zip(("train", "validate", "test"), SPLITS, strict=True))
+LABEL_TABLES = ("chexpert", "negbio")
+POSITIVE = "1.0"  # 0.0 is denied, -1.0 uncertain, empty not mentioned
+FILM_TYPES = (".jpg", ".dcm")
+
+NOT_IN_METADATA = "not in the metadata file"
+NO_REPORT = "no report file"
+EMPTY_REPORT = "empty report file"
+NO_FILM = "film file missing"
+
+
+def read_mimic_release(root: str | Path, images: str | Path | None = None, views: str = "frontal") -> Release:
+    """Read the release at `root`: the studies of the split file in its order, with films, sections and labels.
+
+    `images` is the folder of the films, with or without its subfolder `files`; without it they are looked for at
+    `root`. `views` is that of `choose_films`; a film that it does not take may be missing. The `id` of a record is
+    that of its study ("s50414267"). The reports are parsed on all cores.
+
+    Raises ValueError with one line: a table or folder is missing, damaged or lacks a column, a study is in two splits
+    or of two patients, a report is not UTF-8 text.
+    """
+    root, images = Path(root), Path(images or root)
+    tables = list(dict.fromkeys((root, images, images.parent if images.name == "files" else images)))
+    reports, films = _report_folder(root), _film_folder(images)
+    release = choose_films(replace(_read_tables(tables), images=films), views)
+    read = partial(_read_study, reports, films)
+    for split, records in release.splits.items():
+        results = list(map_parallel(read, records, f"reading the {split} reports", "report"))
+        release.splits[split] = [result for result in results if isinstance(result, dict)]
+        release.left_out.update((split, reason) for reason in results if isinstance(reason, str))
+    return release
+
+
+def _report_folder(root: Path) -> Path:
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; name that of the release with --root")
+    for folder in (root / "mimic-cxr-reports" / "files", root / "files"):
+        if folder.is_dir():
+            return folder
+    raise ValueError(f"{root}: holds no folder 'files' of reports; unpack mimic-cxr-reports.zip of MIMIC-CXR there")
+
+
+def _film_folder(images: Path) -> Path:
+    if not images.is_dir():
+        raise ValueError(f"{images}: no such image folder; name it with --images")
+    return images / "files" if (images / "files").is_dir() else images
+
+
+def _read_tables(folders: Sequence[Path]) -> Release:
+    """The studies of the split file with their films (paths without their ending), views and labels."""
+    split_table, metadata = _find_table(folders, "split"), _find_table(folders, "metadata")
+    labels = _read_labels(folders)
+    films = {row["dicom_id"]: row["ViewPosition"].strip() for row in _rows(metadata, "dicom_id", "ViewPosition")}
+    places = {dicom_id: place for place, dicom_id in enumerate(films)}
+    splits, left_out = {split: [] for split in SPLITS}, Counter()
+    for (study_id, subject_id, split), dicom_ids in _read_split(split_table).items():
+        if not any(dicom_id in films for dicom_id in dicom_ids):
+            left_out[split, NOT_IN_METADATA] += 1
+            continue
+        ordered = sorted(dicom_ids, key=lambda dicom_id: places.get(dicom_id, len(places)))
+        folder = f"p{subject_id[:2]}/p{subject_id}/s{study_id}"
+        record = {
+            "id": f"s{study_id}",
+            "study_id": study_id,
+            "subject_id": subject_id,
+            "image_path": [f"{folder}/{dicom_id}" for dicom_id in ordered],
+            "views": [films.get(dicom_id, "") for dicom_id in ordered],
+        }
+        splits[split].append(record | ({"labels": labels[study_id]} if study_id in labels else {}))
+    return Release(splits, left_out)
+
+
+def _read_split(table: Path) -> dict[tuple[str, str, str], list[str]]:
+    """The films of each study (study, patient, split) of the split file."""
+    studies, known = {}, {}
+    for row in _rows(table, "dicom_id", "study_id", "subject_id", "split"):
+        if row["split"] not in PUBLISHED_SPLITS:
+            names = ", ".join(PUBLISHED_SPLITS)
+            raise ValueError(f"{table}: unknown split {row['split']!r}, known: {names}; copy the file again")
+        study = (row["study_id"], row["subject_id"], PUBLISHED_SPLITS[row["split"]])
+        if known.setdefault(study[0], study) != study:
+            raise ValueError(f"{table}: study {study[0]} is in two splits or of two patients; copy the file again")
+        studies.setdefault(study, []).append(row["dicom_id"])
+    return studies
+
+
+def _read_labels(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """The positive labels of each study that the first of LABEL_TABLES names; of none if no table is there."""
+    for name in LABEL_TABLES:
+        if (table := _find_table(folders, name, required=False)) is not None:
+            rows = _rows(table, "study_id")
+            return {row["study_id"]: [name for name, value in row.items() if value == POSITIVE] for row in rows}
+    return {}
+
+
+def _find_table(folders: Sequence[Path], name: str, required: bool = True) -> Path | None:
+    """The first of the folders' files of that name, plain or compressed."""
+    file = f"mimic-cxr-2.0.0-{name}.csv"
+    for table in (folder / (file + ending) for folder in folders for ending in ("", ".gz")):
+        if table.is_file():
+            return table
+    if required:
+        raise ValueError(f"{folders[0] / file}.gz: no such file; copy it from MIMIC-CXR-JPG on PhysioNet")
+    return None
+
+
+def _rows(table: Path, *columns: str) -> Iterator[dict[str, str]]:
+    """The rows of a table that must have these columns."""
+    try:
+        with (gzip.open if table.suffix == ".gz" else open)(table, "rt", encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            for column in columns:
+                if column not in (rows.fieldnames or ()):
+                    raise ValueError(f"{table}: has no column {column!r}; copy the file again from MIMIC-CXR-JPG")
+            for row in rows:
+                if None in row.values():
+                    raise ValueError(f"{table}, line {rows.line_num}: the line is cut off; copy the file again")
+                yield row
+    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{table}: cannot be read ({error}); copy the file again from MIMIC-CXR-JPG") from error
+
+
+def _read_study(reports: Path, films: Path, record: dict) -> dict | str:
+    """The record with its sections and the files of its films, or the reason why the study is left out."""
+    folder = Path(record["image_path"][0]).parent  # of the films; the report lies beside it
+    report = reports / folder.with_name(f"{folder.name}.txt")
+    try:
+        text = report.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return NO_REPORT
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{report}: the report is not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    except OSError as error:
+        raise ValueError(f"{report}: the report cannot be read ({error.strerror}); copy it again") from None
+    if not text.strip():
+        return EMPTY_REPORT
+    paths = [_film_file(films, film) for film in record["image_path"]]
+    return record | parse_sections(text) | {"image_path": paths} if all(paths) else NO_FILM
+
+
+def _film_file(folder: Path, film: str) -> str | None:
+    """The path of a film with its ending; None if there is no such file."""
+    paths = (film + ending for ending in FILM_TYPES)
+    return next((path for path in paths if (folder / path).is_file()), None)
