@@ -1,6 +1,6 @@
 """Writes a report for one image, or for every image of a folder.
 
-python generate_demo.py                                  # the quickstart's model and a film it was not trained on
+python generate_demo.py                                  # the quickstart's model and an image it was not trained on
 python generate_demo.py --model_path DIR --image FILE --indication "chest pain" --show_steps
 python generate_demo.py --template "Findings: ____ Impression: ____"    # the text stays, the model fills the blanks
 python generate_demo.py --images DIR --out reports.jsonl                # the same command again goes on where it ended
@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from dllm.inference.results_file import ReportFile
+from dllm.inference.results_file import ResultsFile
 from llava.data.images import load_image
 from llava.inference import BLANK_LENGTH, DTYPES, ReportWriter, Request, tokens_per_step
 from llava.radiology.annotation import clinical_prompt
@@ -37,7 +37,7 @@ GENERATION = {  # arguments of dllm.core.decoding.Decoding
     "--cfg_scale": (float, "classifier-free guidance; default 0"),
     "--cfg_against": (
         str,
-        "what guidance leads away from: no_prompt (default) or blank_images, the same without a film",
+        "what guidance leads away from: no_prompt (default) or blank_images, the same without an image",
     ),
     "--temperature": (float, "default 0: the most probable token"),
     "--cache": (str, "what is kept between steps; default: the exact cache where the model's pattern has one"),
@@ -47,8 +47,8 @@ GENERATION = {  # arguments of dllm.core.decoding.Decoding
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_path", default=str(QUICKSTART / "distilled"), help="folder of a trained model")
-    parser.add_argument("--image", help="film to describe; default: one of the quickstart's test films")
-    parser.add_argument("--images", help="folder whose films, and those of its sub-folders, are described")
+    parser.add_argument("--image", help="image to describe; default: one of the quickstart's test images")
+    parser.add_argument("--images", help="folder whose images, and those of its sub-folders, are described")
     parser.add_argument("--out", help="with --images: JSONL file of the reports")
     parser.add_argument("--batch_size", type=int, default=8, help="with --images: reports written together")
     for name in CONTEXT_FIELDS:
@@ -87,10 +87,10 @@ def main() -> None:
 
 def describe_image(args: argparse.Namespace, context: dict, gen_kwargs: dict) -> None:
     """Prints the report of one image."""
-    path, record = (args.image, {}) if args.image else quickstart_film()
-    film, question = load_image(path), clinical_prompt(record | context)
+    path, record = (args.image, {}) if args.image else quickstart_image()
+    image, question = load_image(path), clinical_prompt(record | context)
     writer = ReportWriter(args.model_path, args.device, args.dtype)
-    request = Request([film], question, seed_of(args.seed, Path(path).name), args.template, path)
+    request = Request([image], question, seed_of(args.seed, Path(path).name), args.template, path)
     on_step = step_printer(writer) if args.show_steps else None
     (report,) = writer.write([request], blank_length=args.blank_length, on_step=on_step, **gen_kwargs)
     print(f"image:  {path}\nprompt: {question.splitlines()[-1]}\nreport: {report.text}")
@@ -104,7 +104,7 @@ def describe_folder(args: argparse.Namespace, context: dict, gen_kwargs: dict) -
 
     Raises ValueError at the end if there were images that cannot be read.
     """
-    folder, (names, others) = Path(args.images), image_names(args.images)
+    folder, (names, others) = Path(args.images), image_files(args.images)
     if others:
         print(f"{folder}: left out, as they are no images: {others} files", file=sys.stderr)
     writer, question = ReportWriter(args.model_path, args.device, args.dtype), clinical_prompt(context)
@@ -113,10 +113,10 @@ def describe_folder(args: argparse.Namespace, context: dict, gen_kwargs: dict) -
         "images": os.path.realpath(folder),
         "question": question,
         **{name: getattr(args, name) for name in ("template", "blank_length", "seed", "dtype")},
-        **asdict(writer.check(gen_kwargs)),
+        **asdict(writer.parse(gen_kwargs).decoding),
     }
-    file = ReportFile(args.out, settings)
-    todo = [name for name in names if name not in file.reports]
+    file = ResultsFile(args.out, settings, names=("image", "report"))
+    todo = [name for name in names if name not in file.results]
     done, unreadable, taken = len(names) - len(todo), [], deque()
 
     with tqdm(total=len(names), initial=done, desc="writing reports", unit="image") as bar:
@@ -124,21 +124,21 @@ def describe_folder(args: argparse.Namespace, context: dict, gen_kwargs: dict) -
         def requests() -> Iterator[Request]:
             for name in todo:
                 try:
-                    film = load_image(folder / name)
+                    image = load_image(folder / name)
                 except ValueError as error:
                     file.add_error(name, " ".join(str(error).split()))
                     unreadable.append(name)
                     bar.update()
                     continue
                 taken.append(name)
-                yield Request([film], question, seed_of(args.seed, name), args.template, name)
+                yield Request([image], question, seed_of(args.seed, name), args.template, name)
 
         blank_length = args.blank_length
         for report in writer.write_all(requests(), args.batch_size, blank_length=blank_length, **gen_kwargs):
-            file.add_report(taken.popleft(), report)
+            file.add(taken.popleft(), report)
             bar.update()
 
-    reports = [file.reports[name] for name in names if name in file.reports]
+    reports = [file.results[name] for name in names if name in file.results]
     tokens = sum(report.tokens for report in reports) / max(1, len(reports))
     pace = f"{tokens:.1f} tokens on average, {tokens_per_step(reports):.1f} tokens per step"
     print(f"{file.path}: {len(reports)} reports ({done} from before), {pace}")
@@ -148,7 +148,7 @@ def describe_folder(args: argparse.Namespace, context: dict, gen_kwargs: dict) -
         )
 
 
-def image_names(folder: str) -> tuple[list[str], int]:
+def image_files(folder: str) -> tuple[list[str], int]:
     """The image files below a folder by their path in it, sorted, and the number of its other files."""
     if not Path(folder).is_dir():
         raise ValueError(f"{folder}: no such image folder; name it with --images")
@@ -170,8 +170,8 @@ def seed_of(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + os.fsencode(name)).digest()[:8])
 
 
-def quickstart_film() -> tuple[str, dict]:
-    """The first test study of the quickstart: its film and its record."""
+def quickstart_image() -> tuple[str, dict]:
+    """The first test study of the quickstart: its image and its record."""
     annotation = QUICKSTART / "data/annotation_with_clinic_info.json"
     if not annotation.is_file():
         raise ValueError(f"{annotation} is missing: run scripts/quickstart.sh first, or give --model_path and --image")
@@ -181,16 +181,16 @@ def quickstart_film() -> tuple[str, dict]:
 
 
 def step_printer(writer: ReportWriter):
-    """A callback that prints the canvas up to its stop token or its last written one, a dot for every masked token."""
+    """A callback that prints the canvas up to its stop token or its last committed one, a dot for every masked token."""
     step, stops = 0, writer.config.text_config.stop_token_ids
 
     def show(canvas: torch.Tensor, todo: torch.Tensor) -> None:
         nonlocal step
         step += 1
         ids, masked = canvas[0].tolist(), todo[0].tolist()
-        written = [place for place, is_masked in enumerate(masked) if not is_masked]
-        end = next((place for place in written if ids[place] in stops), max(written, default=-1)) + 1
-        tokens = ["·" if masked[place] else writer.tokenizer.decode([ids[place]]) for place in range(end)]
+        written = [index for index, is_masked in enumerate(masked) if not is_masked]
+        end = next((index for index in written if ids[index] in stops), max(written, default=-1)) + 1
+        tokens = ["·" if masked[index] else writer.tokenizer.decode([ids[index]]) for index in range(end)]
         print(f"{step:3d} {''.join(tokens)!r}")
 
     return show

@@ -22,11 +22,10 @@ from dllm.core.noise import Forward
 from dllm.core.prompt import Prompt
 from dllm.data.collator import ResponseCollator
 from dllm.training import flops
+from dllm.training.arguments import MDLMConfig
 from dllm.training.metrics import batch_counts
 from dllm.training.order import PositionSampler
-from dllm.training.trainer import MDLMConfig
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.train import costs
 from oracles.literal_step import Sequences, literal_loss
 
 REFERENCE, INDEXED = "reference", "reference indexed"
@@ -178,8 +177,7 @@ class Bench:
         """Floating-point operations that the steps of a case cannot do without (`dllm.training.flops`): padding does
         not count, nor the rows that the seed puts through the head and does not predict.
         """
-        step_costs = costs.step_costs if self.preset.vision else flops.step_costs
-        operations, _ = step_costs(self.model, self.model.dtype)
+        operations, _ = flops.step_costs(self.model, self.model.dtype)
         sizes = self.sizes(case)
         return operations(sizes["fed"], sizes["pairs"], sizes["targets"], sizes["images"])
 

@@ -286,8 +286,8 @@ def test_guidance_takes_a_second_prompt():
     assert torch.equal(generate(model, prompt, guided, unconditional=masked).ids, default.ids)
     assert not torch.equal(default.ids, plain.ids)
     assert torch.equal(plain.nfe, plain.steps) and torch.equal(default.nfe, 2 * default.steps)
-    with pytest.raises(ValueError, match="'blank_images' is for prompts with images"):
-        generate(model, prompt, Decoding(12, 4, cfg_scale=2.0, cfg_against="blank_images"))
+    with pytest.raises(ValueError, match="'blank_inputs' is for models that are given more"):
+        generate(model, prompt, Decoding(12, 4, cfg_scale=2.0, cfg_against="blank_inputs"))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_guidance_takes_a_second_prompt():
         ({"threshold": 0}, "threshold"),
         ({"threshold": 1.5}, "threshold.*1.5"),
         ({"cfg_scale": -1}, "cfg_scale"),
-        ({"cfg_against": "film"}, "'film'.*no_prompt, blank_images"),
+        ({"cfg_against": "film"}, "'film'.*no_prompt, blank_inputs"),
         ({"temperature": -0.1}, "temperature"),
         ({"cfg": 1.5}, "'cfg'.*cfg_scale"),
         ({"steps": 8}, "'steps'.*gen_steps"),

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from dllm.inference.results_file import ReportFile
-from llava.inference import Report
+from dllm.inference.results_file import ResultsFile
+from dllm.inference.writer import Response as Report
 
+NAMES = ("image", "report")
 SETTINGS = {"model_path": "exp/stage2", "question": "<image>\nDescribe.", "threshold": None, "seed": 0}
 A, B = Report("Clear lungs.\nNo effusion. µ", 9, 4), Report("Small effusion.", 5, 5)
 
@@ -28,22 +29,22 @@ def entry(image: str, report: Report, settings=None) -> dict:
 
 
 def test_every_line_is_in_the_file_as_soon_as_it_is_added(path):
-    file = ReportFile(path, SETTINGS)
-    file.add_report("p1/a.jpg", A)
+    file = ResultsFile(path, SETTINGS, NAMES)
+    file.add("p1/a.jpg", A)
     assert entries(path) == [entry("p1/a.jpg", A)]
     file.add_error("b.jpg", "b.jpg: empty")
     assert entries(path)[1:] == [{"image": "b.jpg", "error": "b.jpg: empty"}]
-    assert file.reports == {"p1/a.jpg": A}
+    assert file.results == {"p1/a.jpg": A}
 
 
 def test_a_later_run_keeps_the_reports_and_tries_errors_again(path):
-    file = ReportFile(path, SETTINGS)
+    file = ResultsFile(path, SETTINGS, NAMES)
     for image, report in (("a.jpg", A), ("b.jpg", None), ("c.jpg", B)):
-        file.add_report(image, report) if report else file.add_error(image, "damaged")
-    again = ReportFile(path, dict(SETTINGS))
-    assert again.reports == {"a.jpg": A, "c.jpg": B}
+        file.add(image, report) if report else file.add_error(image, "damaged")
+    again = ResultsFile(path, dict(SETTINGS), NAMES)
+    assert again.results == {"a.jpg": A, "c.jpg": B}
     assert entries(path) == [entry("a.jpg", A), entry("c.jpg", B)]
-    again.add_report("b.jpg", B)
+    again.add("b.jpg", B)
     assert [line["image"] for line in entries(path)] == ["a.jpg", "c.jpg", "b.jpg"]
     assert list(path.parent.iterdir()) == [path]
 
@@ -52,36 +53,36 @@ def test_a_rewrite_that_fails_leaves_the_file_as_it_was(path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    ReportFile(path, SETTINGS).add_report("a.jpg", A)
-    ReportFile(path, SETTINGS).add_error("b.jpg", "damaged")
+    ResultsFile(path, SETTINGS, NAMES).add("a.jpg", A)
+    ResultsFile(path, SETTINGS, NAMES).add_error("b.jpg", "damaged")
     before = path.read_bytes()
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(ValueError, match="cannot be written .No space left on device.; choose another --out"):
-        ReportFile(path, SETTINGS)
+        ResultsFile(path, SETTINGS, NAMES)
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("part", [1, 5, 40, -1])
 def test_a_line_that_was_cut_off_is_dropped(path, part):
-    file = ReportFile(path, SETTINGS)
-    file.add_report("a.jpg", A)
+    file = ResultsFile(path, SETTINGS, NAMES)
+    file.add("a.jpg", A)
     whole = path.read_bytes()
-    file.add_report("b.jpg", B)
+    file.add("b.jpg", B)
     both = path.read_bytes()
     path.write_bytes(whole + both[len(whole) :][:part])
-    again = ReportFile(path, SETTINGS)
-    assert again.reports == {"a.jpg": A} and path.read_bytes() == whole
-    again.add_report("b.jpg", B)
+    again = ResultsFile(path, SETTINGS, NAMES)
+    assert again.results == {"a.jpg": A} and path.read_bytes() == whole
+    again.add("b.jpg", B)
     assert path.read_bytes() == both
 
 
 def test_a_file_without_reports_is_not_left_behind(path):
-    ReportFile(path, SETTINGS)
+    ResultsFile(path, SETTINGS, NAMES)
     assert not path.exists()
-    ReportFile(path, SETTINGS).add_error("a.jpg", "damaged")
-    ReportFile(path, SETTINGS)
+    ResultsFile(path, SETTINGS, NAMES).add_error("a.jpg", "damaged")
+    ResultsFile(path, SETTINGS, NAMES)
     assert not path.exists()
-    ReportFile(path.parent / "new" / "folder" / "r.jsonl", SETTINGS).add_report("a.jpg", A)
+    ResultsFile(path.parent / "new" / "folder" / "r.jsonl", SETTINGS, NAMES).add("a.jpg", A)
 
 
 @pytest.mark.parametrize(
@@ -94,48 +95,48 @@ def test_a_file_without_reports_is_not_left_behind(path):
     ],
 )
 def test_other_settings_are_named(path, settings, said):
-    ReportFile(path, SETTINGS).add_report("a.jpg", A)
-    ReportFile(path, SETTINGS).add_error("b.jpg", "damaged")
+    ResultsFile(path, SETTINGS, NAMES).add("a.jpg", A)
+    ResultsFile(path, SETTINGS, NAMES).add_error("b.jpg", "damaged")
     before = path.read_bytes()
     with pytest.raises(ValueError, match=f"reports.jsonl:1 was written {said}; choose another --out"):
-        ReportFile(path, settings)
+        ResultsFile(path, settings, NAMES)
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     "content, said",
     [
-        (b'[{"image": "a.jpg"}]', "reports.jsonl:1: no line of a report file"),
-        (b'{"image": "a.jpg"}\n', "reports.jsonl:1: no line of a report file"),
-        (json.dumps(entry("a", A)).encode() + b"\n\n", "reports.jsonl:2: no line of a report file"),
-        (json.dumps(entry("a", A) | {"tokens": "9"}).encode() + b"\n", "reports.jsonl:1: no line of a report file"),
-        (2 * (json.dumps(entry("a", A)).encode() + b"\n"), "reports.jsonl:2: a second report for a"),
+        (b'[{"image": "a.jpg"}]', "reports.jsonl:1: no line of a results file"),
+        (b'{"image": "a.jpg"}\n', "reports.jsonl:1: no line of a results file"),
+        (json.dumps(entry("a", A)).encode() + b"\n\n", "reports.jsonl:2: no line of a results file"),
+        (json.dumps(entry("a", A) | {"tokens": "9"}).encode() + b"\n", "reports.jsonl:1: no line of a results file"),
+        (2 * (json.dumps(entry("a", A)).encode() + b"\n"), "reports.jsonl:2: a second line for a"),
         (b"\xff\xd8\xff", "reports.jsonl: not UTF-8 text"),
     ],
 )
 def test_a_file_of_another_kind_is_refused_and_left_alone(path, content, said):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"{said}; choose another --out"):
-        ReportFile(path, SETTINGS)
+        ResultsFile(path, SETTINGS, NAMES)
     assert path.read_bytes() == content
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not a file; choose another --out"):
-        ReportFile(tmp_path, SETTINGS)
+        ResultsFile(tmp_path, SETTINGS, NAMES)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be (read|written).*choose another --out"):
-        ReportFile(tmp_path / "file" / "reports.jsonl", SETTINGS)
+        ResultsFile(tmp_path / "file" / "reports.jsonl", SETTINGS, NAMES)
     with pytest.raises(ValueError, match="cannot be written .*choose another --out"):
-        ReportFile("/proc/reports.jsonl", SETTINGS)
+        ResultsFile("/proc/reports.jsonl", SETTINGS, NAMES)
 
 
 def test_a_full_disk_is_one_line_and_costs_no_report(path):
-    file = ReportFile(path, SETTINGS)
-    file.add_report("a.jpg", A)
+    file = ResultsFile(path, SETTINGS, NAMES)
+    file.add("a.jpg", A)
     with file_size_limit(path.stat().st_size + 20), pytest.raises(ValueError, match="cannot be written .*large"):
-        file.add_report("b.jpg", B)
-    assert ReportFile(path, SETTINGS).reports == {"a.jpg": A}
+        file.add("b.jpg", B)
+    assert ResultsFile(path, SETTINGS, NAMES).results == {"a.jpg": A}
 
 
 @contextmanager

@@ -137,10 +137,10 @@ def test_the_meter_counts_between_readings_and_not_in_pauses(clock):
 
 
 def test_figures_are_rates_shares_and_means():
-    counts = {"samples": 4, "tokens": 100, "images": 6, "fed": 150, "places": 200}
+    counts = {"samples": 4, "tokens": 100, "inputs": 6, "fed": 150, "places": 200}
     counts = {name: torch.tensor(count) for name, count in counts.items()}
     levels = {"noise_losses": torch.tensor([3.0, 0, 8, 1]), "noise_tokens": torch.tensor([2, 0, 4, 1])}
-    assert figures(counts | levels, seconds=2.0) == {
+    assert figures(counts | levels, seconds=2.0, input_unit="images") == {
         "samples_per_second": 2.0,
         "tokens_per_second": 50.0,
         "images_per_second": 3.0,

@@ -5,8 +5,8 @@ import torch
 
 from dllm.core.losses import NORMALISATIONS
 from dllm.core.noise import Forward, Quadrature
+from dllm.training.arguments import MDLMConfig
 from dllm.training.order import PositionSampler
-from dllm.training.trainer import MDLMConfig
 from oracles.loss import pair_loss
 from oracles.models import TAIL, tiny_model
 from oracles.text_runs import NUM_SAMPLES, logged, make_trainer, text_samples
@@ -73,7 +73,7 @@ def test_each_log_has_the_tail_of_its_own_steps(tmp_path):
     """Nothing is left over from the log before, and evaluation adds nothing."""
     trainer = make_trainer(tmp_path)
     trainer.train()
-    every_two = make_trainer(tmp_path, logging_steps=2, eval_strategy="steps", eval_steps=1)
+    every_two = make_trainer(tmp_path, logging_steps=2, eval_strategy="steps", eval_steps=2)
     every_two.train()
     tails = logged(trainer, "loss_tail")
     means = [(tails[0] + tails[1]) / 2, (tails[2] + tails[3]) / 2]

@@ -250,7 +250,7 @@ def test_image_tokens_are_put_in_front_where_there_are_none(make_model):
     model.generate_until(requests_for(model, ["Describe.", "<image> and <image>"], {}, images=2))
     [(batch, _)] = model.writer.batches
     assert [request.question for request in batch] == ["<image>\n<image>\nDescribe.", "<image> and <image>"]
-    assert [len(request.images) for request in batch] == [2, 2]
+    assert [len(request.inputs) for request in batch] == [2, 2]
 
 
 def test_nothing_is_generated_before_all_arguments_are_checked(make_model):

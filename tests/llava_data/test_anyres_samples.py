@@ -174,14 +174,18 @@ def test_the_positions_of_the_model_are_a_limit_too(films, parts, monkeypatch):
 
 
 def test_a_request_whose_tiles_leave_no_room_is_named_before_anything_is_written(films, writer, monkeypatch):
-    monkeypatch.setattr(writer.model, "generate", None)
+    monkeypatch.setattr(writer.model, "respond", None)
     asked = requests(films)[1]
     asked.name = "film 1.png"
-    tokens = len(writer._prompt(asked))
+    tokens = len(writer.prompt_ids(asked))
     monkeypatch.setattr(writer.config.text_config, "max_position_embeddings", tokens + 15)
-    with pytest.raises(ValueError, match=f"film 1.png: a prompt of {tokens} tokens, 20 of them from 5 tiles") as error:
+    with pytest.raises(
+        ValueError, match=f"film 1.png: a prompt of {tokens} tokens leaves no room for gen_length 16"
+    ) as error:
         writer.write([asked], gen_length=16)
-    assert "give fewer images or frames" in str(error.value) and "\n" not in str(error.value)
+    assert "give fewer images or frames: 20 of its tokens come from 5 tiles" in str(error.value) and "\n" not in str(
+        error.value
+    )
 
 
 def test_the_command_line_saves_what_inference_needs(world, films, tmp_path):

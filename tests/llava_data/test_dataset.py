@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from dllm.core.noise import Forward
-from dllm.core.sampler import Generation
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import build_prompt
 from llava.data.dataset import ReportCollator, ReportDataset, read_records
@@ -48,7 +47,7 @@ def test_a_record_is_a_prompt_a_report_and_a_film(world, parts, dataset, record)
     (sample,) = dataset([record])
     question, answer = (turn["value"] for turn in record["conversations"])
     tokenizer, _, processor = parts
-    assert sample["prompt_ids"].tolist() == build_prompt(tokenizer, turns(question), 4)
+    assert sample["prompt_ids"].tolist() == build_prompt(tokenizer, turns(question), [4])
     assert (sample["prompt_ids"] == IMAGE_TOKEN_INDEX).sum() == 4
     assert tokenizer.decode(sample["response_ids"]) == answer + "<|im_end|>"
     film = load_image(world.images / record["image"]).resize((32, 32), Image.Resampling.BICUBIC)
@@ -69,7 +68,7 @@ def test_every_answer_is_a_sample_with_what_came_before_it(world, parts, dataset
     ]
     for number, sample in enumerate(samples):
         history = talk[: 2 * number + 1]
-        assert sample["prompt_ids"].tolist() == build_prompt(tokenizer, history, 4)
+        assert sample["prompt_ids"].tolist() == build_prompt(tokenizer, history, [4] * len(sample["images"]))
     assert [len(sample["images"]) for sample in samples] == [1, 1, 2]
     assert torch.equal(samples[0]["images"][0], samples[2]["images"][0])
     assert not torch.equal(*samples[2]["images"])
@@ -93,22 +92,20 @@ def test_prompt_of_training_is_the_prompt_of_inference(world, parts, tmp_path):
     for sample, record in zip(dataset, read_records(str(world.train)), strict=True):
         film = load_image(world.images / record["image"])
         request = Request([film], record["conversations"][0]["value"])
-        assert writer._prompt(request) == sample["prompt_ids"].tolist()
+        assert writer.prompt_ids(request) == sample["prompt_ids"].tolist()
 
 
 @pytest.mark.parametrize("mode", ["square", "pad"])
-def test_pixels_of_training_are_the_pixels_of_inference(world, tmp_path, monkeypatch, record, mode):
+def test_pixels_of_training_are_the_pixels_of_inference(world, tmp_path, record, mode):
     Image.radial_gradient("L").resize((90, 40)).save(tmp_path / "landscape.png")
     tokenizer, model, processor = parts = world.build(image_aspect_ratio=mode)
     for part in parts:
         part.save_pretrained(tmp_path / "model")
     (tmp_path / "data.json").write_text(json.dumps([record | {"image": "landscape.png"}]))
     sample = ReportDataset(str(tmp_path / "data.json"), str(tmp_path), tokenizer, processor, model.config, 4, 1024)[0]
-    writer, seen = ReportWriter(str(tmp_path / "model")), []
-    nothing = Generation(torch.zeros(1, 1).long(), torch.ones(1), torch.ones(1), 1)
-    monkeypatch.setattr(writer.model, "generate", lambda ids, valid, images, **kw: seen.append(images) or nothing)
-    writer.write([Request([load_image(tmp_path / "landscape.png")], "<image>")])
-    assert torch.equal(seen[0], sample["images"][0])
+    writer = ReportWriter(str(tmp_path / "model"))
+    pixels = writer.pixels([Request([load_image(tmp_path / "landscape.png")], "<image>")])
+    assert torch.equal(pixels, sample["images"][0])
     assert (sample["images"][0][0, :, 0].std() < 1e-3) == (mode == "pad")  # the first row is a grey margin
 
 
@@ -125,7 +122,7 @@ def test_masked_drop_has_fewer_places_in_training_than_in_inference(world, datas
         part.save_pretrained(tmp_path)
     writer = ReportWriter(str(tmp_path))
     request = Request([load_image(world.images / record["image"])], record["conversations"][0]["value"])
-    assert writer._prompt(request).count(IMAGE_TOKEN_INDEX) == 16
+    assert writer.prompt_ids(request).count(IMAGE_TOKEN_INDEX) == 16
     writer.write([request], gen_length=16)
 
 
@@ -180,7 +177,7 @@ def test_a_report_is_never_cut(dataset, record):
     canvas = -(-response // 16) * 16
     (whole,) = dataset([long], max_length=prompt + canvas)
     assert whole["response_ids"].tolist() == sample["response_ids"].tolist()
-    message = f"record 'study 7': a prompt of {prompt} tokens leaves no room for a report of {response}"
+    message = f"record 'study 7': a prompt of {prompt} tokens leaves no room for a response of {response}"
     with pytest.raises(ValueError, match=message) as error:
         dataset([long], max_length=prompt + canvas - 1)
     assert "data.json" in str(error.value) and "--model_max_length" in str(error.value)

@@ -9,7 +9,7 @@ from io import BytesIO
 import numpy as np
 import pydicom
 import pytest
-from generate_demo import image_names
+from generate_demo import image_files
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -377,7 +377,7 @@ def test_conversion_checks_dicom_films(tmp_path):
 def test_demo_takes_dicom_files_of_a_folder(tmp_path):
     write(tmp_path / "film.dcm", FILM)
     (tmp_path / "notes.txt").write_text("no film")
-    assert image_names(str(tmp_path)) == (["film.dcm"], 1)
+    assert image_files(str(tmp_path)) == (["film.dcm"], 1)
 
 
 def test_pydicom_is_loaded_with_the_first_dicom_file(tmp_path):

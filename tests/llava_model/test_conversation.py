@@ -2,8 +2,9 @@
 
 import pytest
 
+from dllm.data.conversation import build_response
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.conversation import build_prompt, build_response, check_version
+from llava.conversation import build_prompt, check_version
 from oracles.tiny import turns
 
 # The prompt of the radiology assistant, as the users of the first release know it.
@@ -31,7 +32,7 @@ def text_of(tokenizer, ids):
 
 
 def test_prompt_is_chatml_with_the_system_prompt_and_an_empty_think_block(tokenizer):
-    ids = build_prompt(tokenizer, turns("<image>\nWhat is this?"), 3)
+    ids = build_prompt(tokenizer, turns("<image>\nWhat is this?"), [3])
     assert text_of(tokenizer, ids) == (
         f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n###\nWhat is this?<|im_end|>\n"
         "<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -41,7 +42,7 @@ def test_prompt_is_chatml_with_the_system_prompt_and_an_empty_think_block(tokeni
 
 
 def test_earlier_turns_come_before_the_question(tokenizer):
-    ids = build_prompt(tokenizer, turns("<image>\nWhat is this?", "A film.", "<image> And this?"), 2)
+    ids = build_prompt(tokenizer, turns("<image>\nWhat is this?", "A film.", "<image> And this?"), [2, 2])
     assert text_of(tokenizer, ids).endswith(
         "<|im_start|>user\n##\nWhat is this?<|im_end|>\n<|im_start|>assistant\nA film.<|im_end|>\n"
         "<|im_start|>user\n## And this?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -54,13 +55,13 @@ def test_a_template_that_the_tokenizer_brings_is_used(world):
         "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
         "{% if add_generation_prompt %}[answer]{% if not enable_thinking %}(none){% endif %}{% endif %}"
     )
-    ids = build_prompt(tokenizer, turns("a<image>b"), 1)
+    ids = build_prompt(tokenizer, turns("a<image>b"), [1])
     assert text_of(tokenizer, ids) == f"[system]{SYSTEM}[user]a#b[answer](none)"
 
 
 def test_text_of_any_script_survives(tokenizer):
     text = "Größe 2 cm – ohne Befund, 肺野清晰, XXXX"
-    assert text in text_of(tokenizer, build_prompt(tokenizer, turns(text), 1))
+    assert text in text_of(tokenizer, build_prompt(tokenizer, turns(text), []))
     assert tokenizer.decode(build_response(tokenizer, text, 2)[:-1]) == text
 
 

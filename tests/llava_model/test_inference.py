@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from dllm.core.sampler import Generation
+from dllm.inference.writer import cut
 from llava.data.images import load_image
-from llava.inference import Report, ReportWriter, Request, cut, tokens_per_step
+from llava.inference import Report, ReportWriter, Request, tokens_per_step
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def written(writer, request_, monkeypatch):
     def write(text, **arguments):
         ids = writer.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
         generation = Generation(ids, lengths=torch.tensor([7]), steps=torch.tensor([3]), passes=1)
-        monkeypatch.setattr(writer.model, "generate", lambda *args, **kwargs: generation)
+        monkeypatch.setattr(writer.model, "respond", lambda *args, **kwargs: generation)
         (report,) = writer.write([request_], **arguments)
         assert (report.tokens, report.steps) == (7, 3)
         return report.text
@@ -45,8 +46,8 @@ def test_a_report_ends_before_the_first_stop_string(written):
 
 def test_settings_of_the_checkpoint_are_the_defaults_and_arguments_replace_them(writer, request_, monkeypatch):
     shapes = []
-    generate = writer.model.generate
-    monkeypatch.setattr(writer.model, "generate", lambda *a, **k: shapes.append(generate(*a, **k)) or shapes[-1])
+    generate = writer.model.respond
+    monkeypatch.setattr(writer.model, "respond", lambda *a, **k: shapes.append(generate(*a, **k)) or shapes[-1])
     writer.write([request_])
     writer.write([request_], gen_length=20)
     assert [generation.ids.shape[1] for generation in shapes] == [48, 20]
@@ -62,7 +63,7 @@ def test_on_step_sees_every_step(writer, request_):
 
 def test_a_film_changes_the_report(writer, request_, world):
     other = load_image(world.images / json.loads(world.test.read_text())[1]["image"])
-    films = [request_.images[0], request_.images[0], other]
+    films = [request_.inputs[0], request_.inputs[0], other]
     first, again, different = writer.write([Request([film], request_.question) for film in films])
     assert first == again != different
 
@@ -80,7 +81,7 @@ def test_a_film_changes_the_report(writer, request_, world):
     ],
 )
 def test_bad_arguments_are_named_before_anything_is_written(writer, request_, monkeypatch, arguments, message):
-    monkeypatch.setattr(writer.model, "generate", None)
+    monkeypatch.setattr(writer.model, "respond", None)
     with pytest.raises(ValueError, match=message):
         writer.write([request_], **arguments)
     with pytest.raises(ValueError, match=message):
@@ -155,7 +156,7 @@ def test_stop_strings_are_no_generation_argument(writer):
 @pytest.mark.parametrize("question", ["no mark", "<image>\n<image>\ntwo"])
 def test_images_and_marks_must_match(writer, request_, question):
     with pytest.raises(ValueError, match=f"1 images for {question.count('<image>')} <image> marks"):
-        writer.write([Request(request_.images, question)])
+        writer.write([Request(request_.inputs, question)])
 
 
 def test_unknown_dtype_and_missing_folder_are_named(folder, tmp_path):

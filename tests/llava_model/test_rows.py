@@ -42,7 +42,7 @@ def batch(chosen):
 
 def model_inputs(collated):
     """What the model's forward takes of a collated batch."""
-    return {name: value for name, value in collated.items() if name not in ("rates", "weights", "tail")}
+    return {name: value for name, value in collated.items() if name not in ("rates", "weights", "tail", "num_inputs")}
 
 
 @pytest.mark.parametrize("arguments", [{}, {"temperature": 1.0, "cfg_scale": 0.5}], ids=["greedy", "sampled"])
@@ -127,7 +127,7 @@ def test_reports_of_a_batch_equal_those_alone(world, tmp_path):
         films = [load_image(world.images / name) for name in ([names] if isinstance(names, str) else names)]
         template = "Heart: ____ Lungs: ____" if number % 2 else ""
         requests.append(Request(films, record["conversations"][0]["value"], number, template))
-    assert [len(request.images) for request in requests] == [2, 0, 1, 1]
+    assert [len(request.inputs) for request in requests] == [2, 0, 1, 1]
     reports = writer.write(requests, temperature=1.0)
     assert len({report.text for report in reports}) == 4
     assert [report.text.startswith("Heart:") for report in reports] == [False, True, False, True]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from llava.inference import ReportWriter
+from dllm.inference.templates import initial_canvas
 
 TEMPLATES = {
     "Findings: ____ Impression: ____": ["Findings:", " Impression:"],
@@ -21,13 +21,13 @@ TEMPLATES = {
 @pytest.fixture
 def drafts(writer, monkeypatch):
     """The drafts that reach the model, as lists of ids."""
-    seen, generate = [], writer.model.generate
+    seen, respond = [], writer.model.respond
 
-    def spy(*args, draft, **kwargs):
+    def spy(prompt, unconditional, decoding, seeds, draft, on_step):
         seen.append(draft.tolist())
-        return generate(*args, draft=draft, **kwargs)
+        return respond(prompt, unconditional, decoding, seeds, draft, on_step)
 
-    monkeypatch.setattr(writer.model, "generate", spy)
+    monkeypatch.setattr(writer.model, "respond", spy)
     return seen
 
 
@@ -104,22 +104,21 @@ def test_a_template_fits_if_each_blank_has_a_token(writer, request_):
 def test_a_template_that_cannot_be_filled_in_is_refused_before_any_work(
     writer, request_, monkeypatch, template, message
 ):
-    monkeypatch.setattr(writer.model, "generate", None)
+    monkeypatch.setattr(writer.model, "respond", None)
     with pytest.raises(ValueError, match=message):
         writer.write([request_, replace(request_, template=template)], blank_length=30)
 
 
 @pytest.mark.real_data
 def test_text_stays_as_it_is_with_the_tokenizer_of_qwen3(radiology_data):
-    writer = ReportWriter.__new__(ReportWriter)
     file = radiology_data / "qwen3_tokenizer" / "tokenizer.json"
-    writer.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file), mask_token="<|mask|>")
-    mask, stop, tail = writer.tokenizer.convert_tokens_to_ids(["<|mask|>", "<|im_end|>", "<|endoftext|>"])
-    text_config = SimpleNamespace(mask_token_id=mask, stop_token_ids=[stop, tail], tail_token_id=tail)
-    writer.config = SimpleNamespace(text_config=text_config)
-    ids = writer._draft("FINDINGS: ____ No effusion.\n\nIMPRESSION:\n1. ____ (2 × 3 cm).", 2, 100)
-    text = writer.tokenizer.decode([token for token in ids if token != mask])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file), mask_token="<|mask|>")
+    mask, stop, tail = tokenizer.convert_tokens_to_ids(["<|mask|>", "<|im_end|>", "<|endoftext|>"])
+    config = SimpleNamespace(mask_token_id=mask, stop_token_ids=[stop, tail], tail_token_id=tail)
+    template = "FINDINGS: ____ No effusion.\n\nIMPRESSION:\n1. ____ (2 × 3 cm)."
+    ids = initial_canvas(template, tokenizer, config, blank_length=2, gen_length=100)
+    text = tokenizer.decode([token for token in ids if token != mask])
     assert text == "FINDINGS: No effusion.\n\nIMPRESSION:\n1. (2 × 3 cm).<|im_end|>"
     assert ids.count(mask) == 4
     with pytest.raises(ValueError, match="would not stay"):
-        writer._draft("<|im_start|> ____", 2, 100)
+        initial_canvas("<|im_start|> ____", tokenizer, config, 2, 100)

@@ -11,11 +11,10 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from dllm.training import plan
-from dllm.training.flops import Cost
+from dllm.training.flops import Cost, step_costs
 from dllm.training.metrics import batch_counts
 from dllm.training.plan import describe_plan, memory, num_steps, plan_batches
-from llava.train.args import PARTS
-from llava.train.costs import step_costs
+from llava.constants import PARTS
 from oracles.tiny import CHECKOUT, STAGE_1, build_trainer, trained
 
 EPOCHS = {"max_steps": None, "num_train_epochs": 2, "warmup_steps": 0.25}

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from llava.data.dataset import read_records
 from llava.model.multimodal_encoder.builder import load_vision_tower
 from llava.phantom.generate import CAPTIONS, write_release
-from llava.train.pretrain_tower import FilmsAndWords, jitter, pretrain, words_and_pairs
+from llava.train.pretrain_tower import ImageWordDataset, jitter, pretrain, words_and_pairs
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,9 @@ def test_words_that_all_reports_have_or_lack_are_left_out(world, films, tmp_path
     text_only = {"id": "t", "conversations": [{"from": "human", "value": "A"}, {"from": "gpt", "value": "none"}]}
     (tmp_path / "data.json").write_text(json.dumps([*records, text_only]))
     _, processor = load_vision_tower(str(world.vision_tower), -2, torch.float32)
-    data = FilmsAndWords(str(tmp_path / "data.json"), str(films / "images"), processor, augment=False, progress=False)
+    data = ImageWordDataset(
+        str(tmp_path / "data.json"), str(films / "images"), processor, augment=False, progress=False
+    )
     assert data.words == ["heart", "lungs", "the heart", "the lungs"]
     assert [data[number]["has"].tolist() for number in range(4)] == [[0, 1, 0, 1], [1, 0, 1, 0]] * 2
 
@@ -82,7 +84,7 @@ def test_jitter_moves_a_film_a_little_and_never_mirrors_it():
 def test_augmented_films_differ_at_every_look(world, films):
     _, processor = load_vision_tower(str(world.vision_tower), -2, torch.float32)
     for augment in (True, False):
-        data = FilmsAndWords(str(films / CAPTIONS), str(films / "images"), processor, augment, progress=False)
+        data = ImageWordDataset(str(films / CAPTIONS), str(films / "images"), processor, augment, progress=False)
         assert torch.equal(data[0]["pixels"], data[0]["pixels"]) != augment
         assert torch.equal(data[0]["has"], data[0]["has"])
 

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from dllm.training.checkpoints import COMPLETE
+from llava.constants import PARTS
 from llava.model.builder import ADAPTER_FILE, load_pretrained_model
-from llava.train.args import PARTS
 from oracles import launchers
 from oracles.tiny import STAGE_1, launch, losses, trained
 

@@ -9,9 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from dllm.training.flops import step_costs
 from dllm.training.metrics import NOISE_LEVELS
-from llava.train.args import PARTS
-from llava.train.costs import step_costs
+from llava.constants import PARTS
 from oracles.tiny import STAGE_1, build_trainer, launch, trained
 
 STEPS = 4
@@ -143,7 +143,7 @@ def test_an_image_costs_what_its_path_does(world, resampler):
     flops, _ = step_costs(model)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.model.train()(torch.randn(3, 3, 32, 32), torch.arange(3)).sum().backward()
-    assert 3 * flops.per_image == pytest.approx(counter.get_total_flops(), rel=1e-6)
+    assert 3 * flops.per_input == pytest.approx(counter.get_total_flops(), rel=1e-6)
 
 
 def test_mfu_is_the_share_of_the_peak_rate(world, tmp_path, monkeypatch):

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
+from llava.constants import PARTS
 from llava.model.builder import ADAPTER_FILE, load_pretrained_model
 from llava.model.multimodal_resampler.builder import RESAMPLERS
 from llava.train import train as program
-from llava.train.args import PARTS
 from oracles.tiny import ALL_PARTS, STAGE_1, build_trainer, losses, trained
 
 PREFIXES = {

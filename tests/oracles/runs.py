@@ -13,14 +13,21 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 class Run:
-    """A started train_mem.py, of one process or of several under torchrun; what it prints goes to the file `log`.
+    """A started `program`, of one process or of several under torchrun; what it prints goes to the file `log`.
 
     `most_bytes` is the most that a file may have: writing more fails, as on a full disk.
     """
 
-    def __init__(self, arguments: list[str], processes: int, log: Path, most_bytes: int = resource.RLIM_INFINITY):
+    def __init__(
+        self,
+        arguments: list[str],
+        processes: int,
+        log: Path,
+        most_bytes: int = resource.RLIM_INFINITY,
+        program: str | Path = "llava/train/train_mem.py",
+    ):
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        command = [sys.executable, *(launcher if processes > 1 else []), "llava/train/train_mem.py", *arguments]
+        command = [sys.executable, *(launcher if processes > 1 else []), str(program), *arguments]
         self.log = log
         with open(log, "w") as output:
             self.launcher = subprocess.Popen(

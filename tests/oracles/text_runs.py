@@ -3,7 +3,8 @@
 import torch
 
 from dllm.data.collator import ResponseCollator
-from dllm.training.trainer import MDLMConfig, MDLMTrainer
+from dllm.training.arguments import MDLMConfig
+from dllm.training.trainer import MDLMTrainer
 from oracles.models import STOP, TAIL, random_ids, tiny_model
 
 NUM_SAMPLES = 16

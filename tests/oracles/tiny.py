@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
+from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
 from llava.model.builder import build_model
-from llava.model.tiny import save_language_model, save_vision_tower, train_tokenizer
+from llava.model.tiny import save_vision_tower
 from llava.phantom.generate import write_release
 from llava.radiology.annotation import convert_annotation
 from llava.train import train as program
@@ -137,7 +138,7 @@ def build_trainer(arguments: list[str]) -> LLaVATrainer:
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, sys, "argv", sys.argv)
         sys.argv = ["train_mem.py", *arguments]
-        return program._build(*program._parse())[0]
+        return program.build(*program.parse())
 
 
 def trained(arguments: list[str]) -> LLaVATrainer:

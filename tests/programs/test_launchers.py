@@ -168,7 +168,7 @@ def test_the_program_knows_what_a_stage_script_says(world, tmp_path, monkeypatch
     folders = {"DATA_PATH": str(world.train), "IMAGE_FOLDER": str(world.images), "OUTPUT_DIR": str(tmp_path / "out")}
     _, arguments = stage(script, tmp_path / "bin", **folders)
     monkeypatch.setattr("sys.argv", ["train_mem.py", *arguments])
-    model, data, training = program._parse()
+    model, data, training = program.parse()
     assert (data.data_path, training.output_dir, training.deepspeed) == (str(world.train), folders["OUTPUT_DIR"], None)
     assert not model.lora_enable
 
@@ -177,5 +177,5 @@ def test_lora_is_a_setting_of_stage_2(world, tmp_path, monkeypatch):
     folders = {"DATA_PATH": str(world.train), "IMAGE_FOLDER": str(world.images)}
     lora = {"LORA_ENABLE": "True", "LORA_R": "8", "LORA_ALPHA": "32", "LORA_DROPOUT": "0.1"}
     monkeypatch.setattr("sys.argv", ["x", *stage("llada_v_finetune.sh", tmp_path / "bin", **folders, **lora)[1]])
-    model, _, _ = program._parse()
+    model, _, _ = program.parse()
     assert (model.lora_enable, model.lora_r, model.lora_alpha, model.lora_dropout) == (True, 8, 32, 0.1)

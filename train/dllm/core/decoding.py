@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, fields
 
 REMASKING = ("low_confidence", "random")
-CFG_AGAINST = ("no_prompt", "blank_images")
+CFG_AGAINST = ("no_prompt", "blank_inputs")
 CACHES = {
     "none": ("bidirectional", "prefix", "block"),
     "exact": ("prefix", "block"),
@@ -28,7 +28,7 @@ class Decoding:
     remasking          which candidates count as best: `low_confidence` keeps the most probable, `random` any
     cfg_scale          classifier-free guidance: logits = u + (cfg_scale + 1) (c - u), off at 0
     cfg_against        what u is without: `no_prompt`, the whole prompt (mask embeddings take its place), or
-                       `blank_images`, what its images show: they are of the mean colour then
+                       `blank_inputs`, what is given beside the text, which is blank then
     temperature        0 takes the most probable token, otherwise samples from softmax(logits / temperature)
     cache              what is kept between steps (see `dllm.core.cache`); default: `exact` where the attention pattern
                        has an exact one, else `none`
@@ -102,6 +102,14 @@ class Decoding:
                 f"with; choose from {', '.join(suited)}"
             )
         return self.cache
+
+    def check_room(self, config, num_prompt: int) -> None:
+        """Raises ValueError if the model has too few positions for a prompt of `num_prompt` tokens and its response."""
+        if num_prompt + self.gen_length > config.max_position_embeddings:
+            raise ValueError(
+                f"a prompt of {num_prompt} tokens leaves no room for gen_length {self.gen_length} in the "
+                f"{config.max_position_embeddings} positions of the model; shorten the prompt or lower gen_length"
+            )
 
     @property
     def by_confidence(self) -> bool:

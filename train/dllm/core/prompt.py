@@ -58,5 +58,5 @@ class Prompt:
         return last + 1 + ahead
 
     def masked(self, mask_embed: Tensor) -> "Prompt":
-        """The unconditional twin for guidance: the mask embedding [D] at every position, images included."""
+        """The unconditional twin for guidance: the mask embedding [D] at every position."""
         return Prompt(mask_embed.expand_as(self.embeds), self.valid, self.positions, self.extras)

@@ -65,8 +65,8 @@ def generate(
     canvas, todo, may_stop = _start(config, decoding, B, draft, device)  # [B, R] each
     prompts = [prompt]
     if decoding.cfg_scale:
-        if unconditional is None and decoding.cfg_against == "blank_images":
-            raise ValueError("cfg_against 'blank_images' is for prompts with images; leave it out")
+        if unconditional is None and decoding.cfg_against == "blank_inputs":
+            raise ValueError("cfg_against 'blank_inputs' is for models that are given more than text; leave it out")
         mask_embed = model.embed(torch.tensor(config.mask_token_id, device=device))
         prompts.append(unconditional or prompt.masked(mask_embed))
     contexts = [Context(model, each, decoding) for each in prompts]

@@ -12,7 +12,7 @@ from dllm.core.noise import Forward
 def canvas_length(config, num_tokens: int) -> int:
     """Target rows of a response of `num_tokens` (stop token included): the end of its block, or the whole canvas.
 
-    Where every response token sees the whole canvas, its length would tell the length of the report, so it is fixed.
+    Where every response token sees the whole canvas, its length would tell that of the response, so it is fixed.
     Raises ValueError if the response does not fit.
     """
     if config.attention_pattern == "block":
@@ -25,11 +25,13 @@ def canvas_length(config, num_tokens: int) -> int:
 
 @dataclass
 class ResponseCollator:
-    """Makes a batch of samples {prompt_ids, response_ids, position}: prompts left-padded, responses right-padded.
+    """Makes a batch of samples {prompt_ids, response_ids, num_inputs, position}: prompts left-padded, responses
+    right-padded.
 
     Returns input_ids, attention_mask [B, P]; labels [B, R], -100 on padding; masked [B, R] bool, rates and weights
     [B, R] fp32 of the forward process (`dllm.core.noise.Noise`), keyed by each sample's position in the run; tail
-    [B, R] bool, the targets after the report. P is a multiple of `pad_to_multiple_of`, so that shapes are few.
+    [B, R] bool, the targets after the stop token; num_inputs, what the samples have beside text. P is a multiple of
+    `pad_to_multiple_of`, so that shapes are few.
     """
 
     config: object  # the model's diffusion settings
@@ -50,6 +52,7 @@ class ResponseCollator:
             "rates": torch.zeros(len(samples), R),
             "weights": torch.zeros(len(samples), R),
             "tail": torch.zeros(len(samples), R, dtype=torch.bool),
+            "num_inputs": torch.tensor(sum(sample.get("num_inputs", 0) for sample in samples)),
         }
         for row, (sample, canvas) in enumerate(zip(samples, canvases, strict=True)):
             prompt, response = sample["prompt_ids"], sample["response_ids"]

@@ -1,39 +1,40 @@
-"""A file of reports, one JSON object a line, that a run which was stopped goes on with.
+"""A file of results, one JSON object a line, that a run which was stopped goes on with.
 
-{"image": "p10/a.jpg", "report": "...", "tokens": 43, "steps": 17, "settings": {"model_path": "...", ...}}
-{"image": "p10/b.jpg", "error": "p10/b.jpg: the image file is empty (0 bytes); copy it again"}
+{"id": "p10/a.jpg", "text": "...", "tokens": 43, "steps": 17, "settings": {"model_path": "...", ...}}
+{"id": "p10/b.jpg", "error": "p10/b.jpg: the file is empty (0 bytes); copy it again"}
 """
 
 import json
-import os
 from pathlib import Path
 
-from llava.inference import Report
+from dllm.data.files import replacing
+from dllm.inference.writer import Response
 
-START = '{"image": '  # of every line
 
+class ResultsFile:
+    """Responses by key, written with one group of settings.
 
-class ReportFile:
-    """Reports by image, written with one group of settings.
+    path      the file; it may hold the lines of an earlier run, whose responses are kept and whose errors are not
+    settings  all that a response depends on besides its key, as JSON values; every line repeats them
+    names     what a line calls the key (an id, say) and the text of the response
+    results   the responses in the file, by key
 
-    path      the file; it may hold the lines of an earlier run, whose reports are kept and whose errors are not
-    settings  all that a report depends on besides its image, as JSON values; every report's line repeats them
-    reports   those in the file, by image
-
-    Raises ValueError with one line: the file holds anything but such lines, or reports of other settings; it cannot be
-    read or written.
+    Raises ValueError with one line: the file holds anything but such lines, or responses of other settings; it cannot
+    be read or written.
     """
 
-    def __init__(self, path: str | Path, settings: dict):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, settings: dict, names: tuple[str, str]):
+        self.path, (self.key, self.text) = Path(path), names
+        self.start = f'{{"{self.key}": '  # of every line
         self.settings = json.loads(json.dumps(settings))
-        self.reports: dict[str, Report] = {}
+        self.results: dict[str, Response] = {}
         lines, rest = self._lines()
         kept = [line for number, line in enumerate(lines, start=1) if self._take(line, f"{self.path}:{number}")]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if rest or kept != lines:
-                _replace(self.path, "".join(kept))
+                with replacing(self.path) as partial:
+                    partial.write_text("".join(kept), encoding="utf-8")
             with open(self.path, "a"):
                 pass
             if not kept:
@@ -41,15 +42,15 @@ class ReportFile:
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def add_report(self, image: str, report: Report) -> None:
-        """Appends an image's report."""
-        entry = {"image": image, "report": report.text, "tokens": report.tokens, "steps": report.steps}
+    def add(self, key: str, response: Response) -> None:
+        """Appends a response."""
+        entry = {self.key: key, self.text: response.text, "tokens": response.tokens, "steps": response.steps}
         self._append(entry | {"settings": self.settings})
-        self.reports[image] = report
+        self.results[key] = response
 
-    def add_error(self, image: str, error: str) -> None:
-        """Appends the one line that says why an image has no report."""
-        self._append({"image": image, "error": error})
+    def add_error(self, key: str, error: str) -> None:
+        """Appends the one line that says why there is no response."""
+        self._append({self.key: key, "error": error})
 
     def _append(self, entry: dict) -> None:
         try:
@@ -70,26 +71,27 @@ class ReportFile:
             raise ValueError(f"{self.path}: cannot be read ({error.strerror}); choose another --out") from None
         except UnicodeDecodeError:
             raise ValueError(f"{self.path}: not UTF-8 text; choose another --out") from None
-        if not (rest.startswith(START) or START.startswith(rest)):
-            raise ValueError(f"{self.path}:{len(lines) + 1}: no line of a report file; choose another --out")
+        if not (rest.startswith(self.start) or self.start.startswith(rest)):
+            raise ValueError(f"{self.path}:{len(lines) + 1}: no line of a results file; choose another --out")
         return [line + "\n" for line in lines], rest
 
     def _take(self, line: str, where: str) -> bool:
-        """Whether the line holds a report, which is taken over, or else an error."""
+        """Whether the line holds a response, which is taken over, or else an error."""
         try:
             entry = json.loads(line)
         except ValueError:
             entry = None
-        match entry:
-            case {"image": str(), "error": str()}:
+        names = (self.key, self.text, "tokens", "steps", "settings", "error")
+        match [entry.get(name) for name in names] if isinstance(entry, dict) else entry:
+            case [str(), None, None, None, None, str()]:
                 return False
-            case {"image": str(image), "report": str(), "tokens": int(), "steps": int(), "settings": dict(settings)}:
+            case [str(key), str(text), int(tokens), int(steps), dict(settings), None]:
                 self._check_settings(settings, where)
-                if image in self.reports:
-                    raise ValueError(f"{where}: a second report for {image}; choose another --out")
-                self.reports[image] = Report(entry["report"], entry["tokens"], entry["steps"])
+                if key in self.results:
+                    raise ValueError(f"{where}: a second line for {key}; choose another --out")
+                self.results[key] = Response(text, tokens, steps)
                 return True
-        raise ValueError(f"{where}: no line of a report file; choose another --out")
+        raise ValueError(f"{where}: no line of a results file; choose another --out")
 
     def _check_settings(self, settings: dict, where: str) -> None:
         for name in settings | self.settings:
@@ -99,13 +101,3 @@ class ReportFile:
 
     def _unwritable(self, error: OSError) -> ValueError:
         return ValueError(f"{self.path}: cannot be written ({error.strerror}); choose another --out")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Puts a whole new file in the place of the old one."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

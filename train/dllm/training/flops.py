@@ -17,6 +17,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from dllm.core.head import head_losses
+from dllm.core.language_model import MaskedDiffusionLM
 
 LENGTH = 8  # of the shorter of two sequences that tell what a token costs from what a pair of tokens does
 
@@ -50,30 +51,29 @@ class Cost:
     tokens    that the trunk is fed, every copy of a packed response
     pairs     of a token and one that it may attend to; the whole rectangle for a kernel that computes it
     targets   rows of the head
-    images    square tiles, video frames
+    inputs    that the model is given beside text
     """
 
     per_token: int
     per_pair: int
     per_target: int
-    per_image: int = 0
+    per_input: int = 0
 
-    def __call__(self, tokens, pairs, targets, images=0):
+    def __call__(self, tokens, pairs, targets, inputs=0):
         """The cost of these sizes, numbers or tensors."""
-        units = (self.per_token, self.per_pair, self.per_target, self.per_image)
-        return sum(unit * size for unit, size in zip(units, (tokens, pairs, targets, images), strict=True))
+        units = (self.per_token, self.per_pair, self.per_target, self.per_input)
+        return sum(unit * size for unit, size in zip(units, (tokens, pairs, targets, inputs), strict=True))
 
 
-def step_costs(
-    model: nn.Module, dtype: torch.dtype | None = None, prompt_flows: bool = False, per_image: tuple[int, int] = (0, 0)
-) -> tuple[Cost, Cost]:
-    """Operations, and bytes kept for the backward pass, of a training step of a `MaskedDiffusionModel`.
+def step_costs(model: MaskedDiffusionLM, dtype: torch.dtype | None = None) -> tuple[Cost, Cost]:
+    """Operations, and bytes kept for the backward pass, of a training step.
 
-    The step computes in `dtype` (default: that of the weights). `prompt_flows`: gradient must flow into the prompt's
-    embeddings. `per_image` is the cost of one image. Call it before gradient checkpointing is switched on and before
-    the weights are partitioned.
+    The step computes in `dtype` (default: that of the weights). Call it before gradient checkpointing is switched on
+    and before the weights are partitioned.
     """
     assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    path = model.input_path()
+    per_input, prompt_flows = measure(*path, dtype) if path else ((0, 0), False)
     trunk, head = _Trunk(model, prompt_flows), _Head(model)
     (short, flows), (long, _) = (
         measure(trunk, torch.zeros(1, n, dtype=torch.long), dtype) for n in (LENGTH, 2 * LENGTH)
@@ -81,9 +81,9 @@ def step_costs(
     hidden = torch.zeros(LENGTH, model.diffusion.hidden_size, dtype=dtype or model.dtype, requires_grad=flows)
     rows, _ = measure(head, hidden, dtype)
     costs = []
-    for shorter, longer, row, image in zip(short, long, rows, per_image, strict=True):
+    for shorter, longer, row, own in zip(short, long, rows, per_input, strict=True):
         per_pair = (longer - 2 * shorter) // (2 * LENGTH**2)
-        costs.append(Cost(shorter // LENGTH - per_pair * LENGTH, per_pair, row // LENGTH, image))
+        costs.append(Cost(shorter // LENGTH - per_pair * LENGTH, per_pair, row // LENGTH, own))
     return tuple(costs)
 
 

@@ -13,23 +13,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from llava.model.language_model.llava_qwen import LlavaQwen3ModelLM
+from dllm.core.language_model import MaskedDiffusionLM
 
 FOLDER = "lora"
 ADAPTER_FILE = "adapter_model.safetensors"  # peft's name
-LANGUAGE_MODEL = "language_model."  # prefix of its weights in the whole model
 PEFT_PREFIX = "base_model.model."  # of the same weights in peft's files
 BASE = ".base_layer."  # peft's name for the layer that an adapter surrounds
 ADAPTER = ".default."  # peft's name for the one adapter
 
 
-def add_lora(model: LlavaQwen3ModelLM, rank: int, alpha: int, dropout: float, base: str) -> None:
+def add_lora(model: MaskedDiffusionLM, rank: int, alpha: int, dropout: float, base: str) -> None:
     """Freezes the language model, puts a new adapter around every linear layer of its decoder layers.
 
     A layer's output changes by alpha / rank times the adapter's, which is 0 at first. `base` is the folder that the
     weights came from, for peft's file.
     """
-    language = model.language_model
+    language = model.decoder
     layers = language.model.layers
     targets = [f"model.layers.{name}" for name, module in layers.named_modules() if isinstance(module, nn.Linear)]
     config = LoraConfig(
@@ -38,9 +37,9 @@ def add_lora(model: LlavaQwen3ModelLM, rank: int, alpha: int, dropout: float, ba
     inject_adapter_in_model(config, language)
 
 
-def lora_config(model: LlavaQwen3ModelLM) -> LoraConfig | None:
+def lora_config(model: MaskedDiffusionLM) -> LoraConfig | None:
     """The settings of a model's adapter, None without one."""
-    return getattr(model.language_model, "peft_config", {}).get("default")
+    return getattr(model.decoder, "peft_config", {}).get("default")
 
 
 def merge(state: dict[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
@@ -56,29 +55,29 @@ def merge(state: dict[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
     return merged
 
 
-def save_lora(state: dict[str, Tensor], config: LoraConfig, folder: str) -> None:
-    """Writes the adapter of a whole model's state dict to `folder`/lora."""
+def save_lora(state: dict[str, Tensor], config: LoraConfig, prefix: str, folder: str) -> None:
+    """Writes the adapter of a whole model's state dict to `folder`/lora; `prefix` is that of the language model."""
     target = Path(folder) / FOLDER
     config.save_pretrained(target)
     adapter = {
-        PEFT_PREFIX + name.removeprefix(LANGUAGE_MODEL).replace(ADAPTER, "."): weight.contiguous()
+        PEFT_PREFIX + name.removeprefix(prefix).replace(ADAPTER, "."): weight.contiguous()
         for name, weight in state.items()
         if ".lora_" in name
     }
     save_file(adapter, target / ADAPTER_FILE, metadata={"format": "pt"})
 
 
-def load_lora(model: LlavaQwen3ModelLM, folder: str) -> None:
+def load_lora(model: MaskedDiffusionLM, folder: str) -> None:
     """Reads a saved `folder` back into a model to which `add_lora` gave an adapter: all but the weights that the
     adapter is merged into, which the model has already.
 
     Raises ValueError if those weights are not the ones that the adapter was trained on.
     """
-    plain = load_file(Path(folder) / SAFE_WEIGHTS_NAME)
-    state = {name: weight for name, weight in plain.items() if not name.startswith(LANGUAGE_MODEL)}
+    plain, prefix = load_file(Path(folder) / SAFE_WEIGHTS_NAME), model.language_model_prefix
+    state = {name: weight for name, weight in plain.items() if not name.startswith(prefix)}
     for name, weight in load_file(Path(folder) / FOLDER / ADAPTER_FILE).items():
         layer = name.removeprefix(PEFT_PREFIX).removesuffix(".weight")
-        state[f"{LANGUAGE_MODEL}{layer}{ADAPTER}weight"] = weight
+        state[f"{prefix}{layer}{ADAPTER}weight"] = weight
     model.load_state_dict(state, strict=False)
     config = lora_config(model)
     merged = merge(model.state_dict(), config)

@@ -36,11 +36,12 @@ def batch_counts(config, paired: bool, batch: dict[str, Tensor]) -> dict[str, Te
 
     batches  1
     samples
-    tokens   of prompts, whatever they embed, and of reports with their stop token: each once, without tail and padding
+    tokens   of prompts, whatever they embed, and of responses with their stop token: each once, without any padding
     fed      tokens in the trunk, every copy of a response, without padding (`trunk_sizes`)
     places   the same with padding
     pairs    that attend, without padding
     targets  rows of the head
+    inputs   what the model is given beside text
     """
     is_target, prompts = batch["labels"] != IGNORE_INDEX, batch["attention_mask"].sum(-1)
     B, P, R = *batch["attention_mask"].shape, batch["labels"].shape[1]
@@ -55,11 +56,12 @@ def batch_counts(config, paired: bool, batch: dict[str, Tensor]) -> dict[str, Te
         "places": places * B,
         "pairs": pairs.sum(),
         "targets": (is_target if paired else is_target & batch["masked"]).sum(),
+        "inputs": batch["num_inputs"],
     }
 
 
 def noise_counts(batch: dict[str, Tensor], losses: Tensor) -> dict[str, Tensor]:
-    """Sum of the losses [B, R] of the reports' own tokens, and their number, by the rate at which they were masked;
+    """Sum of the losses [B, R] of the responses' own tokens, and their number, by the rate at which they were masked;
     both have the shape of `NOISE_LEVELS`.
     """
     counted = (batch["labels"] != IGNORE_INDEX) & ~batch["tail"] & (batch["weights"] > 0)
@@ -106,12 +108,12 @@ class Meter:
         return counts, seconds
 
 
-def figures(counts: dict[str, Tensor], seconds: float) -> dict[str, float]:
+def figures(counts: dict[str, Tensor], seconds: float, input_unit: str | None) -> dict[str, float]:
     """What is logged of counts over all ranks: rates, the share of padding in what the trunk was fed, and the mean loss
-    of the reports' tokens by noise level. A level that no token had is left out.
+    of the responses' tokens by noise level. A level that no token had is left out.
     """
-    rates = {name: counts[name] for name in ("samples", "tokens", "images") if name in counts}
-    result = {f"{name}_per_second": count.item() / seconds for name, count in rates.items()}
+    rates = {"samples": "samples", "tokens": "tokens"} | ({input_unit: "inputs"} if input_unit else {})
+    result = {f"{unit}_per_second": counts[name].item() / seconds for unit, name in rates.items()}
     result["padding"] = 1 - (counts["fed"] / counts["places"]).item()
     levels = zip(NOISE_LEVELS, counts["noise_losses"].tolist(), counts["noise_tokens"].tolist(), strict=True)
     return result | {f"loss_noise/{level}": loss / tokens for level, loss, tokens in levels if tokens}

@@ -20,19 +20,16 @@ import torch
 from torch import Tensor
 
 from dllm.data.collator import canvas_length
-from dllm.training.flops import Cost
+from dllm.training.flops import Cost, step_costs
 from dllm.training.lora import lora_config
 from dllm.training.metrics import trunk_sizes
-from llava.constants import IMAGE_TOKEN_INDEX
-from llava.train.args import PARTS
-from llava.train.costs import step_costs
-from llava.train.llava_trainer import LLaVATrainer
+from dllm.training.trainer import MDLMTrainer
 
 ASSUMED_MFU = 0.4
 PREFIXES = {"P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
 
 
-def describe_plan(trainer: LLaVATrainer) -> str:
+def describe_plan(trainer: MDLMTrainer) -> str:
     """The whole plan as text, for people."""
     dtype = torch.bfloat16 if trainer.args.bf16 else torch.float32
     flops, kept = step_costs(trainer.model, dtype)
@@ -46,7 +43,7 @@ class Batches:
     """The micro-batches of all ranks in the run's first epoch, or in as much of it as `--max_steps` takes.
 
     Of every sample [batches, B]: tokens of prompt and canvas, of both in the trunk (every copy), its attending pairs
-    and rows of the head. Of every batch [batches]: tokens in the trunk with padding, and images.
+    and rows of the head. Of every batch [batches]: tokens in the trunk with padding, and inputs beside text.
     """
 
     tokens: Tensor
@@ -54,17 +51,17 @@ class Batches:
     pairs: Tensor
     targets: Tensor
     places: Tensor
-    images: Tensor
+    inputs: Tensor
 
 
-def plan_batches(trainer: LLaVATrainer) -> Batches:
-    """The batches that the sampler and the collator will make. Reads no image."""
+def plan_batches(trainer: MDLMTrainer) -> Batches:
+    """The batches that the sampler and the collator will make, of a dataset with `samples`. Reads no input."""
     dataset, collator, args = trainer.train_dataset.dataset, trainer.data_collator, trainer.args
     config, paired = trainer.diffusion, trainer.forward_process.paired
     samples = dataset.samples
     prompts = torch.tensor([len(sample.prompt_ids) for sample in samples])
     canvases = torch.tensor([canvas_length(config, len(sample.response_ids)) for sample in samples])
-    visual = torch.tensor([int((sample.prompt_ids == IMAGE_TOKEN_INDEX).sum()) for sample in samples])
+    inputs = torch.tensor([sample.num_inputs for sample in samples])
     order = torch.tensor([index for _, index in trainer._get_train_sampler()]).view(-1, args.train_batch_size)
     if args.max_steps > 0:
         order = order[: args.max_steps * args.gradient_accumulation_steps * args.world_size]
@@ -74,16 +71,15 @@ def plan_batches(trainer: LLaVATrainer) -> Batches:
     padded = -(-prompts.amax(1) // multiple) * multiple
     places, _ = trunk_sizes(config, paired, padded, canvases.amax(1))
     targets = canvases if paired else canvases / 2  # about half of a single view is masked
-    images = visual[order].sum(1) // dataset.num_image_tokens
-    return Batches(prompts + canvases, fed, pairs, targets, places * order.shape[1], images)
+    return Batches(prompts + canvases, fed, pairs, targets, places * order.shape[1], inputs[order].sum(1))
 
 
-def num_steps(trainer: LLaVATrainer) -> int:
+def num_steps(trainer: MDLMTrainer) -> int:
     """Optimizer steps of the whole run."""
     return trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[-1]
 
 
-def memory(trainer: LLaVATrainer, batches: Batches, kept: Cost, dtype: torch.dtype) -> dict[str, float]:
+def memory(trainer: MDLMTrainer, batches: Batches, kept: Cost, dtype: torch.dtype) -> dict[str, float]:
     """Bytes on each GPU, by what they hold; see the top of this file."""
     weights, trained = _sizes(trainer.model)
     n = trainer.args.world_size
@@ -108,15 +104,15 @@ def memory(trainer: LLaVATrainer, batches: Batches, kept: Cost, dtype: torch.dty
     }
 
 
-def _activations(trainer: LLaVATrainer, batches: Batches, kept: Cost, dtype: torch.dtype) -> Tensor:
+def _activations(trainer: MDLMTrainer, batches: Batches, kept: Cost, dtype: torch.dtype) -> Tensor:
     """Bytes [batches] that autograd keeps of a batch, and as much again of one layer, for the gradients under way.
-    With gradient checkpointing only the input of every layer is kept, and all of one; images are taken to keep all.
+    With gradient checkpointing only the input of every layer is kept, and all of one; inputs are taken to keep all.
     """
     layers, width = trainer.diffusion.num_hidden_layers, trainer.diffusion.hidden_size * dtype.itemsize
     one = kept.per_token / layers
     per_token = one + (one + layers * width if trainer.args.gradient_checkpointing else kept.per_token)
     rows = batches.targets.sum(1) / trainer.head_chunks
-    return per_token * batches.places + kept.per_target * rows + kept.per_image * batches.images
+    return per_token * batches.places + kept.per_target * rows + kept.per_input * batches.inputs
 
 
 def _sizes(module: torch.nn.Module) -> tuple[int, int]:
@@ -134,20 +130,20 @@ def _table(title: str, rows: dict[str, str]) -> str:
     return "\n".join([title, *(f"  {name:<22}{value}" for name, value in rows.items())])
 
 
-def _parts(trainer: LLaVATrainer) -> str:
+def _parts(trainer: MDLMTrainer) -> str:
     rates = {group["part"]: group["lr"] for group in trainer.create_optimizer().param_groups}
     lora = lora_config(trainer.model)
     lines = [f"{'part':<24}{'weights':>14}{'trained':>14}{'learning rate':>16}"]
-    for part, prefix in PARTS.items():
+    for part, prefix in trainer.model.parts.items():
         weights, trained = _sizes(trainer.model.get_submodule(prefix.rstrip(".")))
         rate = f"{rates[part]:g}" if part in rates else "frozen" if weights else "no weights"
-        note = f"   LoRA of rank {lora.r}" if lora and part == "mm_language_model" else ""
+        note = f"   LoRA of rank {lora.r}" if lora and part == trainer.model.language_model_part else ""
         lines.append(f"  {part:<22}{weights:>14,}{trained:>14,}{rate:>16}{note}")
     weights, trained = _sizes(trainer.model)
     return "\n".join([*lines, f"  {'all':<22}{weights:>14,}{trained:>14,}"])
 
 
-def _data(trainer: LLaVATrainer, batches: Batches, steps: int) -> str:
+def _data(trainer: MDLMTrainer, batches: Batches, steps: int) -> str:
     args, lengths = trainer.args, torch.tensor(trainer.lengths, dtype=torch.float)
     middle, high = lengths.quantile(torch.tensor([0.5, 0.95])).tolist()
     micro_batches = args.gradient_accumulation_steps * args.world_size
@@ -156,28 +152,30 @@ def _data(trainer: LLaVATrainer, batches: Batches, steps: int) -> str:
     rows = {
         "samples": f"{len(trainer.train_dataset):,}",
         "tokens of a sample": f"mean {lengths.mean():,.0f}, median {middle:,.0f}, 95 % have at most {high:,.0f}, "
-        f"longest {lengths.max():,.0f}; visual tokens and tail included",
+        f"longest {lengths.max():,.0f}; all of the prompt and the padding tail included",
         "samples a step": f"{args.train_batch_size * micro_batches:,} = batch of {args.train_batch_size} x "
         f"{args.gradient_accumulation_steps} accumulated x {args.world_size} processes",
-        "images a step": f"{batches.images.sum() * per_step:,.1f}",
-        "tokens a step": f"{tokens * per_step:,.0f}; the model is fed {fed * per_step:,.0f}, all copies of the reports",
-        "padding": f"{1 - fed / places:.1%} of the places that the model is fed",
+        "tokens a step": f"{tokens * per_step:,.0f}; the model is fed {fed * per_step:,.0f}, with all copies",
+        "padding": f"{1 - fed / places:.1%} of the tokens that the model is fed",
         "steps": f"{steps:,}, of which warm-up {args.get_warmup_steps(steps):,}; {args.lr_scheduler_type.value}",
     }
+    if trainer.model.input_unit:
+        rows[f"{trainer.model.input_unit} a step"] = f"{batches.inputs.sum() * per_step:,.1f}"
     return _table("data", rows)
 
 
-def _memory(trainer: LLaVATrainer, batches: Batches, kept: Cost, dtype: torch.dtype) -> str:
+def _memory(trainer: MDLMTrainer, batches: Batches, kept: Cost, dtype: torch.dtype) -> str:
     parts = memory(trainer, batches, kept, dtype)
     rows = {name: f"{_si(size, 'B'):>10}" for name, size in parts.items()}
-    rows["activations"] += f"   largest batch: {batches.places.max():,} places, {batches.images.max():,} images"
+    unit = trainer.model.input_unit or "inputs beside text"
+    rows["activations"] += f"   largest batch: {batches.places.max():,} tokens, {batches.inputs.max():,} {unit}"
     rows["sum"] = f"{_si(sum(parts.values()), 'B'):>10}"
     return _table(f"memory of each process, expected, in {str(dtype).removeprefix('torch.')}", rows)
 
 
-def _compute(trainer: LLaVATrainer, batches: Batches, flops: Cost, steps: int) -> str:
+def _compute(trainer: MDLMTrainer, batches: Batches, flops: Cost, steps: int) -> str:
     args = trainer.args
-    sums = [each.sum().item() for each in (batches.fed, batches.pairs, batches.targets, batches.images)]
+    sums = [each.sum().item() for each in (batches.fed, batches.pairs, batches.targets, batches.inputs)]
     done = flops(*sums) / len(batches.fed) * args.gradient_accumulation_steps * args.world_size
     time = "unknown, as is the peak rate of this device"
     if trainer.peak_rate:

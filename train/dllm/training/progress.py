@@ -40,10 +40,12 @@ class Progress(ProgressCallback):
 
 def describe(logs: dict[str, float]) -> str:
     """The figures of a log that a bar shows."""
+    units = [name.removesuffix("_per_second") for name in logs if name.endswith("_per_second")]
+    rates = {f"{unit}_per_second": f"{{:,.1f}} {unit}/s" for unit in units if unit not in ("samples", "tokens")}
     parts = {
         "loss": "loss {:.4g}",
         "tokens_per_second": "{:,.0f} tokens/s",
-        "images_per_second": "{:,.1f} images/s",
+        **rates,
         "mfu": "MFU {:.1%}",
         "peak_memory_gb": "{:.1f} GB",
         "padding": "padding {:.1%}",

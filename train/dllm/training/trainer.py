@@ -2,60 +2,26 @@
 
 import copy
 import math
-from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback
 
 from dllm.core.head import num_chunks
-from dllm.core.losses import IGNORE_INDEX, NORMALISATIONS, reduce_losses
-from dllm.core.noise import Forward, Quadrature
+from dllm.core.losses import IGNORE_INDEX, reduce_losses
+from dllm.core.noise import Quadrature
 from dllm.training.divergence import describe, first_divergence
+from dllm.training.flops import device_rate, step_costs
+from dllm.training.gradients import PartNorms
 from dllm.training.metrics import Meter, batch_counts, figures, noise_counts, peak_memory
 from dllm.training.order import Positioned, PositionSampler, Repeated
 from dllm.training.progress import Progress
+from dllm.training.resumable import ResumableTrainer
 
 
-@dataclass
-class MDLMConfig(TrainingArguments):
-    """Training arguments of a masked-diffusion run."""
-
-    noise_estimator: str = field(
-        default="stratified", metadata={"help": "stratified, pair, single, uniform, seed_literal"}
-    )
-    noise_schedule: str = field(default="linear", metadata={"help": "linear, cosine, sqrt (single views only)"})
-    noise_eps: float = field(default=1e-3, metadata={"help": "smallest mask rate"})
-    loss_normalisation: str = field(default="sequence", metadata={"help": "sequence, token, batch"})
-    pad_to_multiple_of: int = field(default=8, metadata={"help": "of the prompt's tokens, for few shapes"})
-    eval_noise_levels: int = field(default=4, metadata={"help": "stratified pairs per validation sample"})
-    train_sampling_strategy: str = field(
-        default="group_by_length", metadata={"help": "group_by_length (of datasets that tell), random, sequential"}
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "samples are the dataset's own"})
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "logs a mean in place of a loss that is not finite, and goes on"}
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.forward_process()  # an impossible choice is told before anything is loaded
-        if self.eval_noise_levels < 1:
-            raise ValueError(f"eval_noise_levels must be at least 1, not {self.eval_noise_levels}")
-        if self.train_sampling_strategy == "batch_rebalance":
-            raise ValueError("train_sampling_strategy batch_rebalance would draw other noise; use group_by_length")
-        if self.loss_normalisation not in NORMALISATIONS:
-            raise ValueError(
-                f"unknown loss_normalisation {self.loss_normalisation!r}; known: {', '.join(NORMALISATIONS)}"
-            )
-
-    def forward_process(self) -> Forward:
-        return Forward(self.noise_estimator, self.noise_schedule, self.noise_eps, self.seed)
-
-
-class MDLMTrainer(Trainer):
-    """Trains a model whose forward returns the losses of its targets (`dllm.core.objective.target_losses`).
+class MDLMTrainer(ResumableTrainer):
+    """Trains a `MaskedDiffusionLM`, whose forward returns the losses of its targets, each part at its own rate.
 
     Batches come from `dllm.data.collator.ResponseCollator` or a subclass of it.
     """
@@ -76,7 +42,34 @@ class MDLMTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         if not self.args.disable_tqdm:
             self.add_callback(Progress())
+        self.add_callback(self.stop_signal)
+        self.peak_rate = device_rate(self.args.device)
+        self.step_flops = step_costs(self.model)[0] if self.peak_rate else None
         self._finite: list[Tensor] = []  # per micro-batch [B]
+
+    def create_optimizer(self, model=None):
+        """One optimizer whose groups have the learning rate of their part; norms and biases do not decay."""
+        model = self.model if model is None else model
+        if self.optimizer is None:
+            optimizer, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer(self._parameter_groups(model), **kwargs)
+            self.part_norms = PartNorms(self.optimizer, lambda: self.state.global_step)
+        return self.optimizer
+
+    def _parameter_groups(self, model: nn.Module) -> list[dict]:
+        decaying = set(self.get_decay_parameter_names(model))
+        groups = []
+        for part, prefix in self.model.parts.items():
+            for decay in (True, False):
+                parameters = [
+                    parameter
+                    for name, parameter in model.named_parameters()
+                    if parameter.requires_grad and name.startswith(prefix) and (name in decaying) == decay
+                ]
+                if parameters:
+                    settings = {"lr": self.args.learning_rate_of(part), "weight_decay": self.args.weight_decay * decay}
+                    groups.append({"part": part, "params": parameters} | settings)
+        return groups
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         strategy = self.args.train_sampling_strategy
@@ -114,9 +107,10 @@ class MDLMTrainer(Trainer):
         return super()._prepare_inputs(inputs) | exact
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The weighted loss of a batch; its share from the tail after the report is logged apart."""
+        """The weighted loss of a batch; its share from the padding tail after the response is logged apart."""
         batch, inputs = inputs, dict(inputs)
-        weights, tail, _ = inputs.pop("weights"), inputs.pop("tail"), inputs.pop("rates")
+        weights, tail = inputs.pop("weights"), inputs.pop("tail")
+        del inputs["rates"], inputs["num_inputs"]
         outputs = model(**inputs, paired=self.forward_process.paired, head_chunks=self.head_chunks)
         targets = inputs["labels"] != IGNORE_INDEX
         normalisation = self.args.loss_normalisation
@@ -125,7 +119,8 @@ class MDLMTrainer(Trainer):
         loss = reduce_losses(outputs.losses, weights, targets, normalisation, num_tokens)
         losses = outputs.losses.detach()
         tail_loss = reduce_losses(losses.masked_fill(~tail, 0.0), weights, targets, normalisation, num_tokens)
-        self.meter.add(**self.counts(batch), **noise_counts(batch, losses), tail_loss=tail_loss)
+        counts = batch_counts(self.diffusion, self.forward_process.paired, batch)
+        self.meter.add(**counts, **noise_counts(batch, losses), tail_loss=tail_loss)
         self._finite.append(losses.isfinite().all(dim=-1))
         return (loss, outputs) if return_outputs else loss
 
@@ -133,7 +128,7 @@ class MDLMTrainer(Trainer):
         """Only the loss: nats per token of each sample, by quadrature over noise levels (`Quadrature`)."""
         inputs = self._prepare_inputs(inputs)
         weights, targets = inputs.pop("weights"), inputs["labels"] != IGNORE_INDEX
-        del inputs["tail"], inputs["rates"]
+        del inputs["tail"], inputs["rates"], inputs["num_inputs"]
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(**inputs)
         return reduce_losses(outputs.losses, weights, targets, "sequence"), None, None
@@ -158,21 +153,25 @@ class MDLMTrainer(Trainer):
         super().log({name: value for name, value in logs.items() if name != "total_flos"}, *args, **kwargs)
 
     def floating_point_ops(self, inputs: dict) -> int:
-        """None: transformers' estimate knows neither views nor images, and walks over all weights at every batch."""
+        """None: transformers' estimate knows neither views nor inputs, and walks over all weights at every batch."""
         return 0
 
-    def counts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What a batch holds that the figures are made of; scalars."""
-        return batch_counts(self.diffusion, self.forward_process.paired, batch)
-
     def figures(self, logs: dict[str, float], counts: dict[str, Tensor], seconds: float) -> dict[str, float]:
-        """What is logged beside `logs`, of all ranks' `counts` since the last time and the seconds that they took."""
+        """What is logged beside `logs`, of all ranks' `counts` since the last time and the seconds that they took: on
+        GPUs whose peak rate is known also the share of it that the step's operations make up (MFU).
+        """
         steps = self.args.gradient_accumulation_steps if self.args.loss_normalisation == "token" else 1
         memory = torch.tensor([peak_memory(self.args.device)], device=self.args.device)
-        return figures(counts, seconds) | {
+        result = figures(counts, seconds, self.model.input_unit) | {
             "loss_tail": (counts["tail_loss"] / counts["batches"]).item() * steps,
             "peak_memory_gb": self.accelerator.gather(memory).max().item(),
         }
+        if "grad_norm" in logs:
+            result |= self.part_norms.read(logs["grad_norm"], self._over_ranks, self.args.device)
+        if self.step_flops:
+            done = self.step_flops(*(counts[name].item() for name in ("fed", "pairs", "targets", "inputs")))
+            result["mfu"] = done / (seconds * self.args.world_size * self.peak_rate)
+        return result
 
     def _over_ranks(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor over all ranks."""

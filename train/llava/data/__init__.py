@@ -1,1 +1,1 @@
-"""Data of the vision language model: annotations, films, datasets and batches."""
+"""Images and videos: files to pixels, records to samples, samples to batches."""

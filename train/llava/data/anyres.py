@@ -89,7 +89,7 @@ def num_views(size: Size, grids: Sequence[Grid], side: int) -> int:
 
 
 def cut_tiles(image: Image.Image, grid: Grid, side: int, resample: int) -> list[Image.Image]:
-    """Tiles of an image, row by row: scaled to fit the grid, with black margins like the surround of a film."""
+    """Tiles of an image, row by row: scaled to fit the grid, with black margins like the surround of a radiograph."""
     across, down = grid[0] * side, grid[1] * side
     scale = min(across / image.width, down / image.height)
     size = min(math.ceil(image.width * scale), across), min(math.ceil(image.height * scale), down)

@@ -1,9 +1,9 @@
-"""DICOM films as 8-bit images; pydicom reads them, GDCM decodes compressed ones. Both are loaded with the first film.
+"""DICOM files as 8-bit images; pydicom reads them, GDCM decodes compressed ones. Both are loaded with the first file.
 
-A grey film goes through the steps of the standard (PS3.3 C.7.6.3, C.11.1, C.11.2): stored values; rescale slope and
+A grey image goes through the steps of the standard (PS3.3 C.7.6.3, C.11.1, C.11.2): stored values; rescale slope and
 intercept, or a table; for display the first table, or else the first window; and MONOCHROME1 is turned, so that bone is
 bright. Without a table or window for display, values of more than 8 bits are scaled from their own minimum to their own
-maximum. Pixels that hold the padding value are no part of the film: they do not count in this, and become black.
+maximum. Pixels that hold the padding value are no part of the image: they do not count in this, and become black.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def is_dicom(path: str | Path) -> bool:
 
 
 def read_dicom(path: str | Path) -> Image.Image:
-    """The film in a DICOM file as an 8-bit image, grey ("L") or colour ("RGB").
+    """The image in a DICOM file, with 8 bits, grey ("L") or colour ("RGB").
 
     Raises ValueError with one line that names the file and the remedy: pydicom is missing, the file is unreadable, has
     no pixels or several frames, is in colours of another kind, or compressed or encrypted in a way without a decoder.
@@ -50,14 +50,19 @@ def read_dicom(path: str | Path) -> Image.Image:
     return Image.fromarray(image)
 
 
+def check_dicom(path: str | Path) -> None:
+    """Raises ValueError as `read_dicom` does, for what can be told without decoding the pixels."""
+    _check_decoder(_read(path), path)
+
+
 def dicom_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of the film in pixels, from the header. Raises ValueError as `read_dicom` does."""
+    """Width and height of the image in pixels, from the header. Raises ValueError as `read_dicom` does."""
     data = _read(path, header_only=True)
     return int(data.Columns), int(data.Rows)
 
 
 def _read(path: str | Path, header_only: bool = False) -> Dataset:
-    """The data set of one film, with its pixels still encoded."""
+    """The data set of one image, with its pixels still encoded."""
     try:
         import pydicom
     except ImportError:
@@ -82,7 +87,7 @@ def _read(path: str | Path, header_only: bool = False) -> Dataset:
 
 
 def _check_decoder(data: Dataset, path: str | Path) -> None:
-    """Raise ValueError if nothing can decode the film's pixels."""
+    """Raise ValueError if nothing can decode the image's pixels."""
     from pydicom.pixels import get_decoder
 
     syntax, remedy = data.file_meta.get("TransferSyntaxUID", ""), "export it uncompressed and without encryption"
@@ -103,14 +108,14 @@ def _decoded(data: Dataset) -> np.ndarray:
     """The stored values, [height, width], or in RGB, whatever the file has, [height, width, 3]."""
     from pydicom.pixels import pixel_array
 
-    with warnings.catch_warnings(action="ignore"):  # of more bytes than the film needs
+    with warnings.catch_warnings(action="ignore"):  # of more bytes than the image needs
         return pixel_array(data)
 
 
 def _grey(stored: np.ndarray, data: Dataset) -> np.ndarray:
-    """The film for display, uint8 [height, width]."""
-    film = ~_padding(stored, data)
-    if not film.any():
+    """The image for display, uint8 [height, width]."""
+    visible = ~_padding(stored, data)
+    if not visible.any():
         raise ValueError("every pixel holds the padding value")
     values = _rescaled(stored, data)
     if data.get("VOILUTSequence"):
@@ -121,15 +126,15 @@ def _grey(stored: np.ndarray, data: Dataset) -> np.ndarray:
     elif data.BitsStored <= 8 and values.dtype.kind == "u":
         grey, low, high = values, 0, 2**data.BitsStored - 1
     else:
-        grey, low, high = values, values[film].min(), values[film].max()
+        grey, low, high = values, values[visible].min(), values[visible].max()
     grey = (grey.astype(np.float64) - low) / max(high - low, 1e-9)
     if data.PhotometricInterpretation == "MONOCHROME1":
         grey = 1 - grey
-    return np.rint(255 * np.where(film, grey, 0)).astype(np.uint8)
+    return np.rint(255 * np.where(visible, grey, 0)).astype(np.uint8)
 
 
 def _colour(stored: np.ndarray, data: Dataset) -> np.ndarray:
-    """The film for display, uint8 [height, width, 3]."""
+    """The image for display, uint8 [height, width, 3]."""
     return np.rint(stored * (255 / (2**data.BitsStored - 1))).astype(np.uint8)
 
 

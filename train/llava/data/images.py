@@ -1,4 +1,4 @@
-"""Films and photographs: from a file of any usual kind, DICOM too, to 8-bit RGB, and then to the pixels of SigLIP."""
+"""Images, radiographs among them: from a file of any usual kind, DICOM too, to 8-bit RGB, and then to the pixels of SigLIP."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from llava.data.anyres import Grid, Size, best_grid, cut_tiles, is_anyres
-from llava.data.dicom import dicom_size, is_dicom, read_dicom
+from llava.data.anyres import Grid, Size, best_grid, cut_tiles, is_anyres, num_views, read_grids
+from llava.data.dicom import check_dicom, dicom_size, is_dicom, read_dicom
 
 if TYPE_CHECKING:  # converting and checking data needs neither torch nor transformers
     import torch
@@ -24,11 +24,11 @@ END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes 
 
 
 def load_image(path: str | Path) -> Image.Image:
-    """Read the film at `path` as 8-bit RGB, upright (EXIF orientation applied).
+    """Read the image at `path` as 8-bit RGB, upright (EXIF orientation applied).
 
-    A film with more than 8 bits is scaled from its own darkest to its own brightest value: such files hold 10, 12
-    or 16 bits of data without saying which, so a fixed divisor would turn a 12-bit film almost black.
-    Transparent parts become black, like the surround of a film.
+    An image with more than 8 bits is scaled from its own darkest to its own brightest value: such files hold 10, 12
+    or 16 bits of data without saying which, so a fixed divisor would turn a 12-bit image almost black.
+    Transparent parts become black, like the surround of a radiograph.
 
     Raises ValueError with one line that names the file: missing, empty, truncated, not an image, a side under 16 px.
     """
@@ -36,11 +36,15 @@ def load_image(path: str | Path) -> Image.Image:
         return _decode(image, path)
 
 
-def check_image(path: str | Path) -> None:
+def check_image(path: str | Path, decode_dicom: bool = True) -> None:
     """Raise the ValueError of `load_image`, at the cost of reading the header and the last bytes of a sound file.
 
-    A JPEG or PNG that ends with its end marker was written to its end and is not decoded; any other file is.
+    A JPEG or PNG that ends with its end marker was written to its end and is not decoded; any other file is, but for
+    DICOM files without `decode_dicom`: each takes tenths of a second, and convert_data.py has decoded them.
     """
+    if not decode_dicom and is_dicom(_check_file(path)):
+        check_dicom(path)
+        return
     with _open(path) as image:
         if not _ends_whole(path, image.format):
             _decode(image, path)
@@ -70,6 +74,31 @@ def check_mode(mode: str) -> None:
         raise ValueError(f"unknown --image_aspect_ratio {mode!r}; known: {', '.join(IMAGE_MODES)}")
 
 
+class ImagePreprocessor:
+    """Images to pixels as a model's config says: the same in training, generation and evaluation.
+
+    `processor` must be the PIL one: the torchvision one gives slightly different pixels. Shapes: n square tiles of S
+    pixels a side, S that of the vision tower.
+    """
+
+    def __init__(self, processor: SiglipImageProcessorPil, config):
+        self.processor, self.mode = processor, config.image_aspect_ratio
+        self.side = config.vision_config.image_size
+        self.grids = read_grids(self.mode, config.image_grid_pinpoints, self.side)
+
+    def num_tiles(self, size: Size) -> int:
+        """Tiles of an image of this width and height."""
+        return num_views(size, self.grids, self.side) if self.grids else 1
+
+    def pixels(self, image: Image.Image | list[Image.Image]) -> torch.Tensor:
+        """Normalised pixels [n, 3, S, S] of an image, or of the frames of a video, one tile each."""
+        import torch
+
+        if isinstance(image, list):
+            return torch.cat([preprocess_image(frame, self.processor, self.mode) for frame in image])
+        return preprocess_image(image, self.processor, self.mode, self.grids)
+
+
 def preprocess_image(
     image: Image.Image, processor: SiglipImageProcessorPil, mode: str, grids: Sequence[Grid] = ()
 ) -> torch.Tensor:
@@ -77,8 +106,7 @@ def preprocess_image(
 
     `square` stretches the image to S x S, `pad` first centres it on a square of the mean colour and so keeps its shape.
     The anyres modes stretch it too and append the tiles of the best of `grids`; without grids there is one tile.
-    The processor must be the PIL one: the torchvision one gives slightly different pixels. Raises ValueError for an
-    unknown mode.
+    Raises ValueError for an unknown mode.
     """
     check_mode(mode)
     views = [_pad_to_square(image, processor.image_mean) if mode == "pad" else image]
@@ -86,13 +114,6 @@ def preprocess_image(
         side = processor.size["height"]
         views += cut_tiles(image, best_grid(image.size, grids, side), side, processor.resample)
     return processor(images=views, return_tensors="pt")["pixel_values"]  # [tiles, 3, S, S]
-
-
-def preprocess_frames(frames: list[Image.Image], processor: SiglipImageProcessorPil, mode: str) -> torch.Tensor:
-    """The frames of a video as `preprocess_image` has them, one tile each: float32 [frames, 3, S, S]."""
-    import torch
-
-    return torch.cat([preprocess_image(frame, processor, mode) for frame in frames])
 
 
 def _open(path: str | Path) -> Image.Image:
@@ -108,15 +129,16 @@ def _open(path: str | Path) -> Image.Image:
     width, height = image.size
     if min(width, height) < MIN_SIDE_PX:
         image.close()
-        raise ValueError(f"{path}: the image is {width}x{height} px; a film needs at least {MIN_SIDE_PX} px a side")
+        raise ValueError(f"{path}: the image is {width}x{height} px; give one of at least {MIN_SIDE_PX} px a side")
     return image
 
 
-def _check_file(path: str | Path) -> None:
+def _check_file(path: str | Path) -> str | Path:
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such image file; check the image folder and the record's image_path")
     if Path(path).stat().st_size == 0:
         raise ValueError(f"{path}: the image file is empty (0 bytes); copy it again")
+    return path
 
 
 def _ends_whole(path: str | Path, image_format: str) -> bool:
@@ -144,7 +166,7 @@ def _has_metadata_at_end(path: str | Path) -> bool:
 
 def _decode(image: Image.Image, path: str | Path) -> Image.Image:
     """Decode an opened image to RGB, upright; anything that goes wrong becomes a ValueError naming the file."""
-    # lmms_eval switches this on for its whole process, which turns the missing part of a film grey without a word.
+    # lmms_eval switches this on for its whole process, which turns the missing part of an image grey without a word.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         return _to_rgb(ImageOps.exif_transpose(image))

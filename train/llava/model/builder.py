@@ -9,15 +9,17 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, SiglipImageProcessorPil
 
 from dllm.core.model import check_diffusion_settings
+from dllm.data.conversation import CHATML_TEMPLATE
+from dllm.data.files import replacing
 from dllm.pipelines.a2d import load_qwen3
 from dllm.pipelines.loading import check_folder, load_whole
 from dllm.pipelines.special_tokens import set_special_tokens
-from llava.conversation import CHATML_TEMPLATE
+from llava.constants import PARTS
 from llava.model.language_model.llava_qwen import LlavaQwen3Config, LlavaQwen3ModelLM
 from llava.model.multimodal_encoder.builder import load_vision_tower
 
 ADAPTER_FILE = "mm_projector.safetensors"
-ADAPTER_PARTS = ("model.mm_projector.", "model.vision_resampler.")
+ADAPTER_PARTS = (PARTS["mm_mlp_adapter"], PARTS["mm_vision_resampler"])
 ADAPTER_TYPES = ("mm_projector_type", "mm_resampler_type")
 
 
@@ -77,10 +79,8 @@ def save_adapter(state: dict[str, Tensor], config: LlavaQwen3Config, folder: str
     """Writes resampler and projector of a model's state, and their types, to one safetensors file."""
     adapter = {name: tensor.contiguous() for name, tensor in state.items() if name.startswith(ADAPTER_PARTS)}
     path = Path(folder) / ADAPTER_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(adapter, partial, metadata={name: getattr(config, name) for name in ADAPTER_TYPES})
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(adapter, partial, metadata={name: getattr(config, name) for name in ADAPTER_TYPES})
     return path
 
 

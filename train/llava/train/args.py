@@ -1,32 +1,22 @@
-"""Command-line arguments of training. Names are those of LLaVA where it has one."""
+"""Command-line arguments of training, beside those of every run. Names are those of LLaVA where it has one."""
 
-import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from dllm.training.trainer import MDLMConfig
+from dllm.training import arguments
+from llava.constants import PARTS
 from llava.conversation import check_version
 from llava.data.anyres import EXAMPLE, check_pinpoints
 from llava.data.images import check_mode
 from llava.data.video import VideoFolder
 
-# Tunable part -> prefixes of its parameters.
-PARTS = {
-    "mm_vision_tower": "model.vision_tower.",
-    "mm_vision_resampler": "model.vision_resampler.",
-    "mm_mlp_adapter": "model.mm_projector.",
-    "mm_language_model": "language_model.",
-}
+RESAMPLER_FIELDS = ("mm_projector", "mm_resampler", "mm_qformer", "mm_perceiver", "mm_spatial", "mm_mask")
 
 
-@dataclass
-class ModelArguments:
-    """What is built. The mm_* settings and the pattern are saved in the checkpoint's config."""
+@dataclass(kw_only=True)
+class ModelArguments(arguments.ModelArguments):
+    """What is built. The mm_* settings are saved in the checkpoint's config too."""
 
-    model_name_or_path: str = field(metadata={"help": "folder of a Qwen3 or a2d-qwen3 model, or of a trained model"})
     mm_tunable_parts: str = field(metadata={"help": f"parts to train, joined by commas: {', '.join(PARTS)}"})
     vision_tower: str | None = field(
         default=None,
@@ -47,18 +37,15 @@ class ModelArguments:
     mm_spatial_pool_stride: int = field(default=2, metadata={"help": "patches per side that are pooled to one"})
     mm_spatial_pool_mode: str = field(default="bilinear", metadata={"help": "average, max, bilinear"})
     mm_mask_drop_ratio: float = field(default=0.25, metadata={"help": "share of the patches kept in training"})
-    attention_pattern: str = field(default="block", metadata={"help": "bidirectional, prefix, block"})
-    block_length: int = field(default=32, metadata={"help": "tokens that are written before the next ones begin"})
-    gen_length: int = field(default=256, metadata={"help": "canvas of a report in tokens"})
-    lora_enable: bool = field(
-        default=False, metadata={"help": "train an adapter of the language model in its stead; it is merged when saved"}
-    )
-    lora_r: int = field(default=64, metadata={"help": "rank of the adapter"})
-    lora_alpha: int = field(default=16, metadata={"help": "the adapter counts alpha / rank times"})
-    lora_dropout: float = field(
-        default=0.0,
-        metadata={"help": "of the adapter's input; unlike all other noise it depends on the number of processes"},
-    )
+
+    def check(self) -> None:
+        super().check()
+        if self.lora_enable and PARTS["mm_language_model"] not in self.tunable_prefixes():
+            raise ValueError(
+                "--lora_enable needs mm_language_model among --mm_tunable_parts: its adapter is what trains"
+            )
+        self.tunable_prefixes()
+        check_version(self.version)
 
     def tunable_prefixes(self) -> tuple[str, ...]:
         """Prefixes of the parameters to train. Raises ValueError on an unknown part or none."""
@@ -68,15 +55,9 @@ class ModelArguments:
             raise ValueError(f"--mm_tunable_parts {self.mm_tunable_parts!r}: name some of {', '.join(PARTS)}")
         return tuple(PARTS[part] for part in parts)
 
-    def diffusion(self) -> dict:
-        names = ("attention_pattern", "block_length", "gen_length")
-        return {name: getattr(self, name) for name in names}
-
     def settings(self) -> dict:
         """Fields that LlavaQwen3Config takes over by name."""
-        names = [name for name in self.__dataclass_fields__ if name.startswith(("mm_projector", "mm_resampler"))]
-        names += [name for name in self.__dataclass_fields__ if name.startswith(("mm_qformer", "mm_perceiver"))]
-        names += [name for name in self.__dataclass_fields__ if name.startswith(("mm_spatial", "mm_mask"))]
+        names = [name for name in self.__dataclass_fields__ if name.startswith(RESAMPLER_FIELDS)]
         return {name: getattr(self, name) for name in ["version", *names]}
 
 
@@ -102,91 +83,35 @@ class DataArguments:
     def videos(self) -> VideoFolder | None:
         return VideoFolder(self.video_folder, self.video_fps, self.frames_upbound) if self.video_folder else None
 
+    def check(self) -> None:
+        """Raises ValueError for what can be told before anything is loaded."""
+        check_mode(self.image_aspect_ratio)
+        check_pinpoints(self.image_aspect_ratio, self.image_grid_pinpoints)
+        if not self.data_path:
+            raise ValueError("--data_path is empty; give the JSON file that convert_data.py wrote")
+        if not self.image_folder or not Path(self.image_folder).is_dir():
+            raise ValueError(
+                f"--image_folder {self.image_folder!r} is not a folder; give the one that holds the images"
+            )
+        if self.video_folder and not Path(self.video_folder).is_dir():
+            raise ValueError(f"--video_folder {self.video_folder!r} is not a folder; give the one with the videos")
+        if self.video_fps <= 0 or self.frames_upbound < 0:
+            raise ValueError(
+                f"--video_fps {self.video_fps} must be above 0, --frames_upbound {self.frames_upbound} at least 0"
+            )
+
 
 @dataclass
-class TrainingArguments(MDLMConfig):
-    """transformers' training arguments, the noise of the core, and a learning rate for each part."""
+class TrainingArguments(arguments.MDLMConfig):
+    """The arguments of every run, and a learning rate for each part."""
+
+    part_rates = {
+        "mm_vision_tower": "mm_vision_tower_lr",
+        "mm_vision_resampler": "mm_projector_lr",
+        "mm_mlp_adapter": "mm_projector_lr",
+    }
 
     mm_projector_lr: float | None = field(
         default=None, metadata={"help": "of projector and resampler; else --learning_rate"}
     )
     mm_vision_tower_lr: float | None = field(default=None, metadata={"help": "of the encoder; else --learning_rate"})
-    model_max_length: int = field(default=1024, metadata={"help": "longest prompt + report in tokens"})
-    dry_run: bool = field(default=False, metadata={"help": "print what the run would do, and what it takes; then stop"})
-    optim: str = field(default="adamw_torch", metadata={"help": "optimizer of transformers"})
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "every trained weight has a gradient in every batch; DDP need not look"}
-    )
-
-    def __post_init__(self):
-        accelerate_file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")  # of `accelerate launch`
-        if self.deepspeed:
-            check_deepspeed_config(self.deepspeed, "--deepspeed")
-        elif accelerate_file:
-            check_deepspeed_config(accelerate_file, "deepspeed_config_file")
-        if self.deepspeed and "RANK" not in os.environ:
-            raise ValueError("--deepspeed needs a launcher: start train_mem.py with torchrun")
-        if self.resume_from_checkpoint:
-            raise ValueError(
-                "--resume_from_checkpoint: a run goes on from the newest whole one by itself; leave it out"
-            )
-        if self.save_only_model:
-            raise ValueError("--save_only_model: no run could go on from such a checkpoint; leave it out")
-        self.use_cpu = self.use_cpu or not torch.cuda.is_available()
-        self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
-        if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            self.ddp_backend = "gloo"
-        super().__post_init__()
-
-    @property
-    def should_save(self) -> bool:
-        """A dry run writes nothing."""
-        return super().should_save and not self.dry_run
-
-
-def check_deepspeed_config(path: str | dict, setting: str) -> None:
-    """Raises ValueError for a DeepSpeed JSON whose own optimizer would drop the learning rates of the parts.
-
-    `setting` is what named the file.
-    """
-    if isinstance(path, str) and not Path(path).is_file():
-        raise ValueError(f"{setting} {path} is not a file; use one of scripts/zero2.json, scripts/zero3.json")
-    try:
-        config = json.loads(Path(path).read_text()) if isinstance(path, str) else path
-    except ValueError as error:
-        raise ValueError(f"{setting} {path} is not JSON ({error})") from error
-    for block in ("optimizer", "scheduler"):
-        if block in config:
-            raise ValueError(
-                f"{setting} {path} has a block {block!r}, which would drop the learning rates of the parts; remove it"
-            )
-
-
-def check_lora(model: ModelArguments, tunable: tuple[str, ...]) -> None:
-    """Raises ValueError for settings that no adapter can have."""
-    if PARTS["mm_language_model"] not in tunable:
-        raise ValueError("--lora_enable needs mm_language_model among --mm_tunable_parts: its adapter is what trains")
-    if model.lora_r < 1 or model.lora_alpha <= 0:
-        raise ValueError(f"--lora_r {model.lora_r}, --lora_alpha {model.lora_alpha}: both must be at least 1")
-    if not 0 <= model.lora_dropout < 1:
-        raise ValueError(f"--lora_dropout {model.lora_dropout}: give a share from 0 to below 1")
-
-
-def check_arguments(model: ModelArguments, data: DataArguments) -> None:
-    """Raises ValueError for what can be told before anything is loaded."""
-    prefixes = model.tunable_prefixes()
-    if model.lora_enable:
-        check_lora(model, prefixes)
-    check_version(model.version)
-    check_mode(data.image_aspect_ratio)
-    check_pinpoints(data.image_aspect_ratio, data.image_grid_pinpoints)
-    if not data.data_path:
-        raise ValueError("--data_path is empty; give the JSON file that convert_data.py wrote")
-    if not data.image_folder or not Path(data.image_folder).is_dir():
-        raise ValueError(f"--image_folder {data.image_folder!r} is not a folder; give the one that holds the images")
-    if data.video_folder and not Path(data.video_folder).is_dir():
-        raise ValueError(f"--video_folder {data.video_folder!r} is not a folder; give the one that holds the videos")
-    if data.video_fps <= 0 or data.frames_upbound < 0:
-        raise ValueError(
-            f"--video_fps {data.video_fps} must be above 0, --frames_upbound {data.frames_upbound} at least 0"
-        )

@@ -3,9 +3,9 @@
     torchrun --nproc_per_node 2 -m llava.train.pretrain_tower --vision_tower exp/towers/vision_tower \
         --data_path captions.json --image_folder images --out exp/towers/trained
 
-From the features of 4 x 4 parts of a film, a linear layer says which words and which pairs of neighbouring words its
+From the features of 4 x 4 parts of an image, a linear layer says which words and which pairs of neighbouring words its
 text has (Joulin et al. 2016; Li et al. 2017, "Learning visual n-grams"). The layer is thrown away; `--out` is a folder
-like that of `--vision_tower`, for the stage scripts. For small towers and data: the pixels of all films are held in
+like that of `--vision_tower`, for the stage scripts. For small towers and data: the pixels of all images are held in
 memory. A published SigLIP has learned more than this from its own captions and does not need it.
 """
 
@@ -28,16 +28,16 @@ from llava.data.dataset import image_names, read_records
 from llava.data.images import load_image, preprocess_image
 from llava.model.multimodal_encoder.builder import load_vision_tower, save_vision_tower
 
-# At most: turn in radians, share of zoom, shift right and down in half films, contrast, brightness.
+# At most: turn in radians, share of zoom, shift right and down in half images, contrast, brightness.
 JITTER = (0.14, 0.12, 0.12, 0.12, 0.2, 0.2)
-GRID = 4  # parts of a film per side
+GRID = 4  # parts of an image per side
 RAREST, MOST_FREQUENT = 0.002, 0.998  # share of the reports that must have a word
 
 
-class FilmsAndWords(Dataset):
-    """Films [3, S, S] and which of `words` their reports have [words]; a record without a film is left out.
+class ImageWordDataset(Dataset):
+    """Images [3, S, S] and which of `words` their reports have [words]; a record without an image is left out.
 
-    With `augment` a film is never quite the same: few films are learned by heart otherwise.
+    With `augment` an image is never quite the same: few images are learned by heart otherwise.
     """
 
     def __init__(self, data_path: str, image_folder: str, processor, augment: bool, progress: bool):
@@ -52,17 +52,17 @@ class FilmsAndWords(Dataset):
         self.has = torch.zeros(len(records), len(self.words), dtype=torch.bool)
         for row, words in zip(self.has, found, strict=True):
             row[[number[word] for word in words if word in number]] = True
-        films = [Path(image_folder) / image_names(record)[0] for record in records]
-        bar = tqdm(films, desc="films", unit="film", disable=not progress)
+        images = [Path(image_folder) / image_names(record)[0] for record in records]
+        bar = tqdm(images, desc="images", unit="image", disable=not progress)
         self.augment = augment
-        self.pixels = [preprocess_image(load_image(film), processor, "square")[0].half() for film in bar]
+        self.pixels = [preprocess_image(load_image(image), processor, "square")[0].half() for image in bar]
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        film = self.pixels[index].float()
-        return {"pixels": jitter(film) if self.augment else film, "has": self.has[index].float()}
+        image = self.pixels[index].float()
+        return {"pixels": jitter(image) if self.augment else image, "has": self.has[index].float()}
 
 
 def words_and_pairs(text: str) -> set[str]:
@@ -72,18 +72,18 @@ def words_and_pairs(text: str) -> set[str]:
     return pairs | {word for words in clauses for word in words}
 
 
-def jitter(film: Tensor) -> Tensor:
-    """The film [3, S, S] turned, scaled and shifted a little, in another brightness and contrast; never mirrored."""
+def jitter(image: Tensor) -> Tensor:
+    """The image [3, S, S] turned, scaled and shifted a little, in another brightness and contrast; never mirrored."""
     turn, zoom, right, down, contrast, brightness = (2 * torch.rand(6) - 1) * torch.tensor(JITTER)
     cosine, sine = turn.cos() * (1 + zoom), turn.sin() * (1 + zoom)
     matrix = torch.stack([cosine, -sine, right, sine, cosine, down]).view(1, 2, 3)
-    grid = F.affine_grid(matrix, [1, *film.shape], align_corners=False)
-    moved = F.grid_sample(film[None], grid, padding_mode="border", align_corners=False)[0]
+    grid = F.affine_grid(matrix, [1, *image.shape], align_corners=False)
+    moved = F.grid_sample(image[None], grid, padding_mode="border", align_corners=False)[0]
     return moved * (1 + contrast) + brightness
 
 
 class WordClassifier(nn.Module):
-    """A tower, and a linear layer from the mean features of GRID x GRID parts of a film to words."""
+    """A tower, and a linear layer from the mean features of GRID x GRID parts of an image to words."""
 
     def __init__(self, tower: nn.Module, share: Tensor):
         """`share` [words] is the share of the reports that have each word; the layer starts from it."""
@@ -95,7 +95,7 @@ class WordClassifier(nn.Module):
         self.head.bias.data = share.logit()
 
     def forward(self, pixels: Tensor, has: Tensor) -> dict[str, Tensor]:
-        """Loss of films `pixels` [n, 3, S, S] with the words `has` [n, words]: summed over words, mean over films."""
+        """Loss of images `pixels` [n, 3, S, S] with the words `has` [n, words]: summed over words, mean over images."""
         features = self.tower(pixels).unflatten(1, (self.side, self.side))  # [n, side, side, D_vision]
         parts = F.adaptive_avg_pool2d(features.movedim(-1, 1), GRID)  # [n, D_vision, GRID, GRID]
         logits = self.head(parts.flatten(1))  # [n, words]
@@ -119,7 +119,7 @@ def pretrain(args: argparse.Namespace) -> str:
         ddp_find_unused_parameters=False,
     )
     tower, processor = load_vision_tower(args.vision_tower, args.select_layer, torch.float32)
-    data = FilmsAndWords(args.data_path, args.image_folder, processor, args.augment, settings.process_index == 0)
+    data = ImageWordDataset(args.data_path, args.image_folder, processor, args.augment, settings.process_index == 0)
     torch.manual_seed(args.seed)
     trainer = Trainer(WordClassifier(tower, data.has.float().mean(0)), settings, train_dataset=data)
     trainer.remove_callback(PrinterCallback)
@@ -132,20 +132,20 @@ def pretrain(args: argparse.Namespace) -> str:
     trainer.accelerator.end_training()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     course = f"; loss {losses[0]:.2f} -> {losses[-1]:.2f}" if losses else ""
-    return f"{args.out}: {len(data):,} films, {len(data.words)} words and pairs{course}"
+    return f"{args.out}: {len(data):,} images, {len(data.words)} words and pairs{course}"
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vision_tower", required=True, help="SigLIP folder, open_clip: or timm: to start from")
-    parser.add_argument("--data_path", required=True, help="LLaVA JSON file; of a record its first film and answer")
+    parser.add_argument("--data_path", required=True, help="LLaVA JSON file; of a record its first image and answer")
     parser.add_argument("--image_folder", required=True)
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument("--epochs", type=float, default=8)
-    parser.add_argument("--batch_size", type=int, default=8, help="films of a step and process")
+    parser.add_argument("--batch_size", type=int, default=8, help="images of a step and process")
     parser.add_argument("--learning_rate", type=float, default=7e-4)
-    parser.add_argument("--augment", action="store_true", help="vary the films: for a few thousand or less")
+    parser.add_argument("--augment", action="store_true", help="vary the images: for a few thousand or less")
     parser.add_argument("--select_layer", type=int, default=-2, help="the layer that training uses later")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -1,20 +1,15 @@
 """Qwen3 as a masked-diffusion language model: transformers' Qwen3 under the attention patterns of the core."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, Cache, Qwen3Config, Qwen3ForCausalLM
 from transformers.modeling_outputs import MaskedLMOutput
-from transformers.utils import ModelOutput
 
 from dllm.core import sampler
-from dllm.core.decoding import Decoding
-from dllm.core.losses import IGNORE_INDEX
-from dllm.core.model import check_diffusion_settings, exclude_unwritable
-from dllm.core.objective import target_losses
+from dllm.core.language_model import MaskedDiffusionLM, TargetLosses
+from dllm.core.model import exclude_unwritable
 from dllm.core.prompt import Prompt
 from dllm.pipelines.kernels import BY_MASK
 from dllm.pipelines.loading import load_whole
@@ -41,18 +36,10 @@ class A2DQwen3Config(Qwen3Config):
     tail_token_id: int | None = None
 
 
-@dataclass
-class TargetLosses(ModelOutput):
-    """losses: fp32 cross-entropy of every predicted token, [B, R]; 0 where nothing is predicted."""
-
-    losses: Tensor | None = None
-
-
-class A2DQwen3LMHeadModel(Qwen3ForCausalLM):
+class A2DQwen3LMHeadModel(MaskedDiffusionLM, Qwen3ForCausalLM):
     """Qwen3 whose tokens see each other as the pattern of its config says."""
 
     config_class = A2DQwen3Config
-    accepts_loss_kwargs = False  # the trainer normalises the loss
 
     def __init__(self, config: A2DQwen3Config):
         super().__init__(config)
@@ -113,10 +100,7 @@ class A2DQwen3LMHeadModel(Qwen3ForCausalLM):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         if labels is not None:
-            targets = labels != IGNORE_INDEX
-            response = labels.masked_fill(~targets, self.config.tail_token_id)
-            prompt = self.prompt(input_ids, attention_mask)
-            return TargetLosses(losses=target_losses(self, prompt, response, targets, masked, paired, head_chunks))
+            return self.losses(self.prompt(input_ids, attention_mask), labels, masked, paired, head_chunks)
         if attention_mask.dim() == 4:
             mask, position = attention_mask, torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         else:
@@ -135,10 +119,9 @@ class A2DQwen3LMHeadModel(Qwen3ForCausalLM):
         """Responses to left-padded prompts [B, P]; `arguments` as in `dllm.core.decoding.Decoding`, the others as in
         `dllm.core.sampler.generate`.
         """
-        decoding = Decoding.of(self.config, **arguments)
-        check_diffusion_settings(self.config)
+        decoding = self.decoding(**arguments)
         valid = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        return sampler.generate(self, self.prompt(input_ids, valid), decoding, seeds, draft=draft)
+        return self.respond(self.prompt(input_ids, valid), None, decoding, seeds, draft)
 
 
 def load_qwen3(folder: str, **kwargs) -> A2DQwen3LMHeadModel:

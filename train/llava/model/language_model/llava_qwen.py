@@ -2,15 +2,15 @@
 
 import torch
 from huggingface_hub.dataclasses import strict
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, Cache, PreTrainedConfig, PreTrainedModel
 
 from dllm.core import sampler
 from dllm.core.decoding import Decoding
-from dllm.core.losses import IGNORE_INDEX
-from dllm.core.model import check_diffusion_settings
-from dllm.core.objective import target_losses
-from dllm.pipelines.a2d.modeling_qwen3 import A2DQwen3Config, A2DQwen3LMHeadModel, TargetLosses
+from dllm.core.language_model import MaskedDiffusionLM, TargetLosses
+from dllm.core.prompt import Prompt
+from dllm.pipelines.a2d.modeling_qwen3 import A2DQwen3Config, A2DQwen3LMHeadModel
+from llava.constants import PARTS
 from llava.model.llava_arch import LlavaMetaForCausalLM, LlavaMetaModel
 from llava.model.multimodal_encoder.builder import build_vision_config
 
@@ -47,14 +47,16 @@ class LlavaQwen3Config(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
 
-class LlavaQwen3ModelLM(PreTrainedModel, LlavaMetaForCausalLM):
+class LlavaQwen3ModelLM(MaskedDiffusionLM, LlavaMetaForCausalLM, PreTrainedModel):
     """Image and text in, report out."""
 
     config_class = LlavaQwen3Config
     base_model_prefix = ""
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    accepts_loss_kwargs = False  # the trainer normalises the loss
+    parts = PARTS
+    language_model_part = "mm_language_model"
+    input_unit = "images"  # square tiles and video frames
 
     def __init__(self, config: LlavaQwen3Config):
         super().__init__(config)
@@ -96,9 +98,7 @@ class LlavaQwen3ModelLM(PreTrainedModel, LlavaMetaForCausalLM):
         `input_ids` [B, P] with the images [n, 3, S, S].
         """
         prompt = self.prepare_prompt(input_ids, attention_mask, images, image_keys)  # embeds [B, P, D]
-        targets = labels != IGNORE_INDEX  # [B, R]
-        response = labels.masked_fill(~targets, self.diffusion.tail_token_id)  # [B, R]
-        return TargetLosses(losses=target_losses(self, prompt, response, targets, masked, paired, head_chunks))
+        return self.losses(prompt, labels, masked, paired, head_chunks)
 
     @torch.no_grad()
     def generate(
@@ -114,19 +114,41 @@ class LlavaQwen3ModelLM(PreTrainedModel, LlavaMetaForCausalLM):
         """Reports for prompts `input_ids` [B, P] with the images [n, 3, S, S]; `arguments` as in
         `dllm.core.decoding.Decoding`, the others as in `dllm.core.sampler.generate`.
         """
-        decoding = Decoding.of(self.diffusion, **arguments)
-        check_diffusion_settings(self.diffusion)
+        decoding = self.decoding(**arguments)
         sampler.check_draft(self.diffusion, decoding, len(input_ids), draft)
-        longest = self.diffusion.max_position_embeddings - decoding.gen_length
-        if input_ids.shape[1] > longest:
-            raise ValueError(
-                f"a prompt of {input_ids.shape[1]} tokens leaves no room for gen_length {decoding.gen_length}: the "
-                f"model holds {self.diffusion.max_position_embeddings}; shorten the prompt"
-            )
+        decoding.check_room(self.diffusion, input_ids.shape[1])
+        prompts = self.prompts(input_ids, attention_mask, images, decoding)
+        return self.respond(*prompts, decoding, seeds, draft, on_step)
+
+    def decoding(self, **arguments) -> Decoding:
+        """`cfg_against` may be `blank_images`: what the model is given beside text is images."""
+        if arguments.get("cfg_against") == "blank_images":
+            arguments["cfg_against"] = "blank_inputs"
+        return super().decoding(**arguments)
+
+    def prompts(
+        self, input_ids: Tensor, attention_mask: Tensor, images: Tensor, decoding: Decoding
+    ) -> tuple[Prompt, Prompt | None]:
+        """The prompt of `prepare_prompt`, and the one that guidance leads away from, if it is not the core's own."""
         prompt, unconditional = self.prepare_prompt(input_ids, attention_mask, images), None
-        if decoding.cfg_scale and decoding.cfg_against == "blank_images":
+        if decoding.cfg_scale and decoding.cfg_against == "blank_inputs":
             unconditional = self.prepare_prompt(input_ids, attention_mask, torch.zeros_like(images))
-        return sampler.generate(self, prompt, decoding, seeds, unconditional, draft, on_step)
+        return prompt, unconditional
+
+    def input_path(self) -> tuple[nn.Module, Tensor]:
+        side = self.config.vision_config.image_size
+        return _OneImage(self.model), torch.zeros(1, 3, side, side)
+
+
+class _OneImage(nn.Module):
+    """Everything between pixels [1, 3, S, S] and the language model."""
+
+    def __init__(self, vision: LlavaMetaModel):
+        super().__init__()
+        self.vision = vision
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.vision(images, torch.zeros(1))
 
 
 AutoConfig.register("llava_qwen3", LlavaQwen3Config)

@@ -1,0 +1,157 @@
+"""Requests in, texts out: batches of prompts through the sampler, for every model."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from dllm.core.decoding import Decoding
+from dllm.core.language_model import MaskedDiffusionLM
+from dllm.core.prompt import Prompt
+from dllm.inference.templates import BLANK_LENGTH, initial_canvas
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Request:
+    """One text to write: what the model is given beside text, the user's turn, the seed of its randomness, and for
+    infill a template (`dllm.inference.templates`). `name` is what errors call it.
+    """
+
+    inputs: list
+    question: str
+    seed: int = 0
+    template: str = ""
+    name: str = "the request"
+
+
+@dataclass(frozen=True)
+class Response:
+    """A text, its tokens up to and including the stop token (a template's text among them), and the denoising steps
+    that it took.
+    """
+
+    text: str
+    tokens: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """How texts are written: the decoding, strings before the first of which a text ends, tokens of a blank."""
+
+    decoding: Decoding
+    stop_strings: Sequence[str]
+    blank_length: int
+
+
+def tokens_per_step(responses: Iterable[Response]) -> float:
+    """Tokens of all these responses over their steps."""
+    counts = [(response.tokens, response.steps) for response in responses]
+    return sum(tokens for tokens, _ in counts) / max(1, sum(steps for _, steps in counts))
+
+
+class Writer(ABC):
+    """A trained model behind text. A subclass says how requests become prompts."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, model: MaskedDiffusionLM):
+        self.tokenizer, self.model, self.diffusion = tokenizer, model, model.diffusion
+
+    @abstractmethod
+    def prompt_ids(self, request: Request) -> list[int]:
+        """Ids of a request's prompt."""
+
+    @abstractmethod
+    def prompts(
+        self, requests: list[Request], ids: list[list[int]], decoding: Decoding
+    ) -> tuple[Prompt, Prompt | None]:
+        """The embedded prompts of these ids, and the ones that guidance leads away from (None: the core's own)."""
+
+    def too_long(self, request: Request, ids: list[int]) -> str:
+        """What could shorten a prompt that leaves no room."""
+        return "shorten the question"
+
+    def parse(self, arguments: dict) -> Arguments:
+        """What these arguments of `write` ask for. Raises ValueError on an unknown or impossible one."""
+        decoding = dict(arguments)
+        stop_strings, blank_length = decoding.pop("stop_strings", ()), decoding.pop("blank_length", BLANK_LENGTH)
+        if type(blank_length) is not int or blank_length < 1:
+            raise ValueError(f"blank_length must be a whole number of at least 1, not {blank_length!r}")
+        return Arguments(self.model.decoding(**decoding), stop_strings, blank_length)
+
+    def write(self, requests: list[Request], on_step=None, **arguments) -> list[Response]:
+        """Texts in the order of the requests, as one batch. Each is independent of the others.
+
+        `arguments` are those of `dllm.core.decoding.Decoding`, `stop_strings` (a text ends before the first of them)
+        and `blank_length` (tokens of a template's blank that text follows). `on_step` as in `dllm.core.sampler`.
+        Raises ValueError, before any work, on arguments that are impossible or a template that cannot be filled in.
+        """
+        return self._write(requests, self.parse(arguments), on_step)
+
+    def write_all(self, requests: Iterable[Request], batch_size: int, **arguments) -> Iterator[Response]:
+        """Texts in the order of the requests, which are taken `batch_size` at a time and only when it is their turn.
+
+        `arguments` as in `write`; they are checked at the call, before the first request is taken.
+        """
+        if type(batch_size) is not int or batch_size < 1:
+            raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
+        parsed, requests = self.parse(arguments), iter(requests)
+        batches = iter(lambda: list(islice(requests, batch_size)), [])
+        return (response for batch in batches for response in self._write(batch, parsed))
+
+    def _write(self, requests: list[Request], arguments: Arguments, on_step=None) -> list[Response]:
+        if not requests:
+            return []
+        decoding, blank_length = arguments.decoding, arguments.blank_length
+        canvases = [
+            initial_canvas(request.template, self.tokenizer, self.diffusion, blank_length, decoding.gen_length)
+            for request in requests
+        ]
+        canvas = rectangle(canvases, self.diffusion.mask_token_id).to(self.model.device)  # [B, n]
+        ids = [self._checked_ids(request, decoding) for request in requests]
+        with torch.no_grad():
+            prompt, unconditional = self.prompts(requests, ids, decoding)
+        seeds = [request.seed for request in requests]
+        generation = self.model.respond(prompt, unconditional, decoding, seeds, canvas, on_step)
+        texts = [cut(self.decode(ids), arguments.stop_strings) for ids in generation.ids.tolist()]
+        counts = zip(generation.lengths.tolist(), generation.steps.tolist(), strict=True)
+        return [Response(text, tokens, steps) for text, (tokens, steps) in zip(texts, counts, strict=True)]
+
+    def left_padded(self, ids: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Ids of prompts of any length and their validity, [B, P] each, on the model's device."""
+        valid = [[1] * len(row) for row in ids]
+        return tuple(rectangle(rows, 0, left=True).to(self.model.device) for rows in (ids, valid))
+
+    def _checked_ids(self, request: Request, decoding: Decoding) -> list[int]:
+        """Raises ValueError if the model has too few positions for a prompt and its response."""
+        ids = self.prompt_ids(request)
+        try:
+            decoding.check_room(self.diffusion, len(ids))
+        except ValueError as error:
+            raise ValueError(f"{request.name}: {error}; or {self.too_long(request, ids)}") from None
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of a response up to its stop token."""
+        stops = set(self.diffusion.stop_token_ids)
+        end = next((index for index, token in enumerate(ids) if token in stops), len(ids))
+        return self.tokenizer.decode(ids[:end], skip_special_tokens=True).strip()
+
+
+def rectangle(rows: list[list[int]], filler: int, left: bool = False) -> Tensor:
+    """Rows of any length as one tensor [B, longest], filled up on the right or on the left."""
+    longest = max(len(row) for row in rows)
+    fillers = [[filler] * (longest - len(row)) for row in rows]
+    filled = [more + row if left else row + more for row, more in zip(rows, fillers, strict=True)]
+    return torch.tensor(filled, dtype=torch.long)
+
+
+def cut(text: str, stop_strings: Sequence[str]) -> str:
+    """The text before the first of the stop strings."""
+    ends = [text.find(stop) for stop in stop_strings if stop in text]
+    return text[: min(ends)].rstrip() if ends else text

@@ -1,0 +1,138 @@
+"""Command-line arguments that every training run has, whatever it trains on."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from transformers import TrainingArguments
+
+from dllm.core.losses import NORMALISATIONS
+from dllm.core.noise import Forward
+
+
+@dataclass(kw_only=True)
+class ModelArguments:
+    """What is built. The pattern and the lengths are saved in the checkpoint's config."""
+
+    model_name_or_path: str = field(metadata={"help": "folder of a language model, or of a trained model"})
+    attention_pattern: str = field(default="block", metadata={"help": "bidirectional, prefix, block"})
+    block_length: int = field(default=32, metadata={"help": "tokens that are written before the next ones begin"})
+    gen_length: int = field(default=256, metadata={"help": "canvas of a response in tokens"})
+    lora_enable: bool = field(
+        default=False, metadata={"help": "train an adapter of the language model in its stead; it is merged when saved"}
+    )
+    lora_r: int = field(default=64, metadata={"help": "rank of the adapter"})
+    lora_alpha: int = field(default=16, metadata={"help": "scaling of the adapter: alpha / rank"})
+    lora_dropout: float = field(
+        default=0.0,
+        metadata={"help": "of the adapter's input; unlike all other noise it depends on the number of processes"},
+    )
+
+    def diffusion(self) -> dict:
+        """The fields that a model's diffusion config takes over by name."""
+        return {name: getattr(self, name) for name in ("attention_pattern", "block_length", "gen_length")}
+
+    def check(self) -> None:
+        """Raises ValueError for what can be told before anything is loaded."""
+        if self.lora_enable and (self.lora_r < 1 or self.lora_alpha <= 0):
+            raise ValueError(f"--lora_r {self.lora_r}, --lora_alpha {self.lora_alpha}: both must be at least 1")
+        if self.lora_enable and not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"--lora_dropout {self.lora_dropout}: give a share from 0 to below 1")
+
+
+@dataclass
+class MDLMConfig(TrainingArguments):
+    """transformers' training arguments, and those of a masked-diffusion run.
+
+    `part_rates`: the part of a model (`dllm.core.language_model`) -> the field that holds its learning rate; where that
+    is None, and for all other parts, it is `learning_rate`.
+    """
+
+    part_rates: ClassVar[dict[str, str]] = {}
+
+    noise_estimator: str = field(
+        default="stratified", metadata={"help": "stratified, pair, single, uniform, seed_literal"}
+    )
+    noise_schedule: str = field(default="linear", metadata={"help": "linear, cosine, sqrt (single views only)"})
+    noise_eps: float = field(default=1e-3, metadata={"help": "smallest mask rate"})
+    loss_normalisation: str = field(default="sequence", metadata={"help": "sequence, token, batch"})
+    pad_to_multiple_of: int = field(default=8, metadata={"help": "of the prompt's tokens, for few shapes"})
+    eval_noise_levels: int = field(default=4, metadata={"help": "stratified pairs per validation sample"})
+    train_sampling_strategy: str = field(
+        default="group_by_length", metadata={"help": "group_by_length (of datasets that tell), random, sequential"}
+    )
+    model_max_length: int = field(default=1024, metadata={"help": "longest prompt + response in tokens"})
+    dry_run: bool = field(default=False, metadata={"help": "print what the run would do, and what it takes; then stop"})
+    optim: str = field(default="adamw_torch", metadata={"help": "optimizer of transformers"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "samples are the dataset's own"})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "logs a mean in place of a loss that is not finite, and goes on"}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "every trained weight has a gradient in every batch; DDP need not look"}
+    )
+
+    def __post_init__(self):
+        self._check_launch()
+        self.use_cpu = self.use_cpu or not torch.cuda.is_available()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
+        if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            self.ddp_backend = "gloo"
+        super().__post_init__()
+        self.forward_process()  # an impossible choice is told before anything is loaded
+        if self.eval_noise_levels < 1:
+            raise ValueError(f"eval_noise_levels must be at least 1, not {self.eval_noise_levels}")
+        if self.train_sampling_strategy == "batch_rebalance":
+            raise ValueError("train_sampling_strategy batch_rebalance would draw other noise; use group_by_length")
+        if self.loss_normalisation not in NORMALISATIONS:
+            raise ValueError(
+                f"unknown loss_normalisation {self.loss_normalisation!r}; known: {', '.join(NORMALISATIONS)}"
+            )
+
+    def _check_launch(self) -> None:
+        accelerate_file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")  # of `accelerate launch`
+        if self.deepspeed:
+            check_deepspeed_config(self.deepspeed, "--deepspeed")
+        elif accelerate_file:
+            check_deepspeed_config(accelerate_file, "deepspeed_config_file")
+        if self.deepspeed and "RANK" not in os.environ:
+            raise ValueError("--deepspeed needs a launcher: start the program with torchrun")
+        if self.resume_from_checkpoint:
+            raise ValueError(
+                "--resume_from_checkpoint: a run goes on from the newest whole one by itself; leave it out"
+            )
+        if self.save_only_model:
+            raise ValueError("--save_only_model: no run could go on from such a checkpoint; leave it out")
+
+    @property
+    def should_save(self) -> bool:
+        """A dry run writes nothing."""
+        return super().should_save and not self.dry_run
+
+    def forward_process(self) -> Forward:
+        return Forward(self.noise_estimator, self.noise_schedule, self.noise_eps, self.seed)
+
+    def learning_rate_of(self, part: str) -> float:
+        rate = getattr(self, self.part_rates[part]) if part in self.part_rates else None
+        return self.learning_rate if rate is None else rate
+
+
+def check_deepspeed_config(path: str | dict, setting: str) -> None:
+    """Raises ValueError for a DeepSpeed JSON whose own optimizer would drop the learning rates of the parts.
+
+    `setting` is what named the file.
+    """
+    if isinstance(path, str) and not Path(path).is_file():
+        raise ValueError(f"{setting} {path} is not a file; use one of scripts/zero2.json, scripts/zero3.json")
+    try:
+        config = json.loads(Path(path).read_text()) if isinstance(path, str) else path
+    except ValueError as error:
+        raise ValueError(f"{setting} {path} is not JSON ({error})") from error
+    for block in ("optimizer", "scheduler"):
+        if block in config:
+            raise ValueError(
+                f"{setting} {path} has a block {block!r}, which would drop the learning rates of the parts; remove it"
+            )

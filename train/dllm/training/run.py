@@ -1,0 +1,137 @@
+"""A training run from its command line to what it has learned, whatever it trains on."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+import torch
+import transformers
+from transformers.integrations import deepspeed as hf_deepspeed
+from transformers.trainer import TRAINER_STATE_NAME
+
+from dllm.core.language_model import MaskedDiffusionLM
+from dllm.training.arguments import MDLMConfig, ModelArguments
+from dllm.training.checkpoints import check_settings, last_complete_checkpoint, written_aside
+from dllm.training.failures import is_lost_process, launcher_is_gone, one_line, tell
+from dllm.training.lora import add_lora
+from dllm.training.plan import describe_plan
+from dllm.training.progress import summary
+from dllm.training.trainer import MDLMTrainer
+
+
+def run(parse: Callable[[], tuple], build: Callable[..., MDLMTrainer]) -> None:
+    """Trains from the command line; a user's mistake ends in one line and exit status 1.
+
+    `parse` returns the dataclasses of the command line, the last one an `MDLMConfig`; `build` makes the trainer of
+    them, its model by `loaded` and `set_trainable`. The same command goes on from the last checkpoint.
+    """
+    training = False
+    try:
+        _prepare_process()
+        arguments = parse()
+        args = arguments[-1]
+        trainer = build(*arguments)
+        if args.dry_run:
+            if args.process_index == 0:
+                print(describe_plan(trainer), flush=True)
+            _finish()
+            return
+        checkpoint = last_complete_checkpoint(args.output_dir)
+        if checkpoint:
+            check_settings(checkpoint, trainer.run_settings())
+            if args.process_index == 0:
+                print(f"train: resuming from {checkpoint}", flush=True)
+        training = True
+        _train(trainer, checkpoint)
+        _save(trainer)
+    except (ValueError, OSError) as error:
+        tell(one_line(error), below_bar=training)
+        _finish(failed=True)
+    _finish()
+
+
+def loaded(load: Callable[[], tuple], args: MDLMConfig) -> tuple:
+    """What `load` returns, with the run's seed and none of DeepSpeed: it would partition the parts of a model before
+    all of their weights are read.
+    """
+    transformers.set_seed(args.seed)
+    hf_deepspeed.unset_hf_deepspeed_config()
+    result = load()
+    if args.deepspeed:  # otherwise, started by accelerate, the Trainer does it
+        hf_deepspeed.set_hf_deepspeed_config(args.hf_deepspeed_config)
+    return result
+
+
+def set_trainable(model: MaskedDiffusionLM, prefixes: tuple[str, ...], arguments: ModelArguments) -> None:
+    """Freezes all weights but those with one of the prefixes; with LoRA an adapter takes the language model's place."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(prefixes))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("the parts to train have no weights in this model; name another part")
+    if arguments.lora_enable:
+        base = arguments.model_name_or_path
+        add_lora(model, arguments.lora_r, arguments.lora_alpha, arguments.lora_dropout, base)
+
+
+def check_trained_settings(path: str, config, settings: dict) -> None:
+    """Raises ValueError if a trained model of folder `path` has another value for one of the settings."""
+    for name, value in settings.items():
+        if getattr(config, name) != value:
+            raise ValueError(f"--{name} {value}: {path} was trained with {getattr(config, name)}; give the same")
+
+
+def _prepare_process() -> None:
+    os.environ.setdefault("WANDB_MODE", "offline")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries to each other, several a step
+    transformers.utils.logging.set_verbosity_warning()
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        if any(argument.split("=")[0] == "--deepspeed" for argument in sys.argv) and "RANK" in os.environ:
+            import deepspeed
+
+            # Before TrainingArguments exist, or DeepSpeed counts the processes wrongly on CPU.
+            deepspeed.init_distributed(dist_backend="gloo", verbose=False)
+
+
+def _train(trainer: MDLMTrainer, checkpoint: str | None) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except RuntimeError as error:
+        if not is_lost_process(error):
+            raise
+        who = "torchrun" if launcher_is_gone() else "another process of the run"
+        raise ValueError(
+            f"{who} is lost, at step {trainer.state.global_step} (killed? out of memory?); start "
+            "again with the same command to go on from the last checkpoint"
+        ) from error
+    if trainer.stop_signal.stopped:
+        raise ValueError(
+            f"stopped by SIGTERM at step {trainer.state.global_step}, with a checkpoint; start again with the same "
+            "command to go on"
+        )
+
+
+def _save(trainer: MDLMTrainer) -> None:
+    folder, writes = trainer.args.output_dir, trainer.args.should_save
+    with written_aside(folder, publish=writes) as aside:
+        what, file = trainer.save_result(aside)
+        if writes:
+            trainer.state.save_to_json(os.path.join(aside, TRAINER_STATE_NAME))
+    if writes:
+        target = os.path.join(folder, file) if file else folder
+        print(f"train: {what} written to {target} after {summary(trainer.state, **trainer.meter.total)}", flush=True)
+
+
+def _finish(failed: bool = False) -> None:
+    """Ends the process. A gloo thread may abort the interpreter while it shuts down, after all work is done."""
+    if torch.distributed.is_initialized() and not failed:
+        torch.distributed.barrier()
+    if torch.distributed.is_initialized() and not torch.cuda.is_available():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(failed))
+    if failed:
+        sys.exit(1)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
