@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dllm.core.attention import PATTERNS
+from dllm.core.cache import Context
 from dllm.core.decoding import CACHES, Decoding
 from dllm.core.sampler import generate, without_finished
 from oracles.batches import random_samples, spy
@@ -118,6 +119,21 @@ def test_compiled_steps_write_the_same_tokens_and_are_compiled_once():
         # the trunk sees prompt and block, the block, two blocks; the last two also at half the batch
         assert 0 < num_graphs[0] <= 8 and num_graphs[1] == 0
     assert expected.steps.min() < expected.steps.max()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_hidden_states_of_a_block_are_a_copy(rows):
+    """A CUDA graph's output is overwritten by the next one that runs."""
+    model, outputs = tiny_model("block"), []
+    trunk = model.trunk
+    model.trunk = lambda *args: outputs.append(trunk(*args)) or outputs[-1]
+    context = Context(model, left_padded(prompts_of(model, [3] * rows)), Decoding(8, 4))
+    for step in range(2):
+        with torch.no_grad():
+            hidden = context.block_hidden(torch.full((rows, 8), MASK), 0, step)
+            kept = hidden.clone()
+            outputs[-1].zero_()
+        assert torch.equal(hidden, kept) and hidden.is_contiguous()
 
 
 @pytest.mark.parametrize("alive, size", [(8, 8), (5, 8), (4, 4), (3, 4), (2, 2), (1, 1), (0, 0)])

@@ -102,7 +102,8 @@ class Context:
         hidden = self.trunk(self.model, embeds, mask, position, cache, **extras)  # [B, last - first, D]
         if self.name == "exact":
             self.settled = start if self.pattern == "block" else self.P
-        return hidden[:, start - first : start - first + self.decoding.block_length].contiguous()
+        # A copy: what a CUDA graph returned belongs to it, and the next one to run may write there.
+        return hidden[:, start - first : start - first + self.decoding.block_length].clone()
 
     def keep(self, rows: Tensor) -> None:
         """Forgets all rows but these."""
