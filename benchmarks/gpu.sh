@@ -14,6 +14,11 @@ while (($#)); do
         *) echo "gpu.sh: error: unknown argument $1; see the top of the file" >&2; exit 2 ;;
     esac
 done
+declare -A limit=([environment]=35 [correctness]=85 [compiled]=85 [generation]=60 [generation_compiled]=125) # seconds
+limit+=([training]=105 [profile]=45)
+for part in ${parts//,/ }; do
+    [[ ${limit[$part]:-} ]] || { echo "gpu.sh: error: unknown part $part; known: ${!limit[*]}" >&2; exit 2; }
+done
 [[ $out ]] || { echo "gpu.sh: error: --out DIR is missing" >&2; exit 2; }
 mkdir -p "$out" && out=$(realpath "$out") || exit 2
 export PYTHONPATH=$root:$root/train:$root/tests TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TQDM_DISABLE=1
@@ -21,10 +26,8 @@ if [[ $wheels ]]; then
     python3 -m pip install -q --no-index --no-deps --upgrade --target "$out/site" "$wheels"/*.whl || exit 1
     PYTHONPATH+=:$out/site
 fi
-declare -A limit=([environment]=40 [correctness]=80 [compiled]=70 [generation]=60 [generation_compiled]=130 [training]=110 [profile]=45)
 status=0
 for part in ${parts//,/ }; do
-    [[ ${limit[$part]:-} ]] || { echo "gpu.sh: error: unknown part $part; known: ${!limit[*]}" >&2; exit 2; }
     begun=$SECONDS
     timeout -k 5 "${limit[$part]}" python3 -m "benchmarks.gpu.$part" --json "$out/$part.json" $dry 2>>"$out/log.txt"
     code=$?

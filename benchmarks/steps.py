@@ -161,7 +161,7 @@ class Bench:
         )
 
     def sizes(self, case: Case) -> dict[str, int]:
-        """What the batches of a case hold, as in `dllm.training.metrics.batch_counts`, and their images."""
+        """What the batches of a case hold, as in `dllm.training.metrics.batch_counts`."""
         counts = Counter()
         for batch in self.batches(case):
             if case.mode in MODES:
@@ -171,15 +171,19 @@ class Bench:
             else:
                 held = literal_counts(batch)
             counts.update({name: int(count) for name, count in held.items()})
-        return dict(counts) | {"images": counts["samples"] if self.preset.vision else 0}
+        return dict(counts) | {"inputs": counts["samples"] if self.preset.vision else 0}
+
+    @cached_property
+    def cost(self) -> flops.Cost:
+        """Operations of a step of any size."""
+        return flops.step_costs(self.model, self.model.dtype)[0]
 
     def operations(self, case: Case) -> int:
         """Floating-point operations that the steps of a case cannot do without (`dllm.training.flops`): padding does
         not count, nor the rows that the seed puts through the head and does not predict.
         """
-        operations, _ = flops.step_costs(self.model, self.model.dtype)
         sizes = self.sizes(case)
-        return operations(sizes["fed"], sizes["pairs"], sizes["targets"], sizes["images"])
+        return self.cost(sizes["fed"], sizes["pairs"], sizes["targets"], sizes["inputs"])
 
 
 def literal_counts(batch: dict[str, Tensor]) -> dict[str, Tensor]:

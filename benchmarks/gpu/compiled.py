@@ -20,7 +20,9 @@ CASES = [
 
 def main() -> None:
     record, device = begin(__doc__)
-    for (pattern, cache, rule), rows in itertools.product(CASES, (1, 4)):
+    for (pattern, cache, rule), rows in itertools.product(
+        *((CASES, (4, 1)) if device == "cuda" else (CASES[:1], (4,)))
+    ):
         with record.check(f"{pattern} {cache} {rule}, batch {rows}") as found:
             arguments = RULES[rule] | {"cache": cache, "rows": rows}
             expected = written(pattern, device, torch.float32, **arguments)

@@ -123,10 +123,12 @@ def tokens(record: Record, device: str, rules: Iterable[str]) -> None:
 def main() -> None:
     record, device = begin(__doc__)
     training(record, device, "short", ["block"])
+    if device == "cuda":
+        training(record, device, "long", ["block"], ["autocast", "float32"], **WIDE)
     tokens(record, device, RULES if device == "cuda" else ["quota"])
-    training(record, device, "long", ["block"], ["float32", "autocast"], **WIDE)
     training(record, device, "short", ["prefix", "bidirectional"], ["float32", "autocast"])
-    training(record, device, "long")
+    if device == "cuda":
+        training(record, device, "long")
 
 
 if __name__ == "__main__":

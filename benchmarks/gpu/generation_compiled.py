@@ -3,5 +3,10 @@
 from benchmarks.gpu.generation import run
 from benchmarks.gpu.record import begin
 
-if __name__ == "__main__":
+
+def main() -> None:
     run(*begin(__doc__), ["block exact compile"])
+
+
+if __name__ == "__main__":
+    main()
