@@ -181,7 +181,7 @@ def quickstart_image() -> tuple[str, dict]:
 
 
 def step_printer(writer: ReportWriter):
-    """A callback that prints the canvas up to its stop token or its last committed one, a dot for every masked token."""
+    """A callback that prints the canvas up to its stop token or last committed one, a dot for every masked token."""
     step, stops = 0, writer.config.text_config.stop_token_ids
 
     def show(canvas: torch.Tensor, todo: torch.Tensor) -> None:

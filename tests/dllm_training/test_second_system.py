@@ -118,8 +118,9 @@ def test_it_answers_in_batches_as_alone_and_fills_templates(folder, trained):
         writer.write([requests[0]], cfg_scale=1.0, cfg_against="blank_inputs")
 
 
-def test_its_own_responses_become_data_and_an_interrupted_run_goes_on(folder, trained, tmp_path, monkeypatch):
+def test_its_own_responses_become_data_and_an_interrupted_run_goes_on(folder, trained, tmp_path):
     writer, records = text_system.TextWriter(str(trained[0])), json.loads((folder / "data.json").read_text())[:6]
+    writer.diffusion.gen_length = 32  # so short a training stops late
     asked = []
 
     def to_request(record: dict) -> Request:

@@ -27,11 +27,12 @@ class StubWriter:
         self.made_with = (model_path, device, dtype)
         self.batches = []
 
-    def check(self, gen_kwargs):
+    def parse(self, gen_kwargs):
         if unknown := set(gen_kwargs) - KNOWN:
             raise ValueError(f"unknown generation argument {unknown}")
+        return gen_kwargs
 
-    def write(self, requests, **gen_kwargs):
+    def write_batch(self, requests, gen_kwargs):
         self.batches.append((requests, gen_kwargs))
         return [Report(f"report {request.seed}", tokens=10, steps=4) for request in requests]
 
@@ -119,37 +120,37 @@ def test_reports_do_not_depend_on_the_batch_size(load):
 @pytest.mark.parametrize("rule", ["threshold=0.9", "factor=2"])
 def test_arguments_of_the_command_line_reach_the_model_unchanged(load, monkeypatch, rule):
     model = load(2)
-    given, generate = [], model.writer.model.generate
+    given, respond = [], model.writer.model.respond
 
-    def spy(*args, seeds, draft, on_step, **arguments):
-        given.append(arguments)
-        return generate(*args, seeds=seeds, **arguments | {"compile": False})
+    def spy(prompt, unconditional, decoding, *more):
+        given.append({name: getattr(decoding, name) for name in expected})
+        return respond(prompt, unconditional, replace(decoding, compile=False), *more)
 
-    monkeypatch.setattr(model.writer.model, "generate", spy)
-    arguments = simple_parse_args_string(f"{rule},cache=exact,compile=True,gen_length=16")
-    model.generate_until(requests_for(model, ["Describe."] * 3, {"until": []} | arguments))
+    monkeypatch.setattr(model.writer.model, "respond", spy)
     name, value = rule.split("=")
     expected = {name: float(value), "cache": "exact", "compile": True, "gen_length": 16}
+    arguments = simple_parse_args_string(f"{rule},cache=exact,compile=True,gen_length=16")
+    model.generate_until(requests_for(model, ["Describe."] * 3, {"until": []} | arguments))
     assert given == [expected, expected]
 
 
 @pytest.mark.parametrize("argument", ["cache=fastdllm_dual", "threshold=2", "factor=0", "compile=1"])
 def test_impossible_arguments_are_one_line_before_any_work(load, monkeypatch, argument):
     model = load(2)
-    monkeypatch.setattr(model.writer.model, "generate", None)
+    monkeypatch.setattr(model.writer.model, "respond", None)
     with pytest.raises(SystemExit, match=f"error: .*{argument.split('=')[0]}"):
         model.generate_until(requests_for(model, ["Describe."], simple_parse_args_string(argument)))
 
 
 def count_writing(model, monkeypatch) -> list[int]:
     """The seeds of the requests that the model writes from now on."""
-    written, write = [], model.writer.write
+    written, write = [], model.writer.write_batch
 
-    def spy(requests, **arguments):
+    def spy(requests, arguments):
         written.extend(request.seed for request in requests)
-        return write(requests, **arguments)
+        return write(requests, arguments)
 
-    monkeypatch.setattr(model.writer, "write", spy)
+    monkeypatch.setattr(model.writer, "write_batch", spy)
     return written
 
 

@@ -85,7 +85,7 @@ def test_bad_arguments_are_named_before_anything_is_written(writer, request_, mo
     with pytest.raises(ValueError, match=message):
         writer.write([request_], **arguments)
     with pytest.raises(ValueError, match=message):
-        writer.check(arguments)
+        writer.parse(arguments)
 
 
 def test_all_reports_are_those_of_the_requests_one_by_one(writer, request_):
@@ -104,11 +104,11 @@ def test_requests_are_taken_a_batch_at_a_time(writer, request_, monkeypatch):
             taken.append(seed)
             yield replace(request_, seed=seed)
 
-    def write(batch, **arguments):
+    def write(batch, arguments):
         batches.append([request.seed for request in batch])
         return [Report(str(request.seed), 1, 1) for request in batch]
 
-    monkeypatch.setattr(writer, "write", write)
+    monkeypatch.setattr(writer, "write_batch", write)
     reports = writer.write_all(requests(), 2)
     assert taken == []
     assert next(reports).text == "0" and taken == [0, 1]
@@ -150,7 +150,7 @@ def test_no_requests_no_reports(writer):
 
 
 def test_stop_strings_are_no_generation_argument(writer):
-    writer.check({"stop_strings": ("a",), "gen_length": 5})
+    writer.parse({"stop_strings": ("a",), "gen_length": 5})
 
 
 @pytest.mark.parametrize("question", ["no mark", "<image>\n<image>\ntwo"])

@@ -19,16 +19,16 @@ HANGS_IN_THE_THIRD_BATCH = """
 import time
 import generate_demo as demo
 
-write, batches = demo.ReportWriter.write, []
+write, batches = demo.ReportWriter.write_batch, []
 
-def write_or_hang(self, requests, **arguments):
+def write_or_hang(self, requests, arguments):
     batches.append(len(requests))
     if len(batches) == 3:
         print("third batch", flush=True)
         time.sleep(600)
-    return write(self, requests, **arguments)
+    return write(self, requests, arguments)
 
-demo.ReportWriter.write = write_or_hang
+demo.ReportWriter.write_batch = write_or_hang
 demo.main()
 """
 
@@ -209,9 +209,9 @@ def test_films_that_cannot_be_read_are_recorded_and_tried_again(main, films, tmp
 
     film.write_bytes(whole)
     (films / "empty.png").unlink()
-    asked, write = [], ReportWriter.write
+    asked, write = [], ReportWriter.write_batch
     monkeypatch.setattr(
-        ReportWriter, "write", lambda self, batch, **kw: asked.extend(batch) or write(self, batch, **kw)
+        ReportWriter, "write_batch", lambda self, batch, to: asked.extend(batch) or write(self, batch, to)
     )
     main(*arguments)
     second = entries(out)

@@ -44,7 +44,7 @@ class FinishedReports:
 
     def key(self, request: Request, arguments: dict) -> str:
         """A hash of the settings, the arguments of generation, and the request's text, films and seed."""
-        films = [[image.mode, image.size, hashlib.sha256(image.tobytes()).hexdigest()] for image in request.images]
+        films = [[image.mode, image.size, hashlib.sha256(image.tobytes()).hexdigest()] for image in request.inputs]
         return digest([self.settings, arguments, request.question, films, request.seed])
 
     def add(self, key: str, report: Report) -> None:

@@ -17,6 +17,8 @@ from dllm.core.head import head_losses
 from dllm.core.model import MaskedDiffusionModel
 from dllm.core.prompt import Prompt
 
+FLEX_FROM = 2048  # tokens; below, SDPA with a mask was the faster one on an H100 (docs/experiments)
+
 
 def target_losses(
     model: MaskedDiffusionModel,
@@ -76,5 +78,6 @@ def _view_hidden(
 
 
 def _mask(layout: Layout, pattern: str) -> Tensor | BlockMask:
-    """FlexAttention has a backward pass on GPUs only."""
-    return layout.block_mask(pattern) if layout.role.is_cuda else layout.mask(pattern)
+    """FlexAttention skips what may not attend, which pays on long sequences; its backward pass needs a GPU."""
+    long = layout.role.shape[1] >= FLEX_FROM
+    return layout.block_mask(pattern) if long and layout.role.is_cuda else layout.mask(pattern)

@@ -91,7 +91,7 @@ class Writer(ABC):
         and `blank_length` (tokens of a template's blank that text follows). `on_step` as in `dllm.core.sampler`.
         Raises ValueError, before any work, on arguments that are impossible or a template that cannot be filled in.
         """
-        return self._write(requests, self.parse(arguments), on_step)
+        return self.write_batch(requests, self.parse(arguments), on_step)
 
     def write_all(self, requests: Iterable[Request], batch_size: int, **arguments) -> Iterator[Response]:
         """Texts in the order of the requests, which are taken `batch_size` at a time and only when it is their turn.
@@ -102,9 +102,10 @@ class Writer(ABC):
             raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
         parsed, requests = self.parse(arguments), iter(requests)
         batches = iter(lambda: list(islice(requests, batch_size)), [])
-        return (response for batch in batches for response in self._write(batch, parsed))
+        return (response for batch in batches for response in self.write_batch(batch, parsed))
 
-    def _write(self, requests: list[Request], arguments: Arguments, on_step=None) -> list[Response]:
+    def write_batch(self, requests: list[Request], arguments: Arguments, on_step=None) -> list[Response]:
+        """`write` with arguments that `parse` has checked."""
         if not requests:
             return []
         decoding, blank_length = arguments.decoding, arguments.blank_length

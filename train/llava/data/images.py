@@ -1,4 +1,4 @@
-"""Images, radiographs among them: from a file of any usual kind, DICOM too, to 8-bit RGB, and then to the pixels of SigLIP."""
+"""Images: from a file of any usual kind, DICOM too, to 8-bit RGB, and then to the pixels of SigLIP."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class LlavaOneVersionQwen(lmms):
 
         jobs = [(request.args, _gen_kwargs(request)) for request in requests]
         for _, gen_kwargs in jobs:
-            self.writer.check(gen_kwargs)
+            self.writer.parse(gen_kwargs)
         reports = []
         with tqdm(total=len(jobs), desc="writing reports", unit="report", disable=self.rank != 0) as bar:
             for gen_kwargs, group in groupby(jobs, key=lambda job: job[1]):
@@ -115,7 +115,7 @@ class LlavaOneVersionQwen(lmms):
 
     def _arguments(self, gen_kwargs: dict) -> dict:
         """Every argument of generation by its value, the checkpoint's own included."""
-        decoding, pattern = self.writer.check(gen_kwargs), self.writer.config.text_config.attention_pattern
+        decoding, pattern = self.writer.parse(gen_kwargs).decoding, self.writer.config.text_config.attention_pattern
         in_use = asdict(decoding) | {"cache": decoding.cache_for(pattern), "attention_pattern": pattern}
         return in_use | {"stop_strings": gen_kwargs.get("stop_strings", [])}
 
@@ -126,7 +126,7 @@ class LlavaOneVersionQwen(lmms):
         context, _, doc_to_visual, doc_id, task, split = args
         images = doc_to_visual(self.task_dict[task][split][doc_id])
         question = with_image_tokens(context, len(images))
-        return Request(images=images, question=question, seed=doc_id, name=f"document {doc_id}")
+        return Request(images, question, seed=doc_id, name=f"document {doc_id}")
 
 
 def _gen_kwargs(request: Instance) -> dict:
