@@ -4,7 +4,7 @@ with a real one.
 
 import json
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest

@@ -210,6 +210,11 @@ def test_films_that_cannot_be_read_are_recorded_and_tried_again(main, films, tmp
     film.write_bytes(whole)
     (films / "empty.png").unlink()
     asked, write = [], ReportWriter.write_batch
+
+    def spy(self, batch, arguments):
+        asked.extend(batch)
+        return write(self, batch, arguments)
+
     monkeypatch.setattr(
         ReportWriter, "write_batch", lambda self, batch, to: asked.extend(batch) or write(self, batch, to)
     )
