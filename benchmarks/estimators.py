@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm, trange
 
 from dllm.core.losses import IGNORE_INDEX, reduce_losses
-from dllm.core.noise import Forward
+from dllm.core.noise import ForwardProcess
 from llava.data.dataset import ReportCollator, ReportDataset
 from llava.model.builder import load_pretrained_model
 from llava.model.multimodal_resampler.builder import num_image_tokens
@@ -46,7 +46,7 @@ class Way:
 
     @property
     def paired(self) -> bool:
-        return Forward(self.estimator).paired
+        return ForwardProcess(self.estimator).paired
 
     def __str__(self) -> str:
         block, consecutive = (", rate per block" if self.block_length else ""), (", spread" if self.consecutive else "")
@@ -58,7 +58,7 @@ class Way:
         weights = torch.zeros(len(lengths), max(lengths))
         for row, length in enumerate(lengths):
             seed, position = (number, row) if self.consecutive else (number * len(lengths) + row, 0)
-            noise = Forward(self.estimator, seed=seed).draw(position, length, self.block_length)
+            noise = ForwardProcess(self.estimator, seed=seed).draw(position, length, self.block_length)
             masked[row, :length] = torch.from_numpy(noise.masked)
             weights[row, :length] = torch.from_numpy(noise.weights)
         return masked, weights
@@ -84,7 +84,7 @@ class Variance:
         return {"variance": values.mean(), "standard_error": values.std(ddof=1) / math.sqrt(GROUPS)}
 
 
-def expected(estimator: str, R: int, eps: float = Forward.eps) -> float | None:
+def expected(estimator: str, R: int, eps: float = ForwardProcess.eps) -> float | None:
     """R times the variance at two passes if every token costs 1, by integration; None where it does not exist."""
     if estimator == "single":
         return (math.log(1 / eps) / (1 - eps) - 1) / 2
@@ -122,7 +122,7 @@ class Reports:
         tokens = num_image_tokens(config, training=True)
         dataset = ReportDataset(str(reports), str(images), tokenizer, processor, config, tokens, longest)
         chosen = [dataset[n] | {"position": n} for n in range(min(samples, len(dataset)))]
-        batch = ReportCollator(config, Forward())(chosen)
+        batch = ReportCollator(config, ForwardProcess())(chosen)
         self.inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "images", "labels")}
         self.targets = batch["labels"] != IGNORE_INDEX  # [B, R]
         self.lengths = self.targets.sum(-1).tolist()
@@ -179,7 +179,7 @@ def print_model(rows: list[dict]) -> None:
 
 def title(row: dict) -> str:
     name = str(Way(row["estimator"], row["spread"], 1 if row.get("rate_per_block") else None))
-    return name if Forward(row["estimator"]).paired else f"two {name}".replace("view", "views")
+    return name if ForwardProcess(row["estimator"]).paired else f"two {name}".replace("view", "views")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

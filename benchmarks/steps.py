@@ -18,7 +18,7 @@ from benchmarks.presets import Preset, build_model, language_model
 from dllm.core.attention import PATTERNS
 from dllm.core.head import num_chunks
 from dllm.core.losses import IGNORE_INDEX, reduce_losses
-from dllm.core.noise import Forward
+from dllm.core.noise import ForwardProcess
 from dllm.core.prompt import Prompt
 from dllm.data.collator import ResponseCollator
 from dllm.training import flops
@@ -41,8 +41,8 @@ class Mode:
     paired: bool = True
 
     @property
-    def forward_process(self) -> Forward:
-        return Forward("pair" if self.paired else "single")
+    def forward_process(self) -> ForwardProcess:
+        return ForwardProcess("pair" if self.paired else "single")
 
 
 MODES = {pattern: Mode(pattern) for pattern in PATTERNS}
@@ -100,7 +100,7 @@ class Bench:
         settings.tail_token_id = 0  # the preset's own can never be written
         if case.mode not in MODES:
             settings.attention_pattern, settings.block_length = "block", 1
-            collate = ResponseCollator(settings, Forward("seed_literal"), pad_token_id=0)
+            collate = ResponseCollator(settings, ForwardProcess("seed_literal"), pad_token_id=0)
         else:
             mode = MODES[case.mode]
             settings.attention_pattern = mode.pattern
@@ -183,7 +183,7 @@ class Bench:
         not count, nor the rows that the seed puts through the head and does not predict.
         """
         sizes = self.sizes(case)
-        return self.cost(sizes["fed"], sizes["pairs"], sizes["targets"], sizes["inputs"])
+        return self.cost(sizes["trunk_tokens"], sizes["attention_pairs"], sizes["targets"], sizes["inputs"])
 
 
 def literal_counts(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -192,8 +192,8 @@ def literal_counts(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     lengths = batch["attention_mask"].sum(-1) + responses
     return {
         "samples": len(lengths),
-        "fed": 2 * lengths.sum(),
-        "places": 2 * len(lengths) * lengths.max(),
-        "pairs": 2 * (lengths**2).sum(),
+        "trunk_tokens": 2 * lengths.sum(),
+        "padded_tokens": 2 * len(lengths) * lengths.max(),
+        "attention_pairs": 2 * (lengths**2).sum(),
         "targets": responses.sum(),
     }

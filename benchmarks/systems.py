@@ -15,10 +15,10 @@ from torch import Tensor
 from benchmarks.measure import clock
 from benchmarks.presets import Inputs, Preset, autoregressive_twin, build_model, embedded, language_model
 from dllm.core import sampler
-from dllm.core.cache import Context
+from dllm.core.cache import CachedTrunk
 from dllm.core.decoding import CACHES, Decoding
 from dllm.core.prompt import Prompt
-from dllm.core.selection import shares
+from dllm.core.selection import step_quota
 from oracles import reference_loop
 
 REFERENCE, AUTOREGRESSIVE, UNCACHED = "reference", "autoregressive", "bidirectional none"
@@ -86,7 +86,7 @@ class Bench:
         @torch.no_grad()
         def call() -> None:
             decoding = self._decoding(case)
-            context = Context(self.model, embedded(self.model, inputs), decoding)
+            context = CachedTrunk(self.model, embedded(self.model, inputs), decoding)
             canvas = torch.full((case.batch, self.preset.gen_length), self.preset.mask_token_id, device=self.device)
             length = torch.tensor(self.preset.block_length)
             for block in range(decoding.num_blocks):
@@ -94,7 +94,7 @@ class Bench:
                 for step in range(decoding.steps_per_block):
                     hidden = context.block_hidden(canvas, block, step)  # [B, block_length, D]
                     head(hidden[:, :masked].flatten(0, 1))
-                    masked -= int(shares(length, decoding.steps_per_block, step))
+                    masked -= int(step_quota(length, decoding.steps_per_block, step))
 
         return call
 

@@ -65,7 +65,7 @@ def row(bench: Bench, case: Case, seconds: dict[str, float], peaks: dict[Case, f
         "dtype": str(bench.model.dtype).removeprefix("torch."),
         "examples_per_s": sizes["samples"] / seconds[str(case)],
         "peak_mb": peaks[case],
-        "padding_share": 1 - sizes["fed"] / sizes["places"],
+        "padding_share": 1 - sizes["trunk_tokens"] / sizes["padded_tokens"],
         "mfu": bench.operations(case) / seconds[str(case)] / peak if peak else None,
         "speedup_vs_reference": seconds[str(reference)] / seconds[str(case)] if reference in peaks else None,
         "memory_vs_reference": peaks[case] / peaks[reference] if reference in peaks else None,

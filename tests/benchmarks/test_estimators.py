@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import estimators
 from benchmarks.estimators import GROUPS, TOY_LENGTHS, Reports, Variance, Way, expected, main, toy_row
-from dllm.core.noise import Forward
+from dllm.core.noise import ForwardProcess
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +25,10 @@ def test_the_noise_is_that_of_training():
     apart = Way("stratified").draw(7, [6, 9])
     assert masked.shape == weights.shape == (2, 9)
     for row, length in enumerate([6, 9]):
-        noise = Forward("pair", seed=7).draw(row, length, 4)
+        noise = ForwardProcess("pair", seed=7).draw(row, length, 4)
         assert np.array_equal(masked[row, :length], noise.masked)
         np.testing.assert_allclose(weights[row, :length], noise.weights, rtol=1e-6)
-        alone = Forward("stratified", seed=14 + row).draw(0, length)
+        alone = ForwardProcess("stratified", seed=14 + row).draw(0, length)
         assert np.array_equal(apart[0][row, :length], alone.masked)
         np.testing.assert_allclose(apart[1][row, :length], alone.weights, rtol=1e-6)
     assert not masked[0, 6:].any() and not weights[0, 6:].any()

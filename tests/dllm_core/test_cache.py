@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dllm.core.attention import PATTERNS
-from dllm.core.cache import Context
+from dllm.core.cache import CachedTrunk
 from dllm.core.decoding import CACHES, Decoding
 from dllm.core.sampler import generate, without_finished
 from oracles.batches import random_samples, spy
@@ -66,17 +66,17 @@ def test_what_each_cache_computes_anew():
         assert rows_fed(calls) == fed, (pattern, cache)
 
 
-def test_blocks_that_a_draft_fills_are_committed_with_the_next_one():
+def test_blocks_that_an_initial_canvas_fills_are_committed_with_the_next_one():
     model = endless_model("block")
     prompts = prompts_of(model, [5])
-    draft = torch.tensor([[7, 8, 9, 10, 11, 12, 13, 14, MASK, 15]])
+    initial = torch.tensor([[7, 8, 9, 10, 11, 12, 13, 14, MASK, 15]])
     calls = spy(model, "trunk")
-    written = generate(model, left_padded(prompts), Decoding(12, 4), draft=draft)
+    written = generate(model, left_padded(prompts), Decoding(12, 4), initial_canvas=initial)
     assert rows_fed(calls) == [5 + 12, 4, 4], "both full blocks and the prompt, in the forward of the first open one"
-    uncached = generate(model, left_padded(prompts), Decoding(12, 4, cache="none"), draft=draft)
+    uncached = generate(model, left_padded(prompts), Decoding(12, 4, cache="none"), initial_canvas=initial)
     assert torch.equal(written.ids, uncached.ids)
-    given = draft != MASK
-    assert torch.equal(written.ids[:, :10][given], draft[given])
+    given = initial != MASK
+    assert torch.equal(written.ids[:, :10][given], initial[given])
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -127,7 +127,7 @@ def test_the_hidden_states_of_a_block_are_a_copy(rows):
     model, outputs = tiny_model("block"), []
     trunk = model.trunk
     model.trunk = lambda *args: outputs.append(trunk(*args)) or outputs[-1]
-    context = Context(model, left_padded(prompts_of(model, [3] * rows)), Decoding(8, 4))
+    context = CachedTrunk(model, left_padded(prompts_of(model, [3] * rows)), Decoding(8, 4))
     for step in range(2):
         with torch.no_grad():
             hidden = context.block_hidden(torch.full((rows, 8), MASK), 0, step)

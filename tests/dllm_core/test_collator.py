@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dllm.core.losses import IGNORE_INDEX
-from dllm.core.noise import Forward
+from dllm.core.noise import ForwardProcess
 from dllm.data.collator import ResponseCollator, canvas_length
 from oracles.models import TAIL, tiny_config
 
@@ -32,7 +32,7 @@ def test_a_response_beyond_the_canvas_is_refused(pattern):
 
 def test_a_batch():
     """Under `block` each block has noise of its own."""
-    collate = ResponseCollator(tiny_config("block", block_length=4), Forward("pair", seed=2), PAD)
+    collate = ResponseCollator(tiny_config("block", block_length=4), ForwardProcess("pair", seed=2), PAD)
     batch = collate(SAMPLES)
     assert batch["input_ids"].tolist() == [[1, 2, 3], [PAD, PAD, 4]]
     assert batch["attention_mask"].tolist() == [[True, True, True], [False, False, True]]
@@ -42,7 +42,7 @@ def test_a_batch():
     ]
     assert batch["tail"].tolist() == [[False] * 5 + [True] * 3, [False, False, True, True] + [False] * 4]
     for row, (sample, canvas) in enumerate(zip(SAMPLES, (8, 4), strict=True)):
-        noise = Forward("pair", seed=2).draw(sample["position"], canvas, block_length=4)
+        noise = ForwardProcess("pair", seed=2).draw(sample["position"], canvas, block_length=4)
         for name in noise._fields:
             np.testing.assert_allclose(batch[name][row, :canvas], getattr(noise, name), rtol=1e-6)
             assert not batch[name][row, canvas:].any()
@@ -50,16 +50,16 @@ def test_a_batch():
 
 @pytest.mark.parametrize("pattern", ["prefix", "bidirectional"])
 def test_a_canvas_that_is_seen_whole_has_one_noise(pattern):
-    collate = ResponseCollator(tiny_config(pattern, block_length=4, gen_length=12), Forward("stratified"), PAD)
+    collate = ResponseCollator(tiny_config(pattern, block_length=4, gen_length=12), ForwardProcess("stratified"), PAD)
     batch = collate(SAMPLES)
     for row, sample in enumerate(SAMPLES):
-        noise = Forward("stratified").draw(sample["position"], 12)
+        noise = ForwardProcess("stratified").draw(sample["position"], 12)
         for name in noise._fields:
             np.testing.assert_allclose(batch[name][row], getattr(noise, name), rtol=1e-6)
 
 
 def test_prompts_are_padded_to_a_multiple():
-    collate = ResponseCollator(tiny_config("block", block_length=4), Forward("pair"), PAD, pad_to_multiple_of=4)
+    collate = ResponseCollator(tiny_config("block", block_length=4), ForwardProcess("pair"), PAD, pad_to_multiple_of=4)
     batch = collate(SAMPLES)
     assert batch["input_ids"].tolist() == [[PAD, 1, 2, 3], [PAD, PAD, PAD, 4]]
     assert batch["attention_mask"].tolist() == [[False, True, True, True], [False, False, False, True]]
@@ -67,14 +67,14 @@ def test_prompts_are_padded_to_a_multiple():
 
 
 def test_a_sample_has_the_same_noise_in_every_batch():
-    collate = ResponseCollator(tiny_config("block", block_length=4), Forward("pair"), PAD)
+    collate = ResponseCollator(tiny_config("block", block_length=4), ForwardProcess("pair"), PAD)
     together, alone = collate(SAMPLES), collate(SAMPLES[1:])
     for name in ("masked", "weights", "labels", "tail"):
         assert together[name][1, :4].tolist() == alone[name][0].tolist()
 
 
 def test_without_prompts():
-    collate = ResponseCollator(tiny_config("block"), Forward("pair"), PAD)
+    collate = ResponseCollator(tiny_config("block"), ForwardProcess("pair"), PAD)
     batch = collate([{"prompt_ids": [], "response_ids": [5, 6], "position": 0}])
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (1, 0)
     assert batch["labels"].shape == (1, 4)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dllm.core.losses import reduce_losses
-from dllm.core.noise import Forward, Noise
+from dllm.core.noise import ForwardProcess, Noise
 from oracles.loss import likelihood_bound, probability, subsets
 
 
@@ -53,7 +53,7 @@ class Told:
         return np.array(self.order)
 
 
-def expected_pair_loss(forward: Forward, losses: RandomLosses, monkeypatch) -> float:
+def expected_pair_loss(forward: ForwardProcess, losses: RandomLosses, monkeypatch) -> float:
     """The mean of the code's loss over all mask rates (by quadrature, exact for these polynomials) and all masks."""
     nodes, node_weights = np.polynomial.legendre.leggauss(16)
     R, eps, total = losses.R, forward.eps, 0.0
@@ -71,7 +71,9 @@ def expected_pair_loss(forward: Forward, losses: RandomLosses, monkeypatch) -> f
 def test_7_the_pair_is_unbiased_up_to_eps(R, monkeypatch):
     losses = RandomLosses(R, seed=R)
     bound = likelihood_bound(losses, R)
-    error = {eps: expected_pair_loss(Forward("pair", eps=eps), losses, monkeypatch) - bound for eps in (1e-3, 1e-2)}
+    error = {
+        eps: expected_pair_loss(ForwardProcess("pair", eps=eps), losses, monkeypatch) - bound for eps in (1e-3, 1e-2)
+    }
     assert abs(error[1e-3]) < 2e-3 * bound
     assert abs(error[1e-2]) < 2e-2 * bound
     if R > 2:  # up to there the two ends cancel exactly
@@ -85,7 +87,7 @@ def test_7_the_stratified_pair_is_exactly_unbiased(R, monkeypatch):
     for count in range(R + 1):  # each an equal part of the interval from which u is drawn
         for order in orders:
             tell(monkeypatch, (count + 0.5) / (R + 1), order=order)
-            noise = Forward("stratified").draw(0, R)
+            noise = ForwardProcess("stratified").draw(0, R)
             assert noise.masked.sum() == count
             total += sample_loss(noise, losses.of_pair(set(np.flatnonzero(noise.masked)))) / (R + 1) / len(orders)
     assert total == pytest.approx(likelihood_bound(losses, R), rel=1e-12)
@@ -96,7 +98,7 @@ def test_2_uniform_predictions_give_ln_v():
     ln_v, R = math.log(50), 16
     losses = np.full(R, ln_v)
     for estimator, tolerance in [("pair", 0.02), ("stratified", 0.02), ("single", 0.05)]:
-        forward, values = Forward(estimator), []
+        forward, values = ForwardProcess(estimator), []
         for position in range(4000):
             noise = forward.draw(position, R)
             values.append(sample_loss(noise, losses))
@@ -108,7 +110,7 @@ def test_2_uniform_predictions_give_ln_v():
 
 def sampled_variance(estimator: str, R: int = 16, samples: int = 20000) -> float:
     """R Var / c^2 over real draws, for a loss c that is the same for every token: all of it comes from the weights."""
-    forward, losses = Forward(estimator, seed=1), []
+    forward, losses = ForwardProcess(estimator, seed=1), []
     for position in range(samples):
         noise = forward.draw(position, R)
         losses.append(noise.weights[noise.masked | forward.paired].sum() / R)
@@ -117,7 +119,7 @@ def sampled_variance(estimator: str, R: int = 16, samples: int = 20000) -> float
 
 def exact_variance(estimator: str, monkeypatch, grid: int = 4000) -> float:
     """The same for R = 1 (the number does not depend on R), over a grid of mask rates and both masks."""
-    forward, variance = Forward(estimator), 0.0
+    forward, variance = ForwardProcess(estimator), 0.0
     for u in (np.arange(grid) + 0.5) / grid:
         values = []
         for masked in (set(), {0}):
@@ -158,7 +160,7 @@ def test_the_seeds_one_sided_clip_has_a_heavy_tail():
     """Its second half has weights far beyond the bound 1/(2 eps) that the symmetric clip keeps."""
     heaviest = {}
     for estimator in ("pair", "seed_literal"):
-        noises = [Forward(estimator).draw(position, 1) for position in range(5000)]
+        noises = [ForwardProcess(estimator).draw(position, 1) for position in range(5000)]
         unmasked = [1 - noise.rates[0] if noise.masked[0] else noise.rates[0] for noise in noises]
         heaviest[estimator] = 0.5 / min(unmasked)
     assert heaviest["pair"] <= 500 * (1 + 1e-9)

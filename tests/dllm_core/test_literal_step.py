@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dllm.core.attention import PATTERNS
 from dllm.core.losses import reduce_losses
-from dllm.core.noise import Forward, Noise
+from dllm.core.noise import ForwardProcess, Noise
 from dllm.core.objective import target_losses
 from dllm.core.prompt import Prompt
 from oracles.attention import may_see, packed_tokens
@@ -30,7 +30,7 @@ def drawn():
         samples = random_samples(model, *RAGGED)
         for sample in samples:
             sample.prompt.requires_grad_()
-        forward = Forward("seed_literal", seed=5)
+        forward = ForwardProcess("seed_literal", seed=5)
         return model, samples, [forward.draw(n, len(sample.response)) for n, sample in enumerate(samples)]
 
     return draw

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dllm.core.noise import ESTIMATORS, PAIRED, Forward, Quadrature
+from dllm.core.noise import ESTIMATORS, PAIRED, ForwardProcess, Quadrature
 
 EPS = 1e-3
 
@@ -39,24 +39,26 @@ def same(one, other):
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_noise_is_a_function_of_seed_and_position(estimator):
-    forward = Forward(estimator, seed=3)
+    forward = ForwardProcess(estimator, seed=3)
     first = [forward.draw(position, 40) for position in range(6)]
     np.random.seed(123)
-    again = {position: Forward(estimator, seed=3).draw(position, 40) for position in reversed(range(6))}
+    again = {position: ForwardProcess(estimator, seed=3).draw(position, 40) for position in reversed(range(6))}
     assert all(same(first[position], again[position]) for position in range(6))
     assert not any(same(first[0], first[position]) for position in range(1, 6))
-    assert not any(same(first[position], Forward(estimator, seed=4).draw(position, 40)) for position in range(6))
+    assert not any(same(first[position], ForwardProcess(estimator, seed=4).draw(position, 40)) for position in range(6))
 
 
 def test_keys_of_other_choices_differ_by_seed_position_and_number():
-    keys = {Forward(seed=seed).key(position, number) for seed in (0, 1) for position in (0, 1) for number in (0, 1)}
+    keys = {
+        ForwardProcess(seed=seed).key(position, number) for seed in (0, 1) for position in (0, 1) for number in (0, 1)
+    }
     assert len(keys) == 8
-    assert Forward(seed=1).key(5, 2) == Forward(seed=1).key(5, 2)
+    assert ForwardProcess(seed=1).key(5, 2) == ForwardProcess(seed=1).key(5, 2)
 
 
 def mask_rates(seed: int, start: int, count: int) -> np.ndarray:
     """The mask rates p of consecutive samples, recovered from their weights and brought to [0, 1]."""
-    forward = Forward("pair", eps=EPS, seed=seed)
+    forward = ForwardProcess("pair", eps=EPS, seed=seed)
     noises = [forward.draw(position, 1) for position in range(start, start + count)]
     p = np.array([noise.rates[0] if noise.masked[0] else 1 - noise.rates[0] for noise in noises])
     return (p - EPS) / (1 - 2 * EPS)
@@ -83,7 +85,7 @@ def test_a_token_is_masked_with_the_rate_of_its_sample(draw_with):
         ("uniform", "linear", EPS + (1 - EPS) * 0.3),
         ("single", "sqrt", (EPS + (1 - EPS) * 0.3) ** 0.5),
     ]:
-        forward = Forward(estimator, schedule, EPS)
+        forward = ForwardProcess(estimator, schedule, EPS)
         noise = draw_with(forward, 0.3, [0.0, rate - 1e-9, rate + 1e-9, 0.999])
         assert noise.masked.tolist() == [True, True, False, False], (estimator, schedule)
 
@@ -100,7 +102,7 @@ def test_a_token_is_masked_with_the_rate_of_its_sample(draw_with):
     ],
 )
 def test_weights_of_masked_tokens_and_of_the_rest(draw_with, estimator, schedule, masked, rest):
-    noise = draw_with(Forward(estimator, schedule, EPS), 0.3004, [0.1, 0.8, 0.9, 0.7])
+    noise = draw_with(ForwardProcess(estimator, schedule, EPS), 0.3004, [0.1, 0.8, 0.9, 0.7])
     assert noise.masked.tolist() == [True, False, False, False]
     assert noise.weights.tolist() == pytest.approx([masked] + [rest] * 3, rel=1e-3)
     rate = {"pair": 0.3008, "seed_literal": 0.3011, "stratified": 0.25}.get(estimator)
@@ -110,10 +112,10 @@ def test_weights_of_masked_tokens_and_of_the_rest(draw_with, estimator, schedule
 
 def test_the_stratified_count_takes_every_number_of_tokens_equally_often():
     R = 7
-    counts = np.bincount([Forward("stratified").draw(n, R).masked.sum() for n in range(800)], minlength=R + 1)
+    counts = np.bincount([ForwardProcess("stratified").draw(n, R).masked.sum() for n in range(800)], minlength=R + 1)
     assert len(counts) == R + 1
     assert np.all(abs(counts - 100) <= 2)
-    places = np.mean([Forward("stratified").draw(n, R).masked for n in range(800)], axis=0)
+    places = np.mean([ForwardProcess("stratified").draw(n, R).masked for n in range(800)], axis=0)
     assert np.all(abs(places - 0.5) < 0.08)
 
 
@@ -121,7 +123,7 @@ def test_the_stratified_count_takes_every_number_of_tokens_equally_often():
 @pytest.mark.parametrize("u", [0.0, 1e-12, 0.5, 1 - 2**-53])
 def test_weights_stay_finite_at_both_ends(draw_with, estimator, u):
     """Bounded by 1/eps on both sides; the seed's own form only on the masked one."""
-    noise = draw_with(Forward(estimator, eps=EPS), u, [0.0, 0.25, 0.5, 0.99])
+    noise = draw_with(ForwardProcess(estimator, eps=EPS), u, [0.0, 0.25, 0.5, 0.99])
     assert np.isfinite(noise.weights).all() and (noise.weights > 0).all()
     assert noise.weights[noise.masked].max(initial=0) <= 1 / EPS
     if estimator != "seed_literal":
@@ -131,7 +133,7 @@ def test_weights_stay_finite_at_both_ends(draw_with, estimator, u):
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sqrt"])
 @pytest.mark.parametrize("u", [0.0, 1 - 2**-53])
 def test_single_views_stay_finite_at_both_ends(draw_with, schedule, u):
-    noise = draw_with(Forward("single", schedule, EPS), u, [0.0, 0.999999])
+    noise = draw_with(ForwardProcess("single", schedule, EPS), u, [0.0, 0.999999])
     assert noise.masked.any() == (noise.weights.max() > 0)
     assert 0 <= noise.weights.min() and noise.weights.max() <= 1 / EPS
 
@@ -150,17 +152,17 @@ def test_single_views_stay_finite_at_both_ends(draw_with, schedule, u):
 )
 def test_an_impossible_process_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        Forward(**arguments)
+        ForwardProcess(**arguments)
 
 
 def test_which_estimators_predict_every_target():
-    assert [name for name in ESTIMATORS if Forward(name).paired] == ["pair", "stratified", "seed_literal"]
+    assert [name for name in ESTIMATORS if ForwardProcess(name).paired] == ["pair", "stratified", "seed_literal"]
 
 
 @pytest.mark.parametrize("estimator", ["pair", "stratified", "single", "uniform"])
 def test_each_block_has_a_rate_of_its_own_and_they_are_spread(estimator):
     """As if every block were a response: 4 blocks of 8 and one of 3, rates a fifth apart."""
-    noise = Forward(estimator, seed=1).draw(7, 35, block_length=8)
+    noise = ForwardProcess(estimator, seed=1).draw(7, 35, block_length=8)
     assert [len(array) for array in noise] == [35] * 3
     rates = []
     for start in range(0, 35, 8):
@@ -180,15 +182,17 @@ def test_each_block_has_a_rate_of_its_own_and_they_are_spread(estimator):
 
 
 def test_the_seeds_own_form_has_one_rate_for_all_blocks():
-    forward = Forward("seed_literal", seed=1)
+    forward = ForwardProcess("seed_literal", seed=1)
     assert same(forward.draw(7, 32, block_length=8), forward.draw(7, 32))
-    assert not same(Forward("pair", seed=1).draw(7, 32, block_length=8), Forward("pair", seed=1).draw(7, 32))
+    assert not same(
+        ForwardProcess("pair", seed=1).draw(7, 32, block_length=8), ForwardProcess("pair", seed=1).draw(7, 32)
+    )
 
 
 def test_every_block_is_masked_equally_often_at_every_count():
     counts = np.zeros((3, 5))
     for position in range(600):
-        masked = Forward("stratified", seed=2).draw(position, 12, block_length=4).masked
+        masked = ForwardProcess("stratified", seed=2).draw(position, 12, block_length=4).masked
         for block in range(3):
             counts[block, masked[4 * block : 4 * block + 4].sum()] += 1
     assert np.all(abs(counts - 120) <= 2)

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from dllm.core.attention import PATTERNS
-from dllm.core.cache import Context
+from dllm.core.cache import CachedTrunk
 from dllm.core.decoding import Decoding
 from dllm.core.sampler import generate
-from dllm.core.selection import shares
+from dllm.core.selection import step_quota
 from oracles.batches import random_samples
 from oracles.models import MASK, NUM_TOKENS, STOP, TAIL, bias_head, left_padded, tiny_model
 from oracles.sampling import block_hidden, sample, steps_of_a_block
@@ -52,13 +52,13 @@ def drafts_of_case(case: int, rows: int, gen_length: int) -> list[list[int]] | N
     length = int(rng.integers(1, gen_length + 1))
     drafts = []
     for _ in range(rows):
-        draft = rng.integers(0, MASK, size=length)
-        draft[rng.random(length) < rng.random()] = MASK
+        canvas = rng.integers(0, MASK, size=length)
+        canvas[rng.random(length) < rng.random()] = MASK
         if rng.random() < 0.2:
             end = int(rng.integers(length))
-            draft[end:] = MASK
-            draft[end] = STOP
-        drafts.append(draft.tolist())
+            canvas[end:] = MASK
+            canvas[end] = STOP
+        drafts.append(canvas.tolist())
     return drafts
 
 
@@ -78,11 +78,11 @@ def test_a_ragged_batch_with_its_cache_gives_the_tokens_and_steps_of_the_uncache
     model = biased_model(pattern, stop_bias)
     prompts, drafts = prompts_of(model, lengths), drafts_of_case(case, len(lengths), arguments["gen_length"])
     decoding = Decoding(**arguments)
-    draft = None if drafts is None else torch.tensor(drafts)
-    written = generate(model, left_padded(prompts), decoding, seeds, draft=draft)
+    canvas = None if drafts is None else torch.tensor(drafts)
+    written = generate(model, left_padded(prompts), decoding, seeds, initial_canvas=canvas)
     assert decoding.cache_for(pattern) == ("none" if pattern == "bidirectional" else "exact")
     for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
-        expected, steps = sample(model, prompt, seed=seed, draft=drafts[row] if drafts else [], **arguments)
+        expected, steps = sample(model, prompt, seed=seed, initial_canvas=drafts[row] if drafts else [], **arguments)
         assert written.ids[row].tolist() == expected, (row, arguments)
         assert written.steps[row] == steps
         assert written.lengths[row] == next((i for i, t in enumerate(expected, 1) if t in (STOP, TAIL)), len(expected))
@@ -259,7 +259,7 @@ def test_on_step_sees_every_token_written_once_and_for_good(pattern, arguments):
 def test_steps_are_shared_out(gen_length, block_length, gen_steps, expected):
     decoding = Decoding(gen_length, block_length, gen_steps)
     num_open = torch.tensor([block_length, 1])  # the second row is done after one step
-    quotas = [shares(num_open, decoding.steps_per_block, step) for step in range(decoding.steps_per_block)]
+    quotas = [step_quota(num_open, decoding.steps_per_block, step) for step in range(decoding.steps_per_block)]
     assert [int(quota[0]) for quota in quotas] == expected
     assert all(quota[1] == 1 for quota in quotas)
     assert steps_of_a_block(block_length, gen_steps, decoding.num_blocks, block_length) == expected
@@ -361,15 +361,15 @@ def test_what_does_not_fit_is_refused_before_any_work():
     prompt = left_padded(prompts_of(model, [2, 3]))
     model.trunk = model.embed = None
     given = torch.tensor([[5, MASK]]).expand(2, -1)
-    for arguments, draft, message in [
+    for arguments, canvas, message in [
         ({"cache": "dllmcache"}, None, "'dllmcache' does not fit the attention pattern 'prefix'"),
-        ({}, torch.full((2, 9), MASK), "a draft of 9 tokens is longer than gen_length 8"),
+        ({}, torch.full((2, 9), MASK), "an initial canvas of 9 tokens is longer than gen_length 8"),
         ({}, given[:1], "1 rows.*2 prompts"),
         ({}, given + 100, "ids"),
         ({}, torch.tensor([[5, STOP, MASK, 6]] * 2), "text after a stop token"),
     ]:
         with pytest.raises(ValueError, match=message):
-            generate(model, prompt, Decoding(8, 4, **arguments), draft=draft)
+            generate(model, prompt, Decoding(8, 4, **arguments), initial_canvas=canvas)
     with pytest.raises(ValueError, match="'exact' does not fit the attention pattern 'bidirectional'.*fastdllm_prefix"):
         Decoding.of(tiny_model("bidirectional").config, cache="exact")
 
@@ -382,7 +382,7 @@ def test_fp32_logits_with_a_cache_equal_those_of_the_uncached_oracle_to_1e_5(cas
     prompts, R, size = prompts_of(model, lengths), decoding.num_blocks * decoding.block_length, decoding.block_length
     rng = np.random.default_rng([9, case])
     text = torch.from_numpy(rng.integers(0, MASK, size=(len(lengths), R)))
-    context, places = Context(model, left_padded(prompts), decoding), torch.arange(R)
+    context, places = CachedTrunk(model, left_padded(prompts), decoding), torch.arange(R)
     assert context.name == "exact"
     for block in range(decoding.num_blocks):
         canvas = text.masked_fill(places >= block * size, MASK)

@@ -7,7 +7,7 @@ import torch
 from transformers import TrainerState
 
 from dllm.core.losses import IGNORE_INDEX
-from dllm.core.noise import Forward
+from dllm.core.noise import ForwardProcess
 from dllm.data.collator import ResponseCollator
 from dllm.training import metrics
 from dllm.training.metrics import NOISE_LEVELS, Meter, batch_counts, figures, noise_counts, trunk_sizes
@@ -25,7 +25,7 @@ def ragged_batch(config, paired: bool) -> dict[str, torch.Tensor]:
         {"prompt_ids": random_ids(P, generator), "response_ids": random_ids(R, generator), "position": position}
         for position, (P, R) in enumerate([(2, 3), (5, 11), (9, 6)])
     ]
-    process = Forward("pair" if paired else "single", seed=2)
+    process = ForwardProcess("pair" if paired else "single", seed=2)
     return ResponseCollator(config, process, pad_token_id=TAIL, pad_to_multiple_of=4)(samples)
 
 
@@ -75,13 +75,13 @@ def test_a_batch_is_counted_as_the_model_is_fed_it(called, pattern, paired):
     batch = ragged_batch(model.config, paired)
     embeds, _, hidden = called(model, batch, paired)
     counts = {name: count.item() for name, count in batch_counts(model.config, paired, batch).items()}
-    assert counts["places"] == embeds[..., 0].numel()
+    assert counts["padded_tokens"] == embeds[..., 0].numel()
     assert counts["targets"] == len(hidden)
     assert counts["tokens"] == 2 + 5 + 9 + 3 + 11 + 6
     assert (counts["batches"], counts["samples"]) == (1, 3)
     canvases = (batch["labels"] != IGNORE_INDEX).sum(-1)
     fed, pairs = trunk_sizes(model.config, paired, torch.tensor([2, 5, 9]), canvases)
-    assert (counts["fed"], counts["pairs"]) == (fed.sum().item(), pairs.sum().item())
+    assert (counts["trunk_tokens"], counts["attention_pairs"]) == (fed.sum().item(), pairs.sum().item())
 
 
 @pytest.mark.parametrize("estimator", ["pair", "stratified", "single", "uniform"])
@@ -92,7 +92,7 @@ def test_losses_are_sorted_by_the_rate_of_their_mask(estimator):
         {"prompt_ids": random_ids(2, generator), "response_ids": random_ids(5 + n, generator), "position": n}
         for n in range(40)
     ]
-    batch = ResponseCollator(config, Forward(estimator), pad_token_id=TAIL)(samples)
+    batch = ResponseCollator(config, ForwardProcess(estimator), pad_token_id=TAIL)(samples)
     losses = torch.rand(batch["labels"].shape, generator=generator, dtype=torch.float64)
     expected = {level: [] for level in range(4)}
     for row, sample in enumerate(samples):
@@ -137,7 +137,7 @@ def test_the_meter_counts_between_readings_and_not_in_pauses(clock):
 
 
 def test_figures_are_rates_shares_and_means():
-    counts = {"samples": 4, "tokens": 100, "inputs": 6, "fed": 150, "places": 200}
+    counts = {"samples": 4, "tokens": 100, "inputs": 6, "trunk_tokens": 150, "padded_tokens": 200}
     counts = {name: torch.tensor(count) for name, count in counts.items()}
     levels = {"noise_losses": torch.tensor([3.0, 0, 8, 1]), "noise_tokens": torch.tensor([2, 0, 4, 1])}
     assert figures(counts | levels, seconds=2.0, input_unit="images") == {

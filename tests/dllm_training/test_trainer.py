@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dllm.core.losses import NORMALISATIONS
-from dllm.core.noise import Forward, Quadrature
+from dllm.core.noise import ForwardProcess, Quadrature
 from dllm.training.arguments import MDLMConfig
 from dllm.training.order import PositionSampler
 from oracles.loss import pair_loss
@@ -41,7 +41,7 @@ def test_the_logged_loss_is_that_of_the_oracle(tmp_path):
         sample = text_samples()[index]
         response = sample["response_ids"]
         canvas = response + [TAIL] * (-len(response) % 4)
-        noise = Forward("pair", seed=5).draw(position, len(canvas), block_length=4)
+        noise = ForwardProcess("pair", seed=5).draw(position, len(canvas), block_length=4)
         masked = set(noise.masked.nonzero()[0].tolist())
         prompt = model.embed(torch.tensor(sample["prompt_ids"], dtype=torch.long))
         by_place = training_losses(model, prompt, canvas, masked, paired=True)

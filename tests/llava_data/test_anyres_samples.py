@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dllm.core.noise import Forward
+from dllm.core.noise import ForwardProcess
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.data.dataset import ReportCollator, ReportDataset
 from llava.data.images import load_image
@@ -60,7 +60,7 @@ def test_samples_have_a_place_for_every_visual_token(dataset):
 
 
 def test_lengths_are_the_tokens_of_prompt_and_canvas(dataset, parts):
-    collator = ReportCollator(parts[1].config, Forward())
+    collator = ReportCollator(parts[1].config, ForwardProcess())
     for length, sample in zip(dataset.lengths, dataset, strict=True):
         batch = collator([sample | {"position": 0}])
         assert length == batch["input_ids"].shape[1] + batch["labels"].shape[1]
@@ -68,7 +68,7 @@ def test_lengths_are_the_tokens_of_prompt_and_canvas(dataset, parts):
 
 
 def test_every_tile_has_a_key_of_its_own(dataset, parts):
-    collator = ReportCollator(parts[1].config, Forward())
+    collator = ReportCollator(parts[1].config, ForwardProcess())
     samples = [dataset[number] | {"position": number} for number in range(len(dataset))]
     batch = collator(samples)
     assert len(batch["images"]) == len(batch["image_keys"]) == len(set(batch["image_keys"].tolist())) == sum(TILES) + 10
@@ -79,7 +79,7 @@ def test_every_tile_has_a_key_of_its_own(dataset, parts):
 
 def test_losses_of_rows_with_many_and_few_tiles_equal_those_alone(dataset, parts):
     model = parts[1]
-    collator = ReportCollator(model.config, Forward(seed=2))
+    collator = ReportCollator(model.config, ForwardProcess(seed=2))
     rows = [dataset[number] | {"position": 10 + number} for number in range(len(dataset))]
 
     def token_losses(chosen):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dllm.core.noise import Forward
+from dllm.core.noise import ForwardProcess
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import build_prompt
 from llava.data.dataset import ReportCollator, ReportDataset, read_records
@@ -115,7 +115,9 @@ def test_masked_drop_has_fewer_places_in_training_than_in_inference(world, datas
     tokenizer, model, processor = parts
     data = ReportDataset(str(world.train), str(world.images), tokenizer, processor, model.config, 4, 1024, False)
     assert (data[0]["prompt_ids"] == IMAGE_TOKEN_INDEX).sum() == 4
-    inputs = ReportCollator(model.config, Forward())([data[number] | {"position": number} for number in range(2)])
+    inputs = ReportCollator(model.config, ForwardProcess())(
+        [data[number] | {"position": number} for number in range(2)]
+    )
     model.train()
     model.prepare_prompt(*(inputs[name] for name in ("input_ids", "attention_mask", "images", "image_keys")))
     for part in parts:
@@ -131,7 +133,7 @@ def test_targets_are_report_stop_token_and_tail(world, record, pattern, rows):
     tokenizer, model, processor = world.build(diffusion={"gen_length": 160, "attention_pattern": pattern})
     short, long = [5] * 9 + [2], [6] * 16 + [2]
     samples = [{"prompt_ids": [7], "response_ids": ids, "images": [], "position": 0} for ids in (short, long)]
-    batch = ReportCollator(model.config, Forward())(samples)
+    batch = ReportCollator(model.config, ForwardProcess())(samples)
     tail, width = model.config.text_config.tail_token_id, max(rows)
     assert (tokenizer.decode(2), tokenizer.decode(tail)) == ("<|im_end|>", "<|endoftext|>")
     for row, (ids, canvas) in enumerate(zip((short, long), rows, strict=True)):
@@ -146,14 +148,14 @@ def test_batch_has_all_films_in_order_and_a_key_for_each(world, parts):
     tokenizer, model, processor = parts
     data = ReportDataset(str(world.mixed), str(world.images), tokenizer, processor, model.config, 4, 1024, False)
     samples = [data[number] | {"position": 40 + number} for number in range(5)]
-    collator = ReportCollator(model.config, Forward(seed=3))
+    collator = ReportCollator(model.config, ForwardProcess(seed=3))
     batch = collator(samples)
     assert torch.equal(batch["images"], torch.cat([film for sample in samples for film in sample["images"]]))
     keys = batch["image_keys"].tolist()
     assert len(keys) == len(set(keys)) == len(batch["images"]) == 5
     alone = [key for sample in samples if sample["images"] for key in collator([sample])["image_keys"].tolist()]
     assert alone == keys
-    assert ReportCollator(model.config, Forward(seed=4))(samples)["image_keys"].tolist() != keys
+    assert ReportCollator(model.config, ForwardProcess(seed=4))(samples)["image_keys"].tolist() != keys
     longest = batch["input_ids"].shape[1]
     for row, sample in enumerate(samples):
         ids = sample["prompt_ids"].tolist()
@@ -162,7 +164,7 @@ def test_batch_has_all_films_in_order_and_a_key_for_each(world, parts):
 
 
 def test_a_batch_without_films_brings_one_blank(parts):
-    batch = ReportCollator(parts[1].config, Forward())(
+    batch = ReportCollator(parts[1].config, ForwardProcess())(
         [{"prompt_ids": [7], "response_ids": [8, 2], "images": [], "position": 0}]
     )
     assert torch.equal(batch["images"], torch.zeros(1, 3, 32, 32))

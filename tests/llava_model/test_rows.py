@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from dllm.core.cache import Context
+from dllm.core.cache import CachedTrunk
 from dllm.core.decoding import Decoding
-from dllm.core.noise import Forward
+from dllm.core.noise import ForwardProcess
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.data.dataset import ReportCollator, ReportDataset
 from llava.data.images import load_image
@@ -69,7 +69,7 @@ def test_fp32_logits_of_rows_equal_those_alone(world, pattern, cache):
     def logits(chosen):
         prompt = model.prepare_prompt(*batch(chosen))
         canvas = torch.full((len(chosen), 48), model.diffusion.mask_token_id)
-        context = Context(model, prompt, Decoding(gen_length=48, block_length=16, cache=cache))
+        context = CachedTrunk(model, prompt, Decoding(gen_length=48, block_length=16, cache=cache))
         context.block_hidden(canvas, 0, 0)
         canvas[:, :16] = torch.arange(150, 166)
         return model.logits(context.block_hidden(canvas, 1, 0)).softmax(dim=-1)  # [B, 16, V]
@@ -85,7 +85,7 @@ def test_losses_of_rows_equal_those_alone(world):
     tokenizer, model, processor = world.build(diffusion={"gen_length": 160})
     widen(model)
     dataset = ReportDataset(str(world.mixed), str(world.images), tokenizer, processor, model.config, 4, 1024)
-    collator = ReportCollator(model.config, Forward(seed=2))
+    collator = ReportCollator(model.config, ForwardProcess(seed=2))
     rows = [dataset[number] | {"position": 10 + number} for number in range(5)]
     assert [len(row["images"]) for row in rows] == [2, 0, 1, 1, 1]
 
@@ -105,7 +105,7 @@ def test_losses_of_rows_equal_those_alone(world):
 def test_an_image_is_encoded_once_for_both_views(world, pattern):
     tokenizer, model, processor = world.build(diffusion={"gen_length": 160, "attention_pattern": pattern})
     dataset = ReportDataset(str(world.mixed), str(world.images), tokenizer, processor, model.config, 4, 1024)
-    collator = ReportCollator(model.config, Forward(seed=2))
+    collator = ReportCollator(model.config, ForwardProcess(seed=2))
     inputs = model_inputs(collator([dataset[number] | {"position": number} for number in range(3)]))
     seen = []
     for part in (model.model.vision_tower, model.model.vision_resampler, model.model.mm_projector):

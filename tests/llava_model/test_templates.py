@@ -19,13 +19,13 @@ TEMPLATES = {
 
 
 @pytest.fixture
-def drafts(writer, monkeypatch):
-    """The drafts that reach the model, as lists of ids."""
+def canvases(writer, monkeypatch):
+    """The canvases that reach the model, as lists of ids."""
     seen, respond = [], writer.model.respond
 
-    def spy(prompt, unconditional, decoding, seeds, draft, on_step):
-        seen.append(draft.tolist())
-        return respond(prompt, unconditional, decoding, seeds, draft, on_step)
+    def spy(prompt, unconditional, decoding, seeds, canvas, on_step):
+        seen.append(canvas.tolist())
+        return respond(prompt, unconditional, decoding, seeds, canvas, on_step)
 
     monkeypatch.setattr(writer.model, "respond", spy)
     return seen
@@ -45,7 +45,7 @@ def test_the_report_holds_the_fixed_text_in_its_order(writer, request_, template
             assert report.text.endswith(texts[-1])
 
 
-def test_a_template_becomes_a_draft_of_its_text_and_mask_tokens(writer, request_, drafts):
+def test_a_template_becomes_a_canvas_of_its_text_and_mask_tokens(writer, request_, canvases):
     def ids(text):
         return writer.tokenizer(text, add_special_tokens=False).input_ids
 
@@ -58,7 +58,7 @@ def test_a_template_becomes_a_draft_of_its_text_and_mask_tokens(writer, request_
         ids("The heart") + 3 * mask + ids(" No effusion.") + stop,
     ]
     longest = max(map(len, rows))
-    assert drafts == [[row + mask * (longest - len(row)) for row in rows]]
+    assert canvases == [[row + mask * (longest - len(row)) for row in rows]]
 
 
 def test_a_blank_before_text_has_its_length_and_the_last_one_is_open(writer, request_):

@@ -42,12 +42,12 @@ def numbers(text: str) -> list[float]:
 def test_the_batches_are_those_of_the_run(world, tmp_path, settings):
     trainer = build_trainer(world.arguments(tmp_path, **EPOCHS | settings))
     planned, real = plan_batches(trainer), list(trainer.get_train_dataloader())
-    assert len(planned.fed) == len(real) > 1
+    assert len(planned.trunk_tokens) == len(real) > 1
     for number, batch in enumerate(real):
         counts = {name: count.item() for name, count in batch_counts(trainer.diffusion, True, batch).items()}
-        assert planned.places[number] == counts["places"]
-        assert planned.fed[number].sum() == counts["fed"]
-        assert planned.pairs[number].sum() == counts["pairs"]
+        assert planned.padded_tokens[number] == counts["padded_tokens"]
+        assert planned.trunk_tokens[number].sum() == counts["trunk_tokens"]
+        assert planned.attention_pairs[number].sum() == counts["attention_pairs"]
         assert planned.targets[number].sum() == counts["targets"]
         assert planned.images[number] == trainer.counts(batch)["images"]
         tokens = batch["attention_mask"].sum() + (batch["labels"] != -100).sum()
@@ -56,7 +56,7 @@ def test_the_batches_are_those_of_the_run(world, tmp_path, settings):
 
 def test_a_short_run_is_planned_as_far_as_it_goes(world, tmp_path):
     trainer = build_trainer(world.arguments(tmp_path, max_steps=1, gradient_accumulation_steps=2))
-    assert len(plan_batches(trainer).fed) == 2 < len(trainer.get_train_dataloader())
+    assert len(plan_batches(trainer).trunk_tokens) == 2 < len(trainer.get_train_dataloader())
     assert num_steps(trainer) == 1
 
 
@@ -93,7 +93,7 @@ def test_activations_are_what_autograd_keeps_of_the_largest_batch(world, tmp_pat
     trainer = build_trainer(world.arguments(tmp_path, **EPOCHS))
     _, kept = step_costs(trainer.model)
     batches = plan_batches(trainer)
-    largest = list(trainer.get_train_dataloader())[batches.places.argmax()]
+    largest = list(trainer.get_train_dataloader())[batches.padded_tokens.argmax()]
     own, storages = {weight.data_ptr() for weight in trainer.model.parameters()}, {}
 
     def keep(tensor):
@@ -102,13 +102,13 @@ def test_activations_are_what_autograd_keeps_of_the_largest_batch(world, tmp_pat
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = trainer.compute_loss(trainer.model.train(), largest)
-    length = batches.places.max().item() // len(largest["labels"])
+    length = batches.padded_tokens.max().item() // len(largest["labels"])
     masks = {pointer for pointer, each in storages.items() if each.shape[-2:] == (length, length)}  # a GPU needs none
     size = sum(each.untyped_storage().nbytes() for pointer, each in storages.items() if pointer not in own | masks)
     assert loss.requires_grad and masks
     planned = memory(trainer, batches, kept, torch.float32)["activations"]
     layers = trainer.diffusion.num_hidden_layers
-    in_flight = kept.per_token / layers * batches.places.max().item()
+    in_flight = kept.per_token / layers * batches.padded_tokens.max().item()
     assert planned - in_flight == pytest.approx(size, rel=0.1)
 
 
@@ -132,7 +132,9 @@ def test_a_known_gpu_has_an_expected_time(world, tmp_path, monkeypatch):
     assert value(text, "time") == "unknown, as is the peak rate of this device"
     (of_run, *_), (of_step, *_) = numbers(value(text, "of the run")), numbers(value(text, "of a step"))
     batches, (flops, _) = plan_batches(trainer), step_costs(trainer.model)
-    sizes = [each.sum().item() for each in (batches.fed, batches.pairs, batches.targets, batches.images)]
+    sizes = [
+        each.sum().item() for each in (batches.trunk_tokens, batches.attention_pairs, batches.targets, batches.images)
+    ]
     assert value(text, "of the run").endswith("GFLOP") and of_run == pytest.approx(2 * flops(*sizes) / 1e9, rel=0.01)
     assert value(text, "of a step").endswith("GFLOP") and of_step == pytest.approx(of_run / 8, rel=0.01)
     trainer.peak_rate = 2 * flops(*sizes) / plan.ASSUMED_MFU / 3600  # an hour for both epochs

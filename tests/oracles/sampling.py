@@ -76,13 +76,13 @@ def sample(
     cfg_scale: float = 0.0,
     temperature: float = 0.0,
     seed: int = 0,
-    draft: list[int] = (),
+    initial_canvas: list[int] = (),
 ) -> tuple[list[int], int]:
     """The response to one embedded prompt [P, D], and the number of steps that it took."""
     config = model.config
     blocks = (gen_length + block_length - 1) // block_length
     canvas = [config.mask_token_id] * (blocks * block_length)
-    canvas[: len(draft)] = draft
+    canvas[: len(initial_canvas)] = initial_canvas
     todo = [place for place, token in enumerate(canvas) if token == config.mask_token_id]
     last_given = max((place for place in range(len(canvas)) if place not in todo), default=-1)
     settle(canvas, todo, config)

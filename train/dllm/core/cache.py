@@ -70,7 +70,7 @@ class SlotCache(Cache):
             torch._dynamo.mark_static_address(layer.values)
 
 
-class Context:
+class CachedTrunk:
     """A batch of prompts and what was computed of them and their responses so far."""
 
     def __init__(self, model: MaskedDiffusionModel, prompt: Prompt, decoding: Decoding):
@@ -88,13 +88,13 @@ class Context:
         if self.name != "none":
             self.cache = SlotCache(model.diffusion, len(prompt.valid), self.P + R, prompt.embeds)
         self.settled = 0  # leading slots whose keys and values are final
-        self.sights: dict[tuple[int, int], tuple] = {}
+        self.attention_inputs: dict[tuple[int, int], tuple] = {}
 
     def block_hidden(self, canvas: Tensor, block: int, step: int) -> Tensor:
         """Hidden states [B, block_length, D] of a block of `canvas` [B, R], given all that it may see."""
         start = self.P + block * self.decoding.block_length
         first, last = self._fed(start, step, canvas.shape[1])
-        mask, position, slots, seen = self._sight(first, last, start)
+        mask, position, slots, seen = self._attention_inputs(first, last, start)
         embeds, extras = self.model.embed(canvas[:, max(first - self.P, 0) : last - self.P]), {}
         if first == 0:
             embeds, extras = torch.cat([self.prompt.embeds, embeds], dim=1), self.prompt.extras  # [B, last, D]
@@ -108,7 +108,7 @@ class Context:
     def keep(self, rows: Tensor) -> None:
         """Forgets all rows but these."""
         self.prompt, self.layout = self.prompt.keep(rows), self.layout.keep(rows)
-        self.sights = {}
+        self.attention_inputs = {}
         if self.cache:
             self.cache.keep(rows)
 
@@ -132,9 +132,9 @@ class Context:
                     return 0, end
                 return (self.P, end) if step % self.decoding.response_interval == 0 else (start, block_end)
 
-    def _sight(self, first: int, last: int, start: int) -> tuple[Tensor | None, Tensor, Tensor, int]:
+    def _attention_inputs(self, first: int, last: int, start: int) -> tuple[Tensor | None, Tensor, Tensor, int]:
         """Attention mask and positions of the slots fed, their numbers, and how many slots the cache shows."""
-        if (first, last) not in self.sights:
+        if (first, last) not in self.attention_inputs:
             layout = self.layout
             if self.pattern == "block":  # the blocks before the current one have become clean
                 layout = layout.with_role(slice(self.P, start), CLEAN)
@@ -144,5 +144,5 @@ class Context:
             if not self.decoding.compile and mask.all():
                 mask = None
             slots = torch.arange(first, last, device=layout.role.device)
-            self.sights[first, last] = mask, layout.position[..., first:last], slots, seen
-        return self.sights[first, last]
+            self.attention_inputs[first, last] = mask, layout.position[..., first:last], slots, seen
+        return self.attention_inputs[first, last]

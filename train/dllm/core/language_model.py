@@ -69,10 +69,10 @@ class MaskedDiffusionLM:
         unconditional: Prompt | None,
         decoding: Decoding,
         seeds: list[int] | None = None,
-        draft: Tensor | None = None,
+        initial_canvas: Tensor | None = None,
         on_step=None,
     ) -> sampler.Generation:
         """Responses to embedded prompts; arguments as in `dllm.core.sampler.generate`."""
         check_diffusion_settings(self.diffusion)
         decoding.check_room(self.diffusion, prompt.valid.shape[1])
-        return sampler.generate(self, prompt, decoding, seeds, unconditional, draft, on_step)
+        return sampler.generate(self, prompt, decoding, seeds, unconditional, initial_canvas, on_step)

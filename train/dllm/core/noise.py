@@ -31,7 +31,7 @@ GOLDEN_RATIO = 0.6180339887498949
 
 
 @dataclass(frozen=True)
-class Forward:
+class ForwardProcess:
     """The forward process of a run: estimator, schedule (single views only), clip `eps` of the mask rate, and seed."""
 
     estimator: str = "stratified"
@@ -97,7 +97,7 @@ class Forward:
 
 
 @dataclass(frozen=True)
-class Quadrature(Forward):
+class Quadrature(ForwardProcess):
     """Fixed noise for validation, so that any two checkpoints compare: `points` stratified pairs per sample.
 
     Position n is that of pair n mod `points` of a sample. The views of a sample lie at the midpoints of 2 `points`

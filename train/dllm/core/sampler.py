@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dllm.core.cache import Context, compiled
+from dllm.core.cache import CachedTrunk, compiled
 from dllm.core.decoding import Decoding
 from dllm.core.model import MaskedDiffusionModel
 from dllm.core.prompt import Prompt
-from dllm.core.selection import best, guided, is_any, propose, settle_tail, shares
+from dllm.core.selection import apply_cfg, fill_after_stop, is_any, sample_candidates, select_tokens, step_quota
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Generation:
 
     ids      [B, gen_length], the tail token after each row's stop token
     lengths  [B] tokens up to and including the stop token
-    steps    [B] denoising steps in which a place of the row was open
+    steps    [B] denoising steps in which a position of the row was open
     passes   forward passes of a step: 2 with guidance, else 1
     """
 
@@ -44,15 +44,15 @@ def generate(
     decoding: Decoding,
     seeds: list[int] | None = None,
     unconditional: Prompt | None = None,
-    draft: Tensor | None = None,
+    initial_canvas: Tensor | None = None,
     on_step: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Generation:
     """Writes one response per prompt.
 
     Rows are independent: `seeds` [B] key each row's randomness (default: the row's number), and rows that have stopped
     leave the batch at the end of a block. `unconditional` is the second prompt of guidance (default: mask embeddings).
-    `draft` [B, n] holds tokens that stay where they are, and mask tokens where the model is to write. `on_step` is
-    called after every step with the canvas [B, R] and the mask of what is still to be written.
+    `initial_canvas` [B, n] holds tokens that stay where they are, and mask tokens where the model is to write.
+    `on_step` is called after every step with the canvas [B, R] and the mask of what is still to be written.
     Raises ValueError, before any work, if the arguments do not fit each other.
     """
     config = model.diffusion
@@ -61,15 +61,15 @@ def generate(
     if len(seeds) != B:
         raise ValueError(f"{len(seeds)} seeds for {B} prompts: give one each")
     decoding.cache_for(config.attention_pattern)
-    check_draft(config, decoding, B, draft)
-    canvas, todo, may_stop = _start(config, decoding, B, draft, device)  # [B, R] each
+    check_initial_canvas(config, decoding, B, initial_canvas)
+    canvas, is_masked, may_stop = _start(config, decoding, B, initial_canvas, device)  # [B, R] each
     prompts = [prompt]
     if decoding.cfg_scale:
         if unconditional is None and decoding.cfg_against == "blank_inputs":
             raise ValueError("cfg_against 'blank_inputs' is for models that are given more than text; leave it out")
         mask_embed = model.embed(torch.tensor(config.mask_token_id, device=device))
         prompts.append(unconditional or prompt.masked(mask_embed))
-    contexts = [Context(model, each, decoding) for each in prompts]
+    contexts = [CachedTrunk(model, each, decoding) for each in prompts]
     choose = compiled(_choose) if decoding.compile else _choose
 
     steps = torch.zeros(B, dtype=torch.long, device=device)
@@ -77,22 +77,22 @@ def generate(
     for block in range(decoding.num_blocks):
         part = slice(block * decoding.block_length, (block + 1) * decoding.block_length)
         drawn = _draw(decoding, [seeds[row] for row in rows.tolist()], block).to(device)  # [steps, 2, b, block_length]
-        at_start = todo[rows, part].sum(dim=1)  # [b]
+        at_start = is_masked[rows, part].sum(dim=1)  # [b]
         for step in range(decoding.steps_per_block):
-            open_ = todo[rows, part]  # [b, block_length]
-            count = _places_to_predict(open_, decoding)
+            masked = is_masked[rows, part]  # [b, block_length]
+            count = _num_to_predict(masked, decoding)
             if count == 0:
                 break
-            steps[rows] += open_.any(dim=1)
+            steps[rows] += masked.any(dim=1)
             hidden = [context.block_hidden(canvas[rows], block, step) for context in contexts]  # [b, block_length, D]
-            quota = shares(at_start, decoding.steps_per_block, step)  # [b]
-            canvas[rows, part], todo[rows, part] = choose(
-                model, decoding, hidden, canvas[rows, part], open_, may_stop[rows, part], quota, drawn[step], count
+            quota = step_quota(at_start, decoding.steps_per_block, step)  # [b]
+            canvas[rows, part], is_masked[rows, part] = choose(
+                model, decoding, hidden, canvas[rows, part], masked, may_stop[rows, part], quota, drawn[step], count
             )
-            canvas, todo = settle_tail(canvas, todo, config)
+            canvas, is_masked = fill_after_stop(canvas, is_masked, config)
             if on_step:
-                on_step(canvas, todo)
-        rows = without_finished(rows, todo, contexts, decoding)
+                on_step(canvas, is_masked)
+        rows = without_finished(rows, is_masked, contexts, decoding)
         if len(rows) == 0:
             break
     ids = canvas[:, : decoding.gen_length]
@@ -101,41 +101,45 @@ def generate(
     return Generation(ids, lengths, steps, len(contexts))
 
 
-def check_draft(config, decoding: Decoding, num_prompts: int, draft: Tensor | None) -> None:
-    """Raises ValueError if a draft [B, n] cannot be the start of `num_prompts` responses."""
-    if draft is None:
+def check_initial_canvas(config, decoding: Decoding, num_prompts: int, initial: Tensor | None) -> None:
+    """Raises ValueError if an initial canvas [B, n] cannot be the start of `num_prompts` responses."""
+    if initial is None:
         return
-    if draft.dim() != 2 or len(draft) != num_prompts:
-        raise ValueError(f"a draft of {len(draft)} rows for {num_prompts} prompts: give a row of ids to each")
-    if draft.shape[1] > decoding.gen_length:
-        raise ValueError(f"a draft of {draft.shape[1]} tokens is longer than gen_length {decoding.gen_length}")
-    if draft.numel() and not 0 <= int(draft.min()) <= int(draft.max()) < config.num_tokens:
-        raise ValueError(f"a draft holds ids that the tokenizer's {config.num_tokens} tokens do not include")
-    given = draft != config.mask_token_id
-    settled, _ = settle_tail(draft, ~given, config)
-    if (settled != draft)[given].any():
-        raise ValueError("a draft has text after a stop token, where nothing is read: leave one of them out")
+    if initial.dim() != 2 or len(initial) != num_prompts:
+        raise ValueError(
+            f"an initial canvas of {len(initial)} rows for {num_prompts} prompts: give a row of ids to each"
+        )
+    if initial.shape[1] > decoding.gen_length:
+        raise ValueError(
+            f"an initial canvas of {initial.shape[1]} tokens is longer than gen_length {decoding.gen_length}"
+        )
+    if initial.numel() and not 0 <= int(initial.min()) <= int(initial.max()) < config.num_tokens:
+        raise ValueError(f"an initial canvas holds ids beyond the tokenizer's {config.num_tokens} tokens")
+    given = initial != config.mask_token_id
+    filled, _ = fill_after_stop(initial, ~given, config)
+    if (filled != initial)[given].any():
+        raise ValueError("an initial canvas has text after a stop token, where nothing is read: leave one of them out")
 
 
-def _start(config, decoding: Decoding, B: int, draft: Tensor | None, device) -> tuple[Tensor, Tensor, Tensor]:
+def _start(config, decoding: Decoding, B: int, initial: Tensor | None, device) -> tuple[Tensor, Tensor, Tensor]:
     """The canvas [B, R] before the first step, what of it is to be written, and where a stop token may be written."""
     canvas = torch.full((B, decoding.num_blocks * decoding.block_length), config.mask_token_id, device=device)
-    if draft is None:
+    if initial is None:
         everywhere = torch.ones_like(canvas, dtype=torch.bool)
         return canvas, everywhere, everywhere.clone()
-    canvas[:, : draft.shape[1]] = draft
-    todo = canvas == config.mask_token_id
-    places = torch.arange(canvas.shape[1], device=device)
-    last_given = places.where(~todo, -1).amax(dim=1, keepdim=True)  # [B, 1]
-    return *settle_tail(canvas, todo, config), places > last_given
+    canvas[:, : initial.shape[1]] = initial
+    is_masked = canvas == config.mask_token_id
+    positions = torch.arange(canvas.shape[1], device=device)
+    last_given = positions.where(~is_masked, -1).amax(dim=1, keepdim=True)  # [B, 1]
+    return *fill_after_stop(canvas, is_masked, config), positions > last_given
 
 
-def _places_to_predict(open_: Tensor, decoding: Decoding) -> int:
-    """How many places of the block go through the head; 0 ends the block. A compiled quota asks the device nothing."""
+def _num_to_predict(masked: Tensor, decoding: Decoding) -> int:
+    """Rows of the block that go through the head; 0 ends the block. A compiled quota does not sync with the GPU."""
     if decoding.compile and not decoding.by_confidence:
-        return open_.numel()
-    num_open = int(open_.sum())
-    return open_.numel() if num_open and decoding.compile else num_open
+        return masked.numel()
+    num_masked = int(masked.sum())
+    return masked.numel() if num_masked and decoding.compile else num_masked
 
 
 def _choose(
@@ -143,22 +147,22 @@ def _choose(
     decoding: Decoding,
     hidden: list[Tensor],
     ids: Tensor,
-    open_: Tensor,
+    masked: Tensor,
     may_stop: Tensor,
     quota: Tensor,
     drawn: Tensor,
     count: int,
 ) -> tuple[Tensor, Tensor]:
-    """Commits candidates to a block: its ids and open places, [b, block_length] each, after the step."""
-    places = open_.flatten().to(torch.uint8).argsort(descending=True, stable=True)[:count]  # [m], the open ones first
-    logits = guided([model.logits(each.flatten(0, 1)[places]) for each in hidden], decoding.cfg_scale)  # [m, V]
+    """Commits candidates to a block: its ids and masked positions, [b, block_length] each, after the step."""
+    positions = masked.flatten().to(torch.uint8).argsort(descending=True, stable=True)[:count]  # [m], masked ones first
+    logits = apply_cfg([model.logits(each.flatten(0, 1)[positions]) for each in hidden], decoding.cfg_scale)  # [m, V]
     for token in model.diffusion.stop_token_ids:
-        logits[:, token].masked_fill_(~may_stop.flatten()[places], float("-inf"))
-    tokens, confidence = propose(logits, decoding, drawn.flatten(1)[:, places])  # [m]
-    proposal = ids.flatten().scatter(0, places, tokens).view_as(ids)
-    confidence = torch.zeros_like(ids, dtype=confidence.dtype).flatten().scatter(0, places, confidence).view_as(ids)
-    commit = best(confidence, open_, quota, decoding)
-    return torch.where(commit, proposal, ids), open_ & ~commit
+        logits[:, token].masked_fill_(~may_stop.flatten()[positions], float("-inf"))
+    tokens, confidence = sample_candidates(logits, decoding, drawn.flatten(1)[:, positions])  # [m]
+    proposal = ids.flatten().scatter(0, positions, tokens).view_as(ids)
+    confidence = torch.zeros_like(ids, dtype=confidence.dtype).flatten().scatter(0, positions, confidence).view_as(ids)
+    commit = select_tokens(confidence, masked, quota, decoding)
+    return torch.where(commit, proposal, ids), masked & ~commit
 
 
 def _draw(decoding: Decoding, seeds: list[int], block: int) -> Tensor:
@@ -170,9 +174,9 @@ def _draw(decoding: Decoding, seeds: list[int], block: int) -> Tensor:
     return torch.from_numpy(np.stack(drawn, axis=2))
 
 
-def without_finished(rows: Tensor, todo: Tensor, contexts: list[Context], decoding: Decoding) -> Tensor:
+def without_finished(rows: Tensor, is_masked: Tensor, contexts: list[CachedTrunk], decoding: Decoding) -> Tensor:
     """The rows that have something to write, and in a compiled run as many others as keep the batch at a known size."""
-    finished = ~todo[rows].any(dim=1)
+    finished = ~is_masked[rows].any(dim=1)
     size = len(rows) - int(finished.sum())
     if decoding.compile and size > 0:
         size = next(half for half in _halves(len(rows))[::-1] if half >= size)

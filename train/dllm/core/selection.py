@@ -1,6 +1,6 @@
-"""One denoising step's choice: a token for every open place of the block, and which of them to commit.
+"""One denoising step's choice: a token for every open position of the block, and which of them to commit.
 
-All of it runs on the device. Shapes: B rows, b places of the block, m open places of the batch, V vocabulary.
+All of it runs on the device. Shapes: B rows, b positions of the block, m masked positions of the batch, V vocabulary.
 """
 
 import torch
@@ -12,7 +12,7 @@ from dllm.core.decoding import Decoding
 SLICE = 1 << 22  # logits worked on at once: a temporary that stays in the CPU's cache costs far less than a large one
 
 
-def guided(logits: list[Tensor], scale: float) -> Tensor:
+def apply_cfg(logits: list[Tensor], scale: float) -> Tensor:
     """Logits in fp32 or better, guided by the unconditional ones if there are any."""
     logits = [each.to(torch.promote_types(each.dtype, torch.float32)) for each in logits]
     if len(logits) == 1:
@@ -22,8 +22,8 @@ def guided(logits: list[Tensor], scale: float) -> Tensor:
     return guided.masked_fill(conditional.isneginf(), float("-inf"))
 
 
-def propose(logits: Tensor, decoding: Decoding, drawn: Tensor) -> tuple[Tensor, Tensor]:
-    """A token for each of the open places, [m], and its confidence, [m], from logits [m, V].
+def sample_candidates(logits: Tensor, decoding: Decoding, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """A token for each of the masked positions, [m], and its confidence, [m], from logits [m, V].
 
     Confidence is the token's probability, or under `random` remasking a lot. `drawn` [2, m] uniform numbers: the first
     chooses the token at a temperature, the second is the lot.
@@ -37,9 +37,9 @@ def propose(logits: Tensor, decoding: Decoding, drawn: Tensor) -> tuple[Tensor, 
     return tokens, _by_slices(lambda part, token: -F.cross_entropy(part, token, reduction="none"), logits, tokens).exp()
 
 
-def best(confidence: Tensor, open_: Tensor, quota: Tensor, decoding: Decoding) -> Tensor:
-    """The places [B, b] to commit, the most confident first: `quota` [B] of them, or what threshold or factor allow."""
-    confidence = confidence.masked_fill(~open_, float("-inf"))
+def select_tokens(confidence: Tensor, masked: Tensor, quota: Tensor, decoding: Decoding) -> Tensor:
+    """Which positions [B, b] to commit, the most confident: `quota` [B] of them, or what threshold or factor allow."""
+    confidence = confidence.masked_fill(~masked, float("-inf"))
     order = confidence.argsort(dim=-1, descending=True, stable=True)
     rank = order.argsort(dim=-1)
     if decoding.threshold is not None:
@@ -48,13 +48,13 @@ def best(confidence: Tensor, open_: Tensor, quota: Tensor, decoding: Decoding) -
         n = torch.arange(1, confidence.shape[1] + 1, device=confidence.device)
         allowed = (n + 1) * (1 - confidence.gather(-1, order)) < decoding.factor  # [B, b]
         quota = (allowed * n).amax(dim=-1).clamp(min=1)
-    return (rank < quota[:, None]) & open_
+    return (rank < quota[:, None]) & masked
 
 
-def shares(num_open: Tensor, max_steps: int, step: int) -> Tensor:
-    """Tokens that each row [B] commits at this step, if its open places are shared out over the steps of the block."""
-    steps = num_open.clamp(min=1, max=max_steps)
-    return num_open // steps + (step < num_open % steps).long()
+def step_quota(num_masked: Tensor, max_steps: int, step: int) -> Tensor:
+    """Tokens that each row [B] commits at this step: its masked positions shared out over the steps of the block."""
+    steps = num_masked.clamp(min=1, max=max_steps)
+    return num_masked // steps + (step < num_masked % steps).long()
 
 
 def is_any(ids: Tensor, tokens: list[int]) -> Tensor:
@@ -62,11 +62,11 @@ def is_any(ids: Tensor, tokens: list[int]) -> Tensor:
     return torch.stack([ids == token for token in tokens]).any(dim=0)
 
 
-def settle_tail(canvas: Tensor, todo: Tensor, config) -> tuple[Tensor, Tensor]:
-    """What follows a written stop token is the tail: fills it in and closes these places ([B, R] each)."""
-    is_stop = is_any(canvas, config.stop_token_ids) & ~todo
+def fill_after_stop(canvas: Tensor, is_masked: Tensor, config) -> tuple[Tensor, Tensor]:
+    """What follows a written stop token is the tail: fills it in and closes these positions ([B, R] each)."""
+    is_stop = is_any(canvas, config.stop_token_ids) & ~is_masked
     after = is_stop.long().cumsum(dim=1) - is_stop.long() > 0
-    return canvas.masked_fill(after, config.tail_token_id), todo & ~after
+    return canvas.masked_fill(after, config.tail_token_id), is_masked & ~after
 
 
 def _sample(logits: Tensor, u: Tensor) -> Tensor:

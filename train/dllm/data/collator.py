@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dllm.core.losses import IGNORE_INDEX
-from dllm.core.noise import Forward
+from dllm.core.noise import ForwardProcess
 
 
 def canvas_length(config, num_tokens: int) -> int:
@@ -35,7 +35,7 @@ class ResponseCollator:
     """
 
     config: object  # the model's diffusion settings
-    forward_process: Forward
+    forward_process: ForwardProcess
     pad_token_id: int
     pad_to_multiple_of: int = 1
 

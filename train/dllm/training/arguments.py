@@ -10,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from dllm.core.losses import NORMALISATIONS
-from dllm.core.noise import Forward
+from dllm.core.noise import ForwardProcess
 
 
 @dataclass(kw_only=True)
@@ -112,8 +112,8 @@ class MDLMConfig(TrainingArguments):
         """A dry run writes nothing."""
         return super().should_save and not self.dry_run
 
-    def forward_process(self) -> Forward:
-        return Forward(self.noise_estimator, self.noise_schedule, self.noise_eps, self.seed)
+    def forward_process(self) -> ForwardProcess:
+        return ForwardProcess(self.noise_estimator, self.noise_schedule, self.noise_eps, self.seed)
 
     def learning_rate_of(self, part: str) -> float:
         rate = getattr(self, self.part_rates[part]) if part in self.part_rates else None

@@ -93,7 +93,7 @@ def written_aside(folder: str | Path, publish: bool) -> Iterator[str]:
         if publish:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
-        with told_as_one_line(folder):
+        with as_user_error(folder):
             yield str(aside)
             if publish:
                 _publish(aside, folder)
@@ -118,7 +118,7 @@ def _publish(aside: Path, folder: Path) -> None:
 
 
 @contextmanager
-def told_as_one_line(folder: Path) -> Iterator[None]:
+def as_user_error(folder: Path) -> Iterator[None]:
     """Turns what a full disk makes of writing, in any of the libraries, into a ValueError that names the folder."""
     try:
         yield

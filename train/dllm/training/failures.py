@@ -10,7 +10,7 @@ import torch.distributed as dist
 from transformers import TrainerCallback
 
 LAUNCHER = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None  # torchrun
-TOLD = "train: error"  # key in its store: how many processes wanted to tell
+ERRORS = "train: error"  # key in its store: how many processes wanted to tell
 
 
 def one_line(error: Exception) -> str:
@@ -28,14 +28,14 @@ def launcher_is_gone() -> bool:
     return LAUNCHER not in (None, os.getppid())
 
 
-def tell(message: str, below_bar: bool) -> None:
+def print_error_once(message: str, below_bar: bool) -> None:
     """Prints the line `train: error: message`, in the first process of the run that has something to tell."""
-    if _first_to_tell():
+    if _is_first():
         start = "\n" if below_bar else ""
         print(f"{start}train: error: {message}", file=sys.stderr, flush=True)
 
 
-def _first_to_tell() -> bool:
+def _is_first() -> bool:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return True
     if launcher_is_gone():  # and its store with it
@@ -43,7 +43,7 @@ def _first_to_tell() -> bool:
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:
         store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))
-        return store.add(f"{TOLD} {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", 1) == 1
+        return store.add(f"{ERRORS} {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", 1) == 1
     except dist.DistError:  # the process that holds the store is the lost one
         return True
 

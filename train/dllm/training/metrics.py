@@ -34,14 +34,14 @@ def trunk_sizes(config, paired: bool, prompts: Tensor, responses: Tensor) -> tup
 def batch_counts(config, paired: bool, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """What a batch of `dllm.data.collator.ResponseCollator` holds.
 
-    batches  1
+    batches          1
     samples
-    tokens   of prompts, whatever they embed, and of responses with their stop token: each once, without any padding
-    fed      tokens in the trunk, every copy of a response, without padding (`trunk_sizes`)
-    places   the same with padding
-    pairs    that attend, without padding
-    targets  rows of the head
-    inputs   what the model is given beside text
+    tokens           of prompts, whatever they embed, and of responses with their stop token: once, unpadded
+    trunk_tokens     in the trunk, every copy of a response, without padding (`trunk_sizes`)
+    padded_tokens    the same with padding
+    attention_pairs  of a token and one that it may attend to, without padding
+    targets          rows of the head
+    inputs           what the model is given beside text
     """
     is_target, prompts = batch["labels"] != IGNORE_INDEX, batch["attention_mask"].sum(-1)
     B, P, R = *batch["attention_mask"].shape, batch["labels"].shape[1]
@@ -52,9 +52,9 @@ def batch_counts(config, paired: bool, batch: dict[str, Tensor]) -> dict[str, Te
         "batches": prompts.new_full((), 1),
         "samples": prompts.new_full((), B),
         "tokens": prompts.sum() + (is_target & ~batch["tail"]).sum(),
-        "fed": fed.sum(),
-        "places": places * B,
-        "pairs": pairs.sum(),
+        "trunk_tokens": fed.sum(),
+        "padded_tokens": places * B,
+        "attention_pairs": pairs.sum(),
         "targets": (is_target if paired else is_target & batch["masked"]).sum(),
         "inputs": batch["num_inputs"],
     }
@@ -114,7 +114,7 @@ def figures(counts: dict[str, Tensor], seconds: float, input_unit: str | None) -
     """
     rates = {"samples": "samples", "tokens": "tokens"} | ({input_unit: "inputs"} if input_unit else {})
     result = {f"{unit}_per_second": counts[name].item() / seconds for unit, name in rates.items()}
-    result["padding"] = 1 - (counts["fed"] / counts["places"]).item()
+    result["padding"] = 1 - (counts["trunk_tokens"] / counts["padded_tokens"]).item()
     levels = zip(NOISE_LEVELS, counts["noise_losses"].tolist(), counts["noise_tokens"].tolist(), strict=True)
     return result | {f"loss_noise/{level}": loss / tokens for level, loss, tokens in levels if tokens}
 

@@ -47,10 +47,10 @@ class Batches:
     """
 
     tokens: Tensor
-    fed: Tensor
-    pairs: Tensor
+    trunk_tokens: Tensor
+    attention_pairs: Tensor
     targets: Tensor
-    places: Tensor
+    padded_tokens: Tensor
     inputs: Tensor
 
 
@@ -112,7 +112,7 @@ def _activations(trainer: MDLMTrainer, batches: Batches, kept: Cost, dtype: torc
     one = kept.per_token / layers
     per_token = one + (one + layers * width if trainer.args.gradient_checkpointing else kept.per_token)
     rows = batches.targets.sum(1) / trainer.head_chunks
-    return per_token * batches.places + kept.per_target * rows + kept.per_input * batches.inputs
+    return per_token * batches.padded_tokens + kept.per_target * rows + kept.per_input * batches.inputs
 
 
 def _sizes(module: torch.nn.Module) -> tuple[int, int]:
@@ -147,8 +147,8 @@ def _data(trainer: MDLMTrainer, batches: Batches, steps: int) -> str:
     args, lengths = trainer.args, torch.tensor(trainer.lengths, dtype=torch.float)
     middle, high = lengths.quantile(torch.tensor([0.5, 0.95])).tolist()
     micro_batches = args.gradient_accumulation_steps * args.world_size
-    tokens, fed, places = (each.sum().item() for each in (batches.tokens, batches.fed, batches.places))
-    per_step = micro_batches / len(batches.fed)
+    tokens, fed, places = (each.sum().item() for each in (batches.tokens, batches.trunk_tokens, batches.padded_tokens))
+    per_step = micro_batches / len(batches.trunk_tokens)
     rows = {
         "samples": f"{len(trainer.train_dataset):,}",
         "tokens of a sample": f"mean {lengths.mean():,.0f}, median {middle:,.0f}, 95 % have at most {high:,.0f}, "
@@ -168,15 +168,17 @@ def _memory(trainer: MDLMTrainer, batches: Batches, kept: Cost, dtype: torch.dty
     parts = memory(trainer, batches, kept, dtype)
     rows = {name: f"{_si(size, 'B'):>10}" for name, size in parts.items()}
     unit = trainer.model.input_unit or "inputs beside text"
-    rows["activations"] += f"   largest batch: {batches.places.max():,} tokens, {batches.inputs.max():,} {unit}"
+    rows["activations"] += f"   largest batch: {batches.padded_tokens.max():,} tokens, {batches.inputs.max():,} {unit}"
     rows["sum"] = f"{_si(sum(parts.values()), 'B'):>10}"
     return _table(f"memory of each process, expected, in {str(dtype).removeprefix('torch.')}", rows)
 
 
 def _compute(trainer: MDLMTrainer, batches: Batches, flops: Cost, steps: int) -> str:
     args = trainer.args
-    sums = [each.sum().item() for each in (batches.fed, batches.pairs, batches.targets, batches.inputs)]
-    done = flops(*sums) / len(batches.fed) * args.gradient_accumulation_steps * args.world_size
+    sums = [
+        each.sum().item() for each in (batches.trunk_tokens, batches.attention_pairs, batches.targets, batches.inputs)
+    ]
+    done = flops(*sums) / len(batches.trunk_tokens) * args.gradient_accumulation_steps * args.world_size
     time = "unknown, as is the peak rate of this device"
     if trainer.peak_rate:
         seconds = done * steps / (ASSUMED_MFU * trainer.peak_rate * args.world_size)

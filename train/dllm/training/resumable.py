@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import Trainer
 
-from dllm.training.checkpoints import discard, flush, mark_complete, rotate, told_as_one_line
+from dllm.training.checkpoints import as_user_error, discard, flush, mark_complete, rotate
 from dllm.training.failures import StopSignal
 from dllm.training.lora import load_lora, lora_config, merge, save_lora
 
@@ -74,7 +74,7 @@ class ResumableTrainer(Trainer):
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # or transformers rotates too early
         try:
-            with told_as_one_line(folder):
+            with as_user_error(folder):
                 self._write_checkpoint(folder, model, trial)
                 if self.args.should_save:
                     rotate(self.args.output_dir, limit, self.state.best_model_checkpoint)

@@ -13,7 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from dllm.core.language_model import MaskedDiffusionLM
 from dllm.training.arguments import MDLMConfig, ModelArguments
 from dllm.training.checkpoints import check_settings, last_complete_checkpoint, written_aside
-from dllm.training.failures import is_lost_process, launcher_is_gone, one_line, tell
+from dllm.training.failures import is_lost_process, launcher_is_gone, one_line, print_error_once
 from dllm.training.lora import add_lora
 from dllm.training.plan import describe_plan
 from dllm.training.progress import summary
@@ -46,7 +46,7 @@ def run(parse: Callable[[], tuple], build: Callable[..., MDLMTrainer]) -> None:
         _train(trainer, checkpoint)
         _save(trainer)
     except (ValueError, OSError) as error:
-        tell(one_line(error), below_bar=training)
+        print_error_once(one_line(error), below_bar=training)
         _finish(failed=True)
     _finish()
 

@@ -169,7 +169,9 @@ class MDLMTrainer(ResumableTrainer):
         if "grad_norm" in logs:
             result |= self.part_norms.read(logs["grad_norm"], self._over_ranks, self.args.device)
         if self.step_flops:
-            done = self.step_flops(*(counts[name].item() for name in ("fed", "pairs", "targets", "inputs")))
+            done = self.step_flops(
+                *(counts[name].item() for name in ("trunk_tokens", "attention_pairs", "targets", "inputs"))
+            )
             result["mfu"] = done / (seconds * self.args.world_size * self.peak_rate)
         return result
 

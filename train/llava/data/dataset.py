@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase, SiglipImageProcessorPil
 
-from dllm.core.noise import Forward
+from dllm.core.noise import ForwardProcess
 from dllm.data import records
 from dllm.data.collator import ResponseCollator
 from dllm.data.dataset import ConversationDataset
@@ -132,7 +132,7 @@ class ReportDataset(ConversationDataset):
 class ReportCollator(ResponseCollator):
     """ResponseCollator with the batch's images [n, 3, S, S] and one key per tile for what `masked_drop` keeps."""
 
-    def __init__(self, config, forward_process: Forward, pad_to_multiple_of: int = 1):
+    def __init__(self, config, forward_process: ForwardProcess, pad_to_multiple_of: int = 1):
         super().__init__(config.text_config, forward_process, config.text_config.tail_token_id, pad_to_multiple_of)
         self.image_size = config.vision_config.image_size
 

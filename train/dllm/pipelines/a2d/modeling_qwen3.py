@@ -113,7 +113,7 @@ class A2DQwen3LMHeadModel(MaskedDiffusionLM, Qwen3ForCausalLM):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         seeds: list[int] | None = None,
-        draft: Tensor | None = None,
+        initial_canvas: Tensor | None = None,
         **arguments,
     ) -> sampler.Generation:
         """Responses to left-padded prompts [B, P]; `arguments` as in `dllm.core.decoding.Decoding`, the others as in
@@ -121,7 +121,7 @@ class A2DQwen3LMHeadModel(MaskedDiffusionLM, Qwen3ForCausalLM):
         """
         decoding = self.decoding(**arguments)
         valid = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        return self.respond(self.prompt(input_ids, valid), None, decoding, seeds, draft)
+        return self.respond(self.prompt(input_ids, valid), None, decoding, seeds, initial_canvas)
 
 
 def load_qwen3(folder: str, **kwargs) -> A2DQwen3LMHeadModel:

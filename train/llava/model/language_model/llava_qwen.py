@@ -107,7 +107,7 @@ class LlavaQwen3ModelLM(MaskedDiffusionLM, LlavaMetaForCausalLM, PreTrainedModel
         attention_mask: Tensor,
         images: Tensor,
         seeds: list[int] | None = None,
-        draft: Tensor | None = None,
+        initial_canvas: Tensor | None = None,
         on_step=None,
         **arguments,
     ) -> sampler.Generation:
@@ -115,10 +115,10 @@ class LlavaQwen3ModelLM(MaskedDiffusionLM, LlavaMetaForCausalLM, PreTrainedModel
         `dllm.core.decoding.Decoding`, the others as in `dllm.core.sampler.generate`.
         """
         decoding = self.decoding(**arguments)
-        sampler.check_draft(self.diffusion, decoding, len(input_ids), draft)
+        sampler.check_initial_canvas(self.diffusion, decoding, len(input_ids), initial_canvas)
         decoding.check_room(self.diffusion, input_ids.shape[1])
         prompts = self.prompts(input_ids, attention_mask, images, decoding)
-        return self.respond(*prompts, decoding, seeds, draft, on_step)
+        return self.respond(*prompts, decoding, seeds, initial_canvas, on_step)
 
     def decoding(self, **arguments) -> Decoding:
         """`cfg_against` may be `blank_images`: what the model is given beside text is images."""
