@@ -118,14 +118,14 @@ def test_it_answers_in_batches_as_alone_and_fills_templates(folder, trained):
         writer.write([requests[0]], cfg_scale=1.0, cfg_against="blank_inputs")
 
 
-def test_its_own_responses_become_data_and_an_interrupted_run_goes_on(folder, trained, tmp_path):
+def test_its_own_responses_become_data_and_an_interrupted_run_goes_on(folder, trained, tmp_path, monkeypatch):
     writer, records = text_system.TextWriter(str(trained[0])), json.loads((folder / "data.json").read_text())[:6]
-    writer.diffusion.gen_length = 32  # so short a training stops late
+    monkeypatch.setattr(writer.diffusion, "gen_length", 32)
     asked = []
 
     def to_request(record: dict) -> Request:
         asked.append(record["id"])
-        return Request([], record["conversations"][0]["value"])
+        return Request([], record["conversations"][0]["value"], template="____ rib")  # so that all of them end
 
     def results() -> ResultsFile:
         return ResultsFile(tmp_path / "own.jsonl", {"model": "m"}, names=("id", "response"))
@@ -135,7 +135,7 @@ def test_its_own_responses_become_data_and_an_interrupted_run_goes_on(folder, tr
     (tmp_path / "own.jsonl").write_text("".join(lines[:4]) + lines[4][:9])
     asked.clear()
     assert own_responses(writer, records, to_request, results(), batch_size=2) == whole
-    assert asked == ["4", "5"]
+    assert asked == ["4", "5"] and len(whole) == 6
     assert all(record["conversations"][0] == records[int(record["id"])]["conversations"][0] for record in whole)
 
 

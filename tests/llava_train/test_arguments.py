@@ -70,7 +70,7 @@ def test_deepspeed_settings_that_cannot_be_read_are_named(world, tmp_path):
 
 def test_deepspeed_without_a_launcher_is_refused(world, tmp_path, monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(ValueError, match="--deepspeed needs a launcher: start train_mem.py with torchrun"):
+    with pytest.raises(ValueError, match="--deepspeed needs a launcher: start the program with torchrun"):
         build_trainer(world.arguments(tmp_path / "out", deepspeed=SCRIPTS / "zero3.json"))
 
 
@@ -86,7 +86,7 @@ BAD_ARGUMENTS = [
     ({"mm_tunable_parts": "mm_mlp_adapter,x"}, "--mm_tunable_parts 'mm_mlp_adapter,x': name some of mm_vision_tower"),
     (
         {"mm_tunable_parts": "mm_vision_resampler", "mm_resampler_type": "none"},
-        "--mm_tunable_parts mm_vision_resampler has no weights in this model",
+        "the parts to train have no weights in this model",
     ),
     ({"mm_resampler_type": "x"}, "unknown mm_resampler_type 'x'; known: qformer, perceiver"),
     ({"mm_projector_type": "x"}, "unknown mm_projector_type 'x'; known: mlp2x_gelu, linear, identity"),
@@ -99,7 +99,7 @@ BAD_ARGUMENTS = [
     ({"loss_normalisation": "x"}, "unknown loss_normalisation 'x'; known: sequence, token, batch"),
     ({"image_aspect_ratio": "x"}, "unknown --image_aspect_ratio 'x'; known: square, pad"),
     ({"version": "x"}, "unknown conversation 'x' (--version, conv_template); known: qwen"),
-    ({"model_max_length": 60}, "leaves no room for a report"),
+    ({"model_max_length": 60}, "leaves no room for a response"),
     ({"resume_from_checkpoint": "x"}, "--resume_from_checkpoint: a run goes on from the newest whole one by itself"),
     ({"save_only_model": True}, "--save_only_model: no run could go on from such a checkpoint"),
     ({"bogus_flag": "x"}, "--bogus_flag"),
@@ -135,5 +135,5 @@ def test_settings_of_the_command_line_are_those_of_the_model(world, tmp_path):
     config = trainer.model.config
     assert {name: getattr(config, name) for name in settings} == settings
     assert {name: getattr(config.text_config, name) for name in diffusion} == diffusion
-    assert trainer.train_dataset.dataset.mode == "pad"
+    assert trainer.train_dataset.dataset.preprocessor.mode == "pad"
     assert (trainer.train_dataset[0, 0]["prompt_ids"] < 0).sum() == 2 * 8  # two films, half of 16 patches

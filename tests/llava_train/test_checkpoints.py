@@ -107,7 +107,7 @@ def test_the_old_checkpoint_goes_once_the_new_one_is_whole(world, tmp_path, monk
         seen.append([path.name for path in complete_checkpoints(tmp_path)])
         mark_complete(folder, settings)
 
-    monkeypatch.setattr("llava.train.llava_trainer.mark_complete", marking)
+    monkeypatch.setattr("dllm.training.resumable.mark_complete", marking)
     trainer.train()
     assert seen == [[], ["checkpoint-1"], ["checkpoint-2"]]
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]

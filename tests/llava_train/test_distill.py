@@ -44,7 +44,7 @@ def test_answers_become_the_models_own_and_all_else_stays(world, model_path, tmp
 
 
 def test_the_reports_are_those_of_the_model(world, model_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(distill.ReportFile, "add_report", recorded := Recorder(distill.ReportFile.add_report))
+    monkeypatch.setattr(distill.ResultsFile, "add", recorded := Recorder(distill.ResultsFile.add))
     try:
         own_reports(world, model_path, tmp_path / "own.json")
     except ValueError as error:  # random weights may end none of them
@@ -93,7 +93,7 @@ def test_records_that_cannot_be_used_are_named(world, model_path, tmp_path):
     for changed, message in [
         ([records[0], records[1] | {"id": records[0]["id"]}], "two records share an id"),
         ([records[0] | {"conversations": records[0]["conversations"] + [
-            {"from": "human", "value": "And?"}, {"from": "gpt", "value": "No."}]}], "record 0 has several answers"),
+            {"from": "human", "value": "And?"}, {"from": "gpt", "value": "No."}]}], "record .* has several answers"),
     ]:  # fmt: skip
         data.write_text(json.dumps(changed))
         with pytest.raises(ValueError, match=message):

@@ -155,8 +155,8 @@ def test_mfu_is_the_share_of_the_peak_rate(world, tmp_path, monkeypatch):
     trainer.train()
     for log, (counts, seconds) in zip(steps(trainer.state.log_history), seen, strict=True):
         done = trainer.step_flops(
-            *(counts[name].item() for name in ("trunk_tokens", "attention_pairs", "targets", "images"))
+            *(counts[name].item() for name in ("trunk_tokens", "attention_pairs", "targets", "inputs"))
         )
         assert done > 0
         assert log["mfu"] == pytest.approx(done / seconds / 1e12)
-        assert torch.all(counts["images"] > 0)
+        assert torch.all(counts["inputs"] > 0)

@@ -49,7 +49,7 @@ def test_the_batches_are_those_of_the_run(world, tmp_path, settings):
         assert planned.trunk_tokens[number].sum() == counts["trunk_tokens"]
         assert planned.attention_pairs[number].sum() == counts["attention_pairs"]
         assert planned.targets[number].sum() == counts["targets"]
-        assert planned.images[number] == trainer.counts(batch)["images"]
+        assert planned.inputs[number] == batch["num_inputs"] == len(batch["images"]) - (batch["num_inputs"] == 0).long()
         tokens = batch["attention_mask"].sum() + (batch["labels"] != -100).sum()
         assert planned.tokens[number].sum() == tokens
 
@@ -120,7 +120,7 @@ def test_memory_of_one_process(world, tmp_path):
     parts = memory(trainer, batches, kept, torch.float32)
     assert (parts["weights"], parts["gradients"], parts["optimizer"]) == (4 * N, 4 * T, 8 * T)
     assert memory(trainer, batches, kept, torch.bfloat16)["weights"] == 6 * N
-    for cost, most in ((Cost(0, 0, 5), 5 * batches.targets.sum(1).max()), (Cost(0, 0, 0, 7), 7 * batches.images.max())):
+    for cost, most in ((Cost(0, 0, 5), 5 * batches.targets.sum(1).max()), (Cost(0, 0, 0, 7), 7 * batches.inputs.max())):
         assert memory(trainer, batches, cost, torch.float32)["activations"] == most.item()
     trainer.args.gradient_checkpointing = True
     assert memory(trainer, batches, kept, torch.float32)["activations"] < parts["activations"]
@@ -133,7 +133,7 @@ def test_a_known_gpu_has_an_expected_time(world, tmp_path, monkeypatch):
     (of_run, *_), (of_step, *_) = numbers(value(text, "of the run")), numbers(value(text, "of a step"))
     batches, (flops, _) = plan_batches(trainer), step_costs(trainer.model)
     sizes = [
-        each.sum().item() for each in (batches.trunk_tokens, batches.attention_pairs, batches.targets, batches.images)
+        each.sum().item() for each in (batches.trunk_tokens, batches.attention_pairs, batches.targets, batches.inputs)
     ]
     assert value(text, "of the run").endswith("GFLOP") and of_run == pytest.approx(2 * flops(*sizes) / 1e9, rel=0.01)
     assert value(text, "of a step").endswith("GFLOP") and of_step == pytest.approx(of_run / 8, rel=0.01)

@@ -92,7 +92,7 @@ def test_augmented_films_differ_at_every_look(world, films):
 def test_the_tower_learns_to_tell_films_apart_and_the_rest_of_its_folder_stays(world, films, tmp_path):
     message = pretrain(arguments(world, films, tmp_path / "out", epochs=25))
     first, last = (float(figure) for figure in message.split("loss ")[1].split(" -> "))
-    assert "64 films" in message and last < first / 2
+    assert "64 images" in message and last < first / 2
     before, after = (load_file(folder / "model.safetensors") for folder in (world.vision_tower, tmp_path / "out"))
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -111,7 +111,7 @@ def test_two_processes_train_one_tower(world, films, tmp_path):
         [*command, "-m", "llava.train.pretrain_tower", *flags], env=environment, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("64 films") == 1
+    assert run.stdout.count("64 images") == 1
     assert (tmp_path / "out/model.safetensors").is_file()
 
 

@@ -115,7 +115,7 @@ def run(world, monkeypatch, capsys, out, **overrides):
 @pytest.fixture
 def no_second_start(monkeypatch):
     """`train` prepares a fresh process; in this one it must not set environment variables for the tests that follow."""
-    monkeypatch.setattr(program, "_prepare_process", lambda: None)
+    monkeypatch.setattr("dllm.training.run._prepare_process", lambda: None)
 
 
 def test_stage_1_leaves_an_adapter_and_stage_2_a_model_that_starts_from_it(

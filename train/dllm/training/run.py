@@ -68,7 +68,7 @@ def set_trainable(model: MaskedDiffusionLM, prefixes: tuple[str, ...], arguments
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(prefixes))
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError("the parts to train have no weights in this model; name another part")
+        raise ValueError("the parts to train have no weights in this model; name another one")
     if arguments.lora_enable:
         base = arguments.model_name_or_path
         add_lora(model, arguments.lora_r, arguments.lora_alpha, arguments.lora_dropout, base)
