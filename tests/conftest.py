@@ -35,7 +35,7 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="session")
 def release(tmp_path_factory):
     """The phantom as a release of MIMIC-CXR. Tests must not change its files."""
-    from llava.phantom.release import write_mimic_release
+    from oracles.mimic_release import write_mimic_release
     from oracles.phantom_mimic import PATIENTS, SEED
 
     return write_mimic_release(tmp_path_factory.mktemp("release") / "mimic", PATIENTS, SEED, size_px=32)
@@ -44,7 +44,7 @@ def release(tmp_path_factory):
 @pytest.fixture(scope="session")
 def studies():
     """What is in `release`, by study id."""
-    from llava.phantom.release import entries
+    from oracles.mimic_release import entries
     from oracles.phantom_mimic import PATIENTS, SEED
 
     return {str(entry.study.study_id): entry for split, n in PATIENTS.items() for entry in entries(split, n, SEED)}

@@ -17,15 +17,15 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittle
 
 from llava.data.dataset import ReportDataset
 from llava.model.multimodal_resampler.builder import num_image_tokens
-from llava.phantom.release import (
+from llava.radiology.annotation import ANNOTATION, convert_annotation, convert_release
+from llava.radiology.findings import parse_report
+from llava.radiology.mimic_cxr import read_mimic_release
+from oracles.mimic_release import (
     LATERAL_VIEWS,
     SHAPES,
     UNKNOWN_CONTEXT,
     write_impression,
 )
-from llava.radiology.annotation import ANNOTATION, convert_annotation, convert_release
-from llava.radiology.findings import parse_report
-from llava.radiology.mimic_cxr import read_mimic_release
 from oracles.phantom_mimic import PATIENTS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,7 +1,7 @@
 """The chest phantom as a release of MIMIC-CXR: reports, JPEG films and tables as PhysioNet ships them, with all that
 makes the real ones hard to read.
 
-    python -m llava.phantom.release --out exp/phantom_mimic --train 30 --val 6 --test 6 --seed 0 --size 128
+    python tests/oracles/mimic_release.py --out exp/phantom_mimic --train 30 --val 6 --test 6 --seed 0 --size 128
 
 The numbers are patients, each with one to three studies, whose reports take the forms SHAPES in turn and whose films
 those of FILMS. Every split also gets one study of each of CASES, of a patient of its own: the studies that a reader of

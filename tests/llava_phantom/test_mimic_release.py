@@ -9,7 +9,8 @@ from collections import Counter
 
 from PIL import Image
 
-from llava.phantom.release import CASES, LABELS, METADATA, SHAPES, write_mimic_release
+from oracles import mimic_release
+from oracles.mimic_release import CASES, LABELS, METADATA, SHAPES, write_mimic_release
 from oracles.phantom_mimic import PATIENTS
 
 
@@ -93,7 +94,7 @@ def test_films_of_a_study_differ(release, studies):
 
 def test_the_command_writes_a_release_or_one_line(tmp_path):
     def run(*arguments):
-        command = [sys.executable, "-m", "llava.phantom.release", "--out", str(tmp_path / "r"), "--size", "32"]
+        command = [sys.executable, mimic_release.__file__, "--out", str(tmp_path / "r"), "--size", "32"]
         return subprocess.run([*command, *arguments], capture_output=True, text=True)
 
     done = run("--test", "1")
