@@ -6,6 +6,7 @@ A finding is scored as the pair (name, side). The side is the patient's. A findi
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from llava.radiology.labels import LINE, PACEMAKER, TERMS, TUBE
 from llava.radiology.negation import GRAMMAR, Token, compile_kinds, read_sentence, sentences
 
 SIDES = ("left", "right")
@@ -57,12 +58,6 @@ _SIDE_WORDS = {
     "right": {"right"},
     "rt": {"right"},
 } | dict.fromkeys(("bilateral", "bilaterally", "both", "bibasilar", "bibasal", "biapical"), set(SIDES))
-_HEART = "heart|cardiac|cardiomediastinal"
-_HEART_LINK = (
-    "size|silhouette|contours?|shadow|is|are|was|remains?|appears?|not|no longer|now|again"
-    "|borderline|slightly|minimally|mildly|moderately|markedly|severely|massively"
-)
-
 # What a token of a sentence can be, besides a word of the grammar of denials; a kind in SEVERITIES is a mention.
 _KINDS = {
     "neutral": rf"{GRAMMAR['neutral']}|(?:left|right) (?:atri\w+|ventric\w+|heart|main ?stem)|pericardial effusions?"
@@ -71,17 +66,16 @@ _KINDS = {
     "place": r"lungs?|lobes?|bases?|basilar|basal|apex|apices|apical|hemithorax|zones?|fields?|chest|wall|sided?|sides"
     r"|upper|lower|middle|mid",
     "filler": r"in|at|on|of|over|within",
-    "effusion": r"effusions?|pleural fluid",
-    "pneumothorax": r"pneumothora(?:x|xes|ces)",
-    "nodule": r"nodules?|nodular opacit(?:y|ies)",
-    "consolidation": r"consolidations?|air ?space (?:opacit(?:y|ies)|disease)|pneumonia|infiltrates?",
-    "atelectasis": r"atelecta(?:sis|ses|tic)",
-    "cardiomegaly": rf"cardiomegaly|(?:{_HEART})(?: (?:{_HEART_LINK})){{0,6}} enlarged"
-    rf"|enlarge(?:d|ment)(?: of)?(?: the)? (?:{_HEART})",
-    "edema": r"o?edema",
-    "pacemaker": r"pacemakers?|pacers?|icd|defibrillators?",
-    "line": r"(?:central(?: venous)?|jugular|subclavian|venous|picc) (?:lines?|catheters?)|picc|piccs",
-    "tube": r"endotracheal tubes?|et tubes?|ett",
+    "effusion": TERMS["Pleural Effusion"],
+    "pneumothorax": TERMS["Pneumothorax"],
+    "nodule": TERMS["Nodule"],
+    "consolidation": "|".join(TERMS[name] for name in ("Consolidation", "Pneumonia", "Infiltration", "Lung Opacity")),
+    "atelectasis": TERMS["Atelectasis"],
+    "cardiomegaly": TERMS["Cardiomegaly"],
+    "edema": TERMS["Edema"],
+    "pacemaker": PACEMAKER,
+    "line": LINE,
+    "tube": TUBE,
 }
 _TOKEN = compile_kinds(GRAMMAR | _KINDS)
 

@@ -18,6 +18,10 @@ _HEART_LINK = (
 )
 _LARGE = r"enlarged|prominent|large|enlargement|increased in size|increased|borderline(?: (?:enlarged|in size|size))?"
 
+PACEMAKER = r"pacemakers?|pacers?|a?icd|defibrillators?"
+LINE = r"(?:central|venous|jugular|subclavian|picc|port|dialysis)(?: \w+)? (?:lines?|catheters?)|piccs?"
+TUBE = r"endotracheal tubes?|et tubes?|ett"
+
 # What each label is called in a report. The first term that matches at a place wins.
 TERMS = {
     "Cardiomegaly": rf"cardiomegaly|{_HEART}(?: (?:{_HEART_LINK})){{0,8}} (?:{_LARGE})"
@@ -39,8 +43,7 @@ TERMS = {
     r"|mediastin\w+(?: is| are| contours?| silhouette| appears?){0,3} (?:widen\w+|enlarged)",
     "Fracture": r"fractur\w+",
     "Lung Opacity": r"opaci\w+|(?:air ?spaces?|alveolar|parenchymal) (?:disease|process|densit(?:y|ies))",
-    "Support Devices": r"(?:central|venous|jugular|subclavian|picc|port|dialysis)(?: \w+)? (?:lines?|catheters?)|picc"
-    r"|catheters?|port a cath|mediport|pacemakers?|pacers?|a?icd|defibrillators?|endotracheal tubes?|et tubes?|ett"
+    "Support Devices": rf"{LINE}|catheters?|port a cath|mediport|{PACEMAKER}|{TUBE}"
     r"|(?:ng|nasogastric|enteric|feeding|chest|tracheostomy) tubes?",
 }
 LABELS = (*TERMS, NO_FINDING)
