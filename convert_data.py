@@ -14,7 +14,7 @@ import sys
 from llava.radiology.annotation import check_writable, convert_annotation, convert_release
 from llava.radiology.iu_xray import read_iu_xray
 from llava.radiology.mimic_cxr import read_mimic_release
-from llava.radiology.release import TARGETS, VIEWS, Release, choose_films
+from llava.radiology.release import TARGETS, VIEWS, Release, choose_images
 
 DEFAULT_VIEWS = {"annotation": "first", "mimic-cxr": "frontal", "iu-xray": "first"}  # of each data set
 
@@ -27,7 +27,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out_dir", default="data/mimic_cxr", help="folder of the converted files")
     parser.add_argument(
         "--images",
-        help="folder of the films: of an annotation, to check each one before anything is written; of MIMIC-CXR,"
+        help="folder of the images: of an annotation, to check each one before anything is written; of MIMIC-CXR,"
         " if they are not in --root",
     )
     parser.add_argument(
@@ -38,20 +38,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--views",
         choices=VIEWS,
-        help="the first frontal film of a study (default), all frontal ones (MIMIC-CXR's default), or all films",
+        help="the first frontal image of a study (default), all frontal ones (MIMIC-CXR's default), or all images",
     )
     args = parser.parse_args()
     if (args.root is None) != (args.dataset == "annotation"):
         parser.error("--root names the folder of a release: it goes with --dataset mimic-cxr or iu-xray")
     if args.images is not None and args.dataset == "iu-xray":
-        parser.error("--images is not for --dataset iu-xray, whose films are looked for in --root")
+        parser.error("--images is not for --dataset iu-xray, whose images are looked for in --root")
     return args
 
 
 def read_release(args: argparse.Namespace, views: str) -> Release:
     if args.dataset == "mimic-cxr":
         return read_mimic_release(args.root, args.images, views)
-    return choose_films(read_iu_xray(args.root), views)
+    return choose_images(read_iu_xray(args.root), views)
 
 
 def convert(args: argparse.Namespace) -> str:

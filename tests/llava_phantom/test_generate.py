@@ -1,4 +1,4 @@
-"""The chest phantom: its studies, its films and its release."""
+"""The chest phantom: its studies, its images and its release."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def truths(studies):
 
 
 def difference(finding, number, size_px=64):
-    """What a finding changes on the film of an otherwise normal study, float [size_px, size_px]."""
+    """What a finding changes on the image of an otherwise normal study, float [size_px, size_px]."""
     study = make_study(5, "test", number)
     without, only = replace(study, findings=()), replace(study, findings=(finding,))
     return render(only, size_px).astype(float) - render(without, size_px)
@@ -43,9 +43,9 @@ def difference(finding, number, size_px=64):
 def test_a_study_is_the_same_every_time_and_unlike_any_other():
     assert make_study(1, "val", 7) == make_study(1, "val", 7)
     others = [make_study(2, "val", 7), make_study(1, "test", 7), make_study(1, "val", 8)]
-    films = [render(study, 64) for study in (make_study(1, "val", 7), *others)]
-    assert np.array_equal(films[0], render(make_study(1, "val", 7), 64))
-    assert not any(np.array_equal(films[0], film) for film in films[1:])
+    images = [render(study, 64) for study in (make_study(1, "val", 7), *others)]
+    assert np.array_equal(images[0], render(make_study(1, "val", 7), 64))
+    assert not any(np.array_equal(images[0], image) for image in images[1:])
     assert make_study(1, "val", 7).dicom_id not in {study.dicom_id for study in others}
 
 
@@ -96,19 +96,19 @@ def test_context_is_untouched_when_the_findings_change(monkeypatch):
     assert write_context(np.random.default_rng(4)) == write_context(np.random.default_rng(4))
 
 
-# Films
+# Images
 
 
 @pytest.mark.parametrize("size_px", [64, 128, 200])
-def test_a_film_has_the_size_and_range_asked_for(size_px):
-    film = render(make_study(0, "train", 0), size_px)
-    assert film.shape == (size_px, size_px) and film.dtype == np.uint8
-    assert film.min() < 40 and film.max() > 160
+def test_a_image_has_the_size_and_range_asked_for(size_px):
+    image = render(make_study(0, "train", 0), size_px)
+    assert image.shape == (size_px, size_px) and image.dtype == np.uint8
+    assert image.min() < 40 and image.max() > 160
 
 
 def test_patients_differ():
-    films = np.stack([render(replace(make_study(0, "train", n), findings=()), 64) for n in range(20)]).astype(float)
-    assert films.std(axis=0).mean() > 8
+    images = np.stack([render(replace(make_study(0, "train", n), findings=()), 64) for n in range(20)]).astype(float)
+    assert images.std(axis=0).mean() > 8
 
 
 @pytest.mark.parametrize("name", SIDED)
@@ -169,15 +169,15 @@ def test_layout_is_that_of_mimic(release):
             f"s{record['study_id']}",
             f"{record['id']}.jpg",
         ]
-        with Image.open(release / "images" / path) as film:
-            assert film.size == (64, 64) and film.mode == "L"
+        with Image.open(release / "images" / path) as image:
+            assert image.size == (64, 64) and image.mode == "L"
         assert parse_report(record["report"]) == {(name, side) for name, side, _ in record["findings"]}
         assert all(Finding(*finding) for finding in record["findings"])
     assert len(list((release / "images").rglob("*.jpg"))) == 52
     assert not list(release.rglob("*.partial"))
 
 
-def test_captions_name_the_findings_of_the_training_films(release):
+def test_captions_name_the_findings_of_the_training_images(release):
     annotation = json.loads((release / ANNOTATION).read_text())
     captions = json.loads((release / CAPTIONS).read_text())
     assert [caption["image"] for caption in captions] == [record["image_path"][0] for record in annotation["train"]]
@@ -200,8 +200,8 @@ def test_a_study_does_not_depend_on_the_counts(release, tmp_path):
     first = json.loads((release / ANNOTATION).read_text(encoding="utf-8"))
     assert list(other) == ["val"] and other["val"] == first["val"][:4]
     for record in other["val"]:
-        film = record["image_path"][0]
-        assert (tmp_path / "images" / film).read_bytes() == (release / "images" / film).read_bytes()
+        image = record["image_path"][0]
+        assert (tmp_path / "images" / image).read_bytes() == (release / "images" / image).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_the_command_writes_a_release_or_one_line(tmp_path):
     done = run("--out", str(tmp_path / "a b"), "--train", "2", "--test", "1", "--seed", "9", "--size", "64")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "a b" / ANNOTATION)
-    assert "phantom films" in done.stderr
+    assert "phantom images" in done.stderr
     wrong = run("--out", str(tmp_path / "c"), "--train", "-3")
     assert wrong.returncode == 1
     assert wrong.stderr.splitlines() == ["phantom: --train -3 is out of range: use 0 to 3333330"]

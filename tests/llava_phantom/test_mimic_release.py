@@ -41,18 +41,20 @@ def test_every_shape_and_case_is_there_and_patients_have_several_studies(studies
         assert len({entry.study.split for entry in studies.values() if entry.study.subject_id == subject_id}) == 1
 
 
-def test_tables_have_the_published_columns_and_name_every_film(release, studies):
+def test_tables_have_the_published_columns_and_name_every_image(release, studies):
     split, metadata, labels = (table(release, name) for name in ("split", "metadata", "chexpert"))
     assert list(split[0]) == ["dicom_id", "study_id", "subject_id", "split"]
     assert list(metadata[0]) == METADATA and len(METADATA) == 12
     assert list(labels[0]) == ["subject_id", "study_id", *LABELS] and len(LABELS) == 14
     assert Counter(row["split"] for row in split).keys() == {"train", "validate", "test"}
     ids = [row["dicom_id"] for row in split]
-    assert len(set(ids)) == len(ids) == sum(len(entry.films()) for entry in studies.values())
+    assert len(set(ids)) == len(ids) == sum(len(entry.images()) for entry in studies.values())
     unlisted = set(ids) - {row["dicom_id"] for row in metadata}
-    assert {next(s.name for s in studies.values() if film in s.films()) for film in unlisted} == {"not in the metadata"}
+    assert {next(s.name for s in studies.values() if image in s.images()) for image in unlisted} == {
+        "not in the metadata"
+    }
     for row in metadata:
-        assert row["ViewPosition"] == studies[row["study_id"]].films()[row["dicom_id"]]
+        assert row["ViewPosition"] == studies[row["study_id"]].images()[row["dicom_id"]]
 
 
 def test_labels_are_those_of_the_findings(release, studies):
@@ -75,21 +77,21 @@ def test_files_are_where_physionet_puts_them(release, studies):
         patient = release / "files" / f"p{str(study.subject_id)[:2]}" / f"p{study.subject_id}"
         report = patient / f"s{study.study_id}.txt"
         assert report.exists() == (entry.name != "no report file")
-        for dicom_id, view in entry.films().items():
-            film = patient / f"s{study.study_id}" / f"{dicom_id}.jpg"
-            assert film.exists() == (view not in entry.case.absent)
-            if film.exists():
-                with Image.open(film) as image:
+        for dicom_id, view in entry.images().items():
+            image = patient / f"s{study.study_id}" / f"{dicom_id}.jpg"
+            assert image.exists() == (view not in entry.case.absent)
+            if image.exists():
+                with Image.open(image) as image:
                     assert image.size == ((24 if view in ("LATERAL", "LL") else 32), 32)
     headed = next(entry for entry in studies.values() if entry.name == "headed").report()
     assert headed.startswith(" EXAMINATION: CHEST") and max(map(len, headed.splitlines())) <= 76
     assert len(list(release.rglob("*.txt"))) == len(studies) - len(PATIENTS)
 
 
-def test_films_of_a_study_differ(release, studies):
-    three = next(entry for entry in studies.values() if len(entry.films()) == 3)
+def test_images_of_a_study_differ(release, studies):
+    three = next(entry for entry in studies.values() if len(entry.images()) == 3)
     folder = release / "files" / three.folder
-    assert len({(folder / f"{dicom_id}.jpg").read_bytes() for dicom_id in three.films()}) == 3
+    assert len({(folder / f"{dicom_id}.jpg").read_bytes() for dicom_id in three.images()}) == 3
 
 
 def test_the_command_writes_a_release_or_one_line(tmp_path):

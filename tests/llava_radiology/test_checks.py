@@ -6,14 +6,14 @@ from PIL import Image
 from dllm.data.parallel import FEW, map_parallel
 from llava.radiology import checks
 from llava.radiology.annotation import convert_annotation, read_annotation
-from llava.radiology.checks import check_contents, check_films, check_records
-from llava.radiology.leakage import QUOTE_WORDS, quotes
+from llava.radiology.checks import check_contents, check_images, check_records
+from llava.radiology.leakage import QUOTE_WORDS, leaks_report
 
 REPORT = "The heart is normal in size and the lungs are clear without effusion."
 
 
 def study(number, **changes):
-    record = {"id": f"s{number}", "subject_id": number, "report": REPORT, "image_path": [f"p{number}/film.png"]}
+    record = {"id": f"s{number}", "subject_id": number, "report": REPORT, "image_path": [f"p{number}/image.png"]}
     return record | changes
 
 
@@ -45,12 +45,12 @@ def test_patients_in_two_splits_whether_named_by_number_or_text():
     )
 
 
-def test_films_in_two_splits_however_the_path_is_written():
-    splits = {"train": [study(1), study(2)], "test": [study(3, image_path=["other.png", "./p1//film.png"])]}
+def test_images_in_two_splits_however_the_path_is_written():
+    splits = {"train": [study(1), study(2)], "test": [study(3, image_path=["other.png", "./p1//image.png"])]}
     assert refused(splits) == (
-        "films in two splits: 1, the first: 'p1/film.png' (train, test); keep them in one split only"
+        "images in two splits: 1, the first: 'p1/image.png' (train, test); keep them in one split only"
     )
-    check_records({"train": [study(1), study(2, image_path=["p1/film.png"])]})  # one split may use a film twice
+    check_records({"train": [study(1), study(2, image_path=["p1/image.png"])]})  # one split may use an image twice
 
 
 @pytest.mark.parametrize("report", ["Normal.", " Clear \n"])
@@ -71,19 +71,19 @@ def test_prompts_that_quote_the_report():
 def test_a_quote_is_a_run_of_words_of_one_text():
     words = "one two three four five six seven eight nine ten"
     run = " ".join(words.split()[1 : 1 + QUOTE_WORDS])
-    assert quotes(words, [run]) and quotes(words, ["", f"before, {run}; after"])
-    assert not quotes(words, [run.rsplit(" ", 1)[0]])
-    assert not quotes(words, [run.replace("five", "5")])
+    assert leaks_report(words, [run]) and leaks_report(words, ["", f"before, {run}; after"])
+    assert not leaks_report(words, [run.rsplit(" ", 1)[0]])
+    assert not leaks_report(words, [run.replace("five", "5")])
     first, last = run.split()[:4], run.split()[4:]
-    assert not quotes(words, [" ".join(first), " ".join(last)])
+    assert not leaks_report(words, [" ".join(first), " ".join(last)])
 
 
-# Films
+# Images
 
 
 @pytest.fixture
-def films(tmp_path):
-    """Writes a film of its own grey for each name and returns the folder."""
+def images(tmp_path):
+    """Writes an image of its own grey for each name and returns the folder."""
 
     def write(*names):
         for number, name in enumerate(names):
@@ -98,52 +98,54 @@ def llava(number, *names):
     return {"id": f"s{number}", "image": list(names) if len(names) > 1 else names[0]}
 
 
-def test_films_that_cannot_be_used_are_named_with_their_record(films):
-    folder = films("a.png", "b.png", "c.png")
+def test_images_that_cannot_be_used_are_named_with_their_record(images):
+    folder = images("a.png", "b.png", "c.png")
     (folder / "b.png").write_bytes(b"")
     (folder / "c.png").write_bytes((folder / "a.png").read_bytes()[:50])
     with pytest.raises(ValueError) as error:
-        check_films([llava(1, "a.png", "b.png"), llava(2, "b.png"), llava(3, "c.png"), llava(4, "gone.png")], folder)
+        check_images([llava(1, "a.png", "b.png"), llava(2, "b.png"), llava(3, "c.png"), llava(4, "gone.png")], folder)
     message = str(error.value)
-    assert message.startswith(f"3 of 4 films cannot be used; the first: record 's1': {folder}/b.png: the image file is")
+    assert message.startswith(
+        f"3 of 4 images cannot be used; the first: record 's1': {folder}/b.png: the image file is"
+    )
     assert f"; the second: record 's3': {folder}/c.png: the image is truncated" in message and "gone" not in message
 
 
-def test_films_of_the_same_bytes_in_two_splits(films):
-    folder = films("a.png", "b.png", "c.png", "d.png")
+def test_images_of_the_same_bytes_in_two_splits(images):
+    folder = images("a.png", "b.png", "c.png", "d.png")
     for original, copy in (("a", "A"), ("b", "B")):
         (folder / f"{copy}.png").write_bytes((folder / f"{original}.png").read_bytes())
     splits = {"train": [llava(1, "a.png", "b.png"), llava(2, "B.png")], "test": [llava(3, "c.png"), llava(4, "d.png")]}
-    fingerprints = check_films([record for records in splits.values() for record in records], folder)
+    fingerprints = check_images([record for records in splits.values() for record in records], folder)
     check_contents(splits, fingerprints, folder)  # b and B are in one split
     splits["test"].append(llava(5, "A.png"))
-    fingerprints |= check_films(splits["test"], folder)
+    fingerprints |= check_images(splits["test"], folder)
     with pytest.raises(ValueError) as error:
         check_contents(splits, fingerprints, folder)
     assert str(error.value) == (
-        "films in two splits under two names: 1, the first: a.png (train) = A.png (test); keep them in one split only"
+        "images in two splits under two names: 1, the first: a.png (train) = A.png (test); keep them in one split only"
     )
 
 
-def test_only_films_of_one_fingerprint_are_read_whole(films, monkeypatch):
-    folder = films("a.png", "b.png")
+def test_only_images_of_one_fingerprint_are_read_whole(images, monkeypatch):
+    folder = images("a.png", "b.png")
     splits = {"train": [llava(1, "a.png")], "test": [llava(2, "b.png")]}
     same = dict.fromkeys(("a.png", "b.png"), (1, b"the same"))
     check_contents(splits, same, folder)  # read whole, they differ
     monkeypatch.setattr(checks.Path, "read_bytes", lambda path: pytest.fail(f"{path} is read"))
-    check_contents(splits, check_films([llava(1, "a.png", "b.png")], folder), folder)
+    check_contents(splits, check_images([llava(1, "a.png", "b.png")], folder), folder)
 
 
-def test_every_process_checks_and_the_order_is_kept(films):
-    folder = films(*(f"{number}.png" for number in range(FEW + 40)))
+def test_every_process_checks_and_the_order_is_kept(images):
+    folder = images(*(f"{number}.png" for number in range(FEW + 40)))
     (folder / f"{FEW + 7}.png").unlink()
     records = [llava(number, f"{number}.png") for number in range(FEW + 40)]
-    with pytest.raises(ValueError, match=f"1 of {FEW + 40} films cannot be used; the first: record 's{FEW + 7}'"):
-        check_films(records, folder)
+    with pytest.raises(ValueError, match=f"1 of {FEW + 40} images cannot be used; the first: record 's{FEW + 7}'"):
+        check_images(records, folder)
     assert list(map_parallel(str, range(3 * FEW), "counting", "number")) == [str(n) for n in range(3 * FEW)]
 
 
-# Real films and reports
+# Real images and reports
 
 
 @pytest.mark.real_data

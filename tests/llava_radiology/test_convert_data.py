@@ -15,11 +15,11 @@ TASK = "<image>\nProvide a detailed description of the findings in the radiology
 
 
 def record(**changes):
-    return {"id": "a1", "report": "The lungs are clear.", "image_path": ["p10/s1/film.jpg"]} | changes
+    return {"id": "a1", "report": "The lungs are clear.", "image_path": ["p10/s1/image.jpg"]} | changes
 
 
 def other():
-    return record(id="b2", image_path=["p11/s2/film.jpg"])
+    return record(id="b2", image_path=["p11/s2/image.jpg"])
 
 
 def write(path, value):
@@ -40,7 +40,7 @@ def test_prompt_of_the_published_example():
     converted = convert_record(record(indication="F with chest pain pna"))
     assert converted == {
         "id": "a1",
-        "image": "p10/s1/film.jpg",
+        "image": "p10/s1/image.jpg",
         "conversations": [
             {
                 "from": "human",
@@ -65,12 +65,12 @@ def test_prompt_without_context_ends_after_the_task(fields):
 
 
 def test_views_all_repeats_the_image_token():
-    films = ["s1/front.jpg", "s1/side.jpg"]
-    first = convert_record(record(image_path=films), "first")
-    every = convert_record(record(image_path=films), "all")
+    images = ["s1/front.jpg", "s1/side.jpg"]
+    first = convert_record(record(image_path=images), "first")
+    every = convert_record(record(image_path=images), "all")
     assert first["image"] == "s1/front.jpg" and first["conversations"][0]["value"] == TASK
-    assert every["image"] == films and every["conversations"][0]["value"] == "<image>\n" + TASK
-    assert convert_record(record(), "all")["image"] == ["p10/s1/film.jpg"]
+    assert every["image"] == images and every["conversations"][0]["value"] == "<image>\n" + TASK
+    assert convert_record(record(), "all")["image"] == ["p10/s1/image.jpg"]
 
 
 def test_unknown_views_are_refused():
@@ -79,9 +79,9 @@ def test_unknown_views_are_refused():
 
 
 def test_program_writes_the_lists_that_are_there(tmp_path):
-    films = ["p1/a film.jpg", "p1/b.jpg"]
+    images = ["p1/an image.jpg", "p1/b.jpg"]
     text = "Müde, 38 °C, XXXX, 肺炎"
-    annotation = {"train": [record(image_path=films, indication=text)], "val": [record(id="b2")]}
+    annotation = {"train": [record(image_path=images, indication=text)], "val": [record(id="b2")]}
     (tmp_path / "in.json").write_text(json.dumps(annotation, ensure_ascii=False), encoding="utf-8-sig")
     done = run("--annotation", tmp_path / "in.json", "--out_dir", tmp_path / "new folder")
     assert done.returncode == 0, done.stderr
@@ -128,9 +128,9 @@ BAD_ANNOTATIONS = {
     "blank report": ({"train": [record(report=" \n")]}, "record 'a1' has no report"),
     "report not text": ({"train": [record(report=["Clear."])]}, "record 'a1' has no report"),
     "no image_path": ({"train": [{"id": "x9", "report": "Clear."}]}, "record 'x9' has no image_path"),
-    "no films": ({"train": [record(image_path=[])]}, "record 'a1' has no image_path"),
+    "no images": ({"train": [record(image_path=[])]}, "record 'a1' has no image_path"),
     "image_path not a list": ({"train": [record(image_path="a.jpg")]}, "record 'a1' has no image_path"),
-    "blank film": ({"train": [record(image_path=["a.jpg", ""])]}, "record 'a1' has no image_path"),
+    "blank image": ({"train": [record(image_path=["a.jpg", ""])]}, "record 'a1' has no image_path"),
     "indication not text": ({"train": [record(indication=3)]}, "record 'a1': indication must be text"),
     "impression not text": ({"train": [record(impression=["Clear."])]}, "record 'a1': impression must be text"),
     "unknown target": (
@@ -199,13 +199,13 @@ def test_failed_write_leaves_every_earlier_file_whole(tmp_path, monkeypatch):
     assert all((tmp_path / name).read_text() == "earlier" for name in names[1:])
 
 
-def test_films_are_checked_before_anything_is_written(tmp_path):
+def test_images_are_checked_before_anything_is_written(tmp_path):
     images = tmp_path / "images"
     images.mkdir()
-    Image.new("L", (32, 32)).save(images / "good film.png")
+    Image.new("L", (32, 32)).save(images / "good image.png")
     (images / "empty.png").write_bytes(b"")
     records = [
-        record(id="good", image_path=["good film.png"]),
+        record(id="good", image_path=["good image.png"]),
         record(id="bad", image_path=["empty.png"]),
         record(id="again", image_path=["empty.png"]),
         record(id="gone", image_path=["gone.png"]),
@@ -214,7 +214,7 @@ def test_films_are_checked_before_anything_is_written(tmp_path):
     done = run("--annotation", path, "--out_dir", tmp_path / "out", "--images", images)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(
-        f"error: 2 of 3 films cannot be used; the first: record 'bad': {images / 'empty.png'}: the image file is empty"
+        f"error: 2 of 3 images cannot be used; the first: record 'bad': {images / 'empty.png'}: the image file is empty"
     )
     assert not (tmp_path / "out").exists()
 
@@ -223,11 +223,11 @@ def test_films_are_checked_before_anything_is_written(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_only_the_films_in_use_are_checked(tmp_path):
+def test_only_the_images_in_use_are_checked(tmp_path):
     Image.new("L", (32, 32)).save(tmp_path / "front.png")
     path = write(tmp_path / "in.json", {"train": [record(image_path=["front.png", "side.png"])]})
     convert_annotation(path, tmp_path / "out", "first", tmp_path)
-    with pytest.raises(ValueError, match="1 of 2 films.*side.png: no such image file"):
+    with pytest.raises(ValueError, match="1 of 2 images.*side.png: no such image file"):
         convert_annotation(path, tmp_path / "out", "all", tmp_path)
 
 
@@ -263,12 +263,12 @@ def test_a_target_of_an_annotation_leaves_out_the_studies_without_it(tmp_path):
 
 
 def test_frontal_views_of_an_annotation_need_its_views(tmp_path):
-    films = {"image_path": ["side.jpg", "front.jpg"], "views": ["LATERAL", "PA"]}
-    path = write(tmp_path / "in.json", {"train": [record(**films), record(id="b2", views=["LATERAL"])]})
+    images = {"image_path": ["side.jpg", "front.jpg"], "views": ["LATERAL", "PA"]}
+    path = write(tmp_path / "in.json", {"train": [record(**images), record(id="b2", views=["LATERAL"])]})
     summary = convert_annotation(path, tmp_path / "out", "frontal")
-    assert "train: 1 studies, 1 images ->" in summary and "left out, no frontal film: 1" in summary
+    assert "train: 1 studies, 1 images ->" in summary and "left out, no frontal image: 1" in summary
     assert read(tmp_path / "out" / "train_llava_llada.json")[0]["image"] == ["front.jpg"]
-    write(path, {"train": [record(**films), record(id="b2")]})
+    write(path, {"train": [record(**images), record(id="b2")]})
     with pytest.raises(ValueError, match=r"train\[1\]: record 'b2' does not say the view .* use --views first or all"):
         convert_annotation(path, tmp_path / "out", "frontal")
 
@@ -285,13 +285,13 @@ def test_a_release_without_known_views_has_no_frontal_ones(tmp_path):
     done = run(*command, "--views", "frontal")
     assert done.returncode == 1 and not out.exists()
     assert done.stderr.splitlines()[-1] == (
-        f"error: {root}: no study can be used (train: left out, no film known to be frontal: 1);"
+        f"error: {root}: no study can be used (train: left out, no image known to be frontal: 1);"
         " check the folders and --views"
     )
     for arguments, images, expected in ((("--views", "all"), 2, names), ((), 1, names[0])):
         done = run(*command, *arguments)
         assert done.returncode == 0, done.stderr
-        assert f"train: 1 studies, {images} images" in done.stdout and f"films in {root}/images" in done.stdout
+        assert f"train: 1 studies, {images} images" in done.stdout and f"images in {root}/images" in done.stdout
         assert read(out / "train_llava_llada.json")[0]["image"] == expected
     assert run("--dataset", "iu-xray", "--root", root, "--images", root).returncode == 2
 

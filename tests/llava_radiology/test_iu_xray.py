@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from llava.data.images import check_image
-from llava.radiology.iu_xray import film_name, labels_of, read_iu_xray, split_of
-from llava.radiology.release import choose_films
+from llava.radiology.iu_xray import image_name, labels_of, read_iu_xray, split_of
+from llava.radiology.release import choose_images
 
 REPORT = """<?xml version="1.0" encoding="utf-8"?>
 <eCitation>
@@ -30,16 +30,16 @@ REPORT = """<?xml version="1.0" encoding="utf-8"?>
 {terms}
       <automatic>Infiltrate</automatic>
    </MeSH>
-{films}
+{images}
 </eCitation>
 """
 NORMAL = {"FINDINGS": "The lungs are clear.", "IMPRESSION": "Normal chest."}
 SPLITS = {"CXR1": "train", "CXR7": "val", "CXR2": "test"}
 
 
-def write_report(root, number, sections, films=(), terms=("normal",)):
-    """Writes the report of a study; without `films` it names two, `CXR<number>_IM-0007-1001` and `-2001`."""
-    films = [f"CXR{number}_IM-0007-{film}" for film in (1001, 2001)] if films == () else films
+def write_report(root, number, sections, images=(), terms=("normal",)):
+    """Writes the report of a study; without `images` it names two, `CXR<number>_IM-0007-1001` and `-2001`."""
+    images = [f"CXR{number}_IM-0007-{image}" for image in (1001, 2001)] if images == () else images
     path = root / "ecgen-radiology" / f"{number}.xml"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = REPORT.format(
@@ -48,15 +48,15 @@ def write_report(root, number, sections, films=(), terms=("normal",)):
             f'<AbstractText Label="{name}">{escape(text)}</AbstractText>' for name, text in sections.items()
         ),
         terms="\n".join(f"      <major>{term}</major>" for term in terms),
-        films="\n".join(
-            f'   <parentImage id="{film}"><caption>PA and Lateral</caption></parentImage>' for film in films
+        images="\n".join(
+            f'   <parentImage id="{image}"><caption>PA and Lateral</caption></parentImage>' for image in images
         ),
     )
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def write_films(root, *names):
+def write_images(root, *names):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (16, 16), len(name)).save(root / name)
@@ -64,7 +64,7 @@ def write_films(root, *names):
 
 def write_study(root, number, sections=NORMAL, **options):
     write_report(root, number, sections, **options)
-    write_films(root, f"NLMCXR_png/CXR{number}_IM-0007-1001.png", f"NLMCXR_png/CXR{number}_IM-0007-2001.png")
+    write_images(root, f"NLMCXR_png/CXR{number}_IM-0007-1001.png", f"NLMCXR_png/CXR{number}_IM-0007-2001.png")
 
 
 def write_projections(root, *rows):
@@ -114,8 +114,8 @@ def test_openi_study_is_read_whole(tmp_path):
             }
         ],
     }
-    for film in only(release)["image_path"]:
-        check_image(release.images / film)
+    for image in only(release)["image_path"]:
+        check_image(release.images / image)
 
 
 def test_split_is_a_function_of_the_id_alone(tmp_path):
@@ -137,23 +137,23 @@ def test_studies_are_in_the_order_of_their_numbers(tmp_path):
     assert [record["id"] for record in read_iu_xray(tmp_path).splits["train"]] == [f"CXR{number}" for number in numbers]
 
 
-def test_projections_say_which_film_is_frontal(tmp_path):
-    films = ["CXR1_1_IM-0001-3001", "CXR1_1_IM-0001-4001", "CXR1_1_IM-0001-5001"]
-    write_report(tmp_path, 1, NORMAL, films=films)
-    kaggle = [f"images/images_normalized/1_IM-0001-{film}.dcm.png" for film in (3001, 4001, 5001)]
-    write_films(tmp_path, *kaggle)
+def test_projections_say_which_image_is_frontal(tmp_path):
+    images = ["CXR1_1_IM-0001-3001", "CXR1_1_IM-0001-4001", "CXR1_1_IM-0001-5001"]
+    write_report(tmp_path, 1, NORMAL, images=images)
+    kaggle = [f"images/images_normalized/1_IM-0001-{image}.dcm.png" for image in (3001, 4001, 5001)]
+    write_images(tmp_path, *kaggle)
     write_projections(tmp_path, "1,1_IM-0001-3001.dcm.png,Lateral", "1,1_IM-0001-4001.dcm.png,Frontal")
     record = only(read_iu_xray(tmp_path))
     assert record["image_path"] == [kaggle[1], kaggle[2], kaggle[0]]
     assert record["views"] == ["FRONTAL", "", "LATERAL"]
 
 
-def test_of_two_kinds_of_a_film_the_png_is_taken_also_from_a_linked_folder(tmp_path):
-    write_report(tmp_path / "release", 1, NORMAL, films=["CXR1_IM-0007-1001"])
-    write_films(tmp_path / "elsewhere", "1_IM-0007-1001.JPG", "CXR1_IM-0007-1001.png")
-    (tmp_path / "release/films").symlink_to(tmp_path / "elsewhere")
+def test_of_two_kinds_of_a_image_the_png_is_taken_also_from_a_linked_folder(tmp_path):
+    write_report(tmp_path / "release", 1, NORMAL, images=["CXR1_IM-0007-1001"])
+    write_images(tmp_path / "elsewhere", "1_IM-0007-1001.JPG", "CXR1_IM-0007-1001.png")
+    (tmp_path / "release/images").symlink_to(tmp_path / "elsewhere")
     record = only(read_iu_xray(tmp_path / "release"))
-    assert record["image_path"] == ["films/CXR1_IM-0007-1001.png"]
+    assert record["image_path"] == ["images/CXR1_IM-0007-1001.png"]
 
 
 @pytest.mark.parametrize(
@@ -168,17 +168,17 @@ def test_of_two_kinds_of_a_film_the_png_is_taken_also_from_a_linked_folder(tmp_p
         ("CXR5_IM-2117-1003002.JPG", "5_IM-2117-1003002"),
     ],
 )
-def test_film_has_one_name_in_all_copies(name, expected):
-    assert film_name(name) == expected
+def test_image_has_one_name_in_all_copies(name, expected):
+    assert image_name(name) == expected
 
 
-def test_films_of_unknown_view_are_taken_in_the_order_of_the_report(tmp_path):
+def test_images_of_unknown_view_are_taken_in_the_order_of_the_report(tmp_path):
     write_study(tmp_path, 1)
     release = read_iu_xray(tmp_path)
-    films = only(release)["image_path"]
-    assert only(choose_films(release, "first"))["image_path"] == films[:1]
-    assert only(choose_films(release, "all"))["image_path"] == films
-    assert records(choose_films(release, "frontal")) == []
+    images = only(release)["image_path"]
+    assert only(choose_images(release, "first"))["image_path"] == images[:1]
+    assert only(choose_images(release, "all"))["image_path"] == images
+    assert records(choose_images(release, "frontal")) == []
 
 
 def test_labels_are_what_the_terms_mean():
@@ -192,16 +192,16 @@ def test_labels_are_what_the_terms_mean():
 
 def test_studies_that_cannot_be_used_are_counted(tmp_path):
     write_study(tmp_path, 1)
-    write_report(tmp_path, 3, NORMAL, films=[])
+    write_report(tmp_path, 3, NORMAL, images=[])
     write_report(tmp_path, 4, NORMAL)
-    write_films(tmp_path, "NLMCXR_png/CXR4_IM-0007-1001.png")
+    write_images(tmp_path, "NLMCXR_png/CXR4_IM-0007-1001.png")
     write_study(tmp_path, 5, {"FINDINGS": " \n", "INDICATION": "Pain."})
     write_study(tmp_path, 6, {"IMPRESSION": "Normal chest."})
     release = read_iu_xray(tmp_path)
     assert sorted(record["id"] for record in records(release)) == ["CXR1", "CXR6"]
     assert release.left_out == {
-        (split_of("CXR3"), "the report names no film"): 1,
-        (split_of("CXR4"), "film file missing"): 1,
+        (split_of("CXR3"), "the report names no image"): 1,
+        (split_of("CXR4"), "image file missing"): 1,
         (split_of("CXR5"), "neither findings nor impression"): 1,
     }
 
@@ -232,15 +232,15 @@ def test_r2gen_annotation_keeps_its_split(tmp_path):
     assert [record["id"] for record in release.splits["val"]] == ["CXR8_IM-0942"] and release.splits["test"] == []
     assert release.left_out == {
         ("train", "neither findings nor impression"): 1,
-        ("test", "the report names no film"): 1,
+        ("test", "the report names no image"): 1,
     }
 
 
 def make_no_report(root):
-    write_films(root, "CXR1_IM-0007-1001.png")
+    write_images(root, "CXR1_IM-0007-1001.png")
 
 
-def make_no_film(root):
+def make_no_image(root):
     write_report(root, 1, NORMAL)
 
 
@@ -301,11 +301,11 @@ def make_r2gen_no_object(root):
 
 BROKEN = [
     (make_no_report, "", "holds neither annotation.json nor XML reports; unpack NLMCXR_reports.tgz there"),
-    (make_no_film, "", "holds no films (.png, .jpg, .jpeg, .dcm); unpack NLMCXR_png.tgz there"),
+    (make_no_image, "", "holds no images (.png, .jpg, .jpeg, .dcm); unpack NLMCXR_png.tgz there"),
     (make_cut_report, "ecgen-radiology/1.xml", "the report is cut off or damaged"),
     (make_latin_1_report, "ecgen-radiology/1.xml", "the report is cut off or damaged (not well-formed"),
     (make_unknown_encoding, "ecgen-radiology/1.xml", "the report is cut off or damaged"),
-    (make_other_xml, "ecgen-radiology/1.xml", "is no report of Open-i's chest films"),
+    (make_other_xml, "ecgen-radiology/1.xml", "is no report of Open-i's chest images"),
     (make_other_table, "indiana_projections.csv", "must have the columns filename and projection"),
     (make_short_row, "indiana_projections.csv", "must have the columns filename and projection"),
     (make_latin_1_table, "indiana_projections.csv", "is not UTF-8 text"),

@@ -33,10 +33,10 @@ FINDINGS = "Provide a detailed description of the findings in the radiology imag
 LEFT_OUT = """\
   left out, a report of one word: 1
   left out, empty report file: 1
-  left out, film file missing: 1
-  left out, no film known to be frontal: 1
+  left out, image file missing: 1
   left out, no findings: 1
-  left out, no frontal film: 1
+  left out, no frontal image: 1
+  left out, no image known to be frontal: 1
   left out, no report file: 1
   left out, not in the metadata file: 1
   left out, the clinical context quotes the report: 1
@@ -78,13 +78,13 @@ def test_the_program_says_what_was_kept_and_why_the_rest_was_not(release, conver
         f"train: 13 studies, 16 images -> {out}/train_llava_llada.json\n{LEFT_OUT}"
         f"val: 2 studies, 2 images -> {out}/val_llava_llada.json\n{LEFT_OUT}"
         f"test: 2 studies, 2 images -> {out}/test_llava_llada.json\n{LEFT_OUT}"
-        f"annotation -> {out}/{ANNOTATION}, films in {release}/files\n"
+        f"annotation -> {out}/{ANNOTATION}, images in {release}/files\n"
     )
-    assert "reading the train reports" in done.stderr and "checking films" in done.stderr
+    assert "reading the train reports" in done.stderr and "checking images" in done.stderr
     assert len(list(out.iterdir())) == 4
 
 
-def test_records_hold_the_sections_films_and_labels_of_their_study(converted, studies):
+def test_records_hold_the_sections_images_and_labels_of_their_study(converted, studies):
     annotation = read(converted[1] / ANNOTATION)
     shapes = Counter()
     for split, records in annotation.items():
@@ -101,12 +101,12 @@ def test_records_hold_the_sections_films_and_labels_of_their_study(converted, st
             for name, unknown in UNKNOWN_CONTEXT.items():
                 text = study.context.get(name) or unknown
                 assert record[name] == (text if f"{{{name}}}" in shape else ""), (entry.name, name)
-            frontal = {name: view for name, view in entry.films().items() if view in ("PA", "AP")}
+            frontal = {name: view for name, view in entry.images().items() if view in ("PA", "AP")}
             assert record["image_path"] == [f"{entry.folder}/{name}.jpg" for name in frontal]
             assert record["views"] == list(frontal.values())
             assert ("Cardiomegaly" in record["labels"]) == (("cardiomegaly", "") in parse_report(study.report))
             assert "Pneumonia" not in record["labels"]  # uncertain at most
-    assert shapes.keys() == {*SHAPES, "lateral film missing"}
+    assert shapes.keys() == {*SHAPES, "lateral image missing"}
 
 
 def test_llava_files_are_those_of_the_annotation(release, converted, tmp_path):
@@ -123,19 +123,19 @@ def test_the_dataset_reads_the_result(release, converted, world):
     number = num_image_tokens(model.config, training=True)
     path, folder = converted[1] / "train_llava_llada.json", release / "files"
     dataset = ReportDataset(str(path), str(folder), tokenizer, processor, model.config, number, 2048, False)
-    films = [len(record["image"]) for record in read(path)]
-    assert [len(sample["images"]) for sample in dataset] == films and set(films) == {1, 2}
+    images = [len(record["image"]) for record in read(path)]
+    assert [len(sample["images"]) for sample in dataset] == images and set(images) == {1, 2}
 
 
-def test_all_views_come_frontal_first_of_every_study_that_has_its_films(release, studies, tmp_path):
+def test_all_views_come_frontal_first_of_every_study_that_has_its_images(release, studies, tmp_path):
     chosen = read_mimic_release(release, views="all")
     for record in by_study(chosen.splits).values():
-        views = studies[record["study_id"]].films()
+        views = studies[record["study_id"]].images()
         lateral = [view in LATERAL_VIEWS for view in record["views"]]
         assert lateral == sorted(lateral) and Counter(record["views"]) == Counter(views.values())
         assert [views[Path(path).stem] for path in record["image_path"]] == record["views"]
     assert any("PA" in r["views"] and r["views"][1:] == ["AP", "LATERAL"] for r in by_study(chosen.splits).values())
-    assert all(chosen.left_out[split, "film file missing"] == 2 for split in PATIENTS)
+    assert all(chosen.left_out[split, "image file missing"] == 2 for split in PATIENTS)
     summary = convert_release(chosen, release, tmp_path, "all", "findings")
     assert "train: 14 studies, 26 images ->" in summary
     first = read_mimic_release(release, views="first")
@@ -169,12 +169,12 @@ def test_other_targets_have_a_task_of_their_own_and_no_part_in_the_prompt(releas
     assert read(tmp_path / "again" / "train_llava_llada.json") == llava
 
 
-def test_films_and_tables_may_lie_elsewhere_and_reports_as_unpacked(copy, release, tmp_path):
+def test_images_and_tables_may_lie_elsewhere_and_reports_as_unpacked(copy, release, tmp_path):
     jpg = tmp_path / "jpg"
-    for film in copy.rglob("*.jpg"):
-        target = jpg / film.relative_to(copy)
+    for image in copy.rglob("*.jpg"):
+        target = jpg / image.relative_to(copy)
         target.parent.mkdir(parents=True, exist_ok=True)
-        film.rename(target)
+        image.rename(target)
     for table in copy.glob("*.gz"):
         (jpg / table.stem).write_bytes(gzip.decompress(table.read_bytes()))  # unpacked
     (copy / "mimic-cxr-reports").mkdir()
@@ -188,30 +188,30 @@ def test_films_and_tables_may_lie_elsewhere_and_reports_as_unpacked(copy, releas
         assert moved.images == jpg / "files"
 
 
-def write_dicom(path, film):
+def write_dicom(path, image):
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    data.Rows, data.Columns, data.SamplesPerPixel = *film.shape, 1
+    data.Rows, data.Columns, data.SamplesPerPixel = *image.shape, 1
     data.PhotometricInterpretation, data.PixelRepresentation = "MONOCHROME2", 0
     data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7
-    data.PixelData = film.tobytes()
+    data.PixelData = image.tobytes()
     data.save_as(path, enforce_file_format=True)
 
 
 def test_dicom_files_stand_in_for_missing_jpegs(copy, tmp_path):
-    for film in list(copy.rglob("*.jpg")):
-        with Image.open(film) as image:
-            write_dicom(film.with_suffix(".dcm"), np.asarray(image))
-        film.unlink()
+    for path in list(copy.rglob("*.jpg")):
+        with Image.open(path) as image:
+            write_dicom(path.with_suffix(".dcm"), np.asarray(image))
+        path.unlink()
     found = read_mimic_release(copy)
     paths = [path for record in by_study(found.splits).values() for path in record["image_path"]]
     assert paths and all(path.endswith(".dcm") and (copy / "files" / path).is_file() for path in paths)
     assert "train: 13 studies, 16 images" in convert_release(found, copy, tmp_path / "out", "frontal", "findings")
     truncate(copy / "files" / paths[0], 900)
-    with pytest.raises(ValueError, match=f"1 of 20 films cannot be used; the first: .*{paths[0]}"):
+    with pytest.raises(ValueError, match=f"1 of 20 images cannot be used; the first: .*{paths[0]}"):
         convert_release(found, copy, tmp_path / "out", "frontal", "findings")
 
 
@@ -268,12 +268,12 @@ def patient_in_two_splits(copy):
     rewrite(copy, "split", lambda lines: [move[f",{study}," in line](line) for line in lines])
 
 
-def doubled_film(copy):
-    films = [read_mimic_release(copy).splits[split][0]["image_path"][0] for split in ("train", "test")]
-    shutil.copy(copy / "files" / films[0], copy / "files" / films[1])
+def doubled_image(copy):
+    images = [read_mimic_release(copy).splits[split][0]["image_path"][0] for split in ("train", "test")]
+    shutil.copy(copy / "files" / images[0], copy / "files" / images[1])
 
 
-def film_cut_short(copy):
+def image_cut_short(copy):
     truncate(copy / "files" / read_mimic_release(copy).splits["train"][0]["image_path"][0], 700)
 
 
@@ -307,9 +307,9 @@ BAD_RELEASES = {
         lambda copy: first_report(copy).write_bytes("FINDINGS: Größe".encode("latin-1")),
         ".txt: the report is not UTF-8 text (invalid start byte); save it as UTF-8",
     ),
-    "film cut short": (film_cut_short, "of 20 films cannot be used; the first: record 's5"),
+    "image cut short": (image_cut_short, "of 20 images cannot be used; the first: record 's5"),
     "patient in two splits": (patient_in_two_splits, ": patients (subject_id) in two splits: 1, the first: '1"),
-    "film in two splits": (doubled_film, "films in two splits under two names: 1, the first: p1"),
+    "image in two splits": (doubled_image, "images in two splits under two names: 1, the first: p1"),
 }
 
 
@@ -335,7 +335,7 @@ def test_the_program_prints_that_line_and_nothing_else(copy, tmp_path):
 def test_studies_that_the_release_lacks_are_counted(copy, release):
     extra = "aaaa,59999999,19999999,train"
     rewrite(copy, "split", lambda lines: [*lines, extra])
-    rewrite(copy, "metadata", lambda lines: [*lines, f"bbbb,1,2,,PA{',' * 7}"])  # a film that the split does not name
+    rewrite(copy, "metadata", lambda lines: [*lines, f"bbbb,1,2,,PA{',' * 7}"])  # an image that the split does not name
     expected, found = read_mimic_release(release), read_mimic_release(copy)
     assert found.splits == expected.splits
     assert found.left_out - expected.left_out == Counter({("train", "not in the metadata file"): 1})

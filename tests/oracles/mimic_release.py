@@ -1,11 +1,11 @@
-"""The chest phantom as a release of MIMIC-CXR: reports, JPEG films and tables as PhysioNet ships them, with all that
+"""The chest phantom as a release of MIMIC-CXR: reports, JPEG images and tables as PhysioNet ships them, with all that
 makes the real ones hard to read.
 
     python tests/oracles/mimic_release.py --out exp/phantom_mimic --train 30 --val 6 --test 6 --seed 0 --size 128
 
-The numbers are patients, each with one to three studies, whose reports take the forms SHAPES in turn and whose films
-those of FILMS. Every split also gets one study of each of CASES, of a patient of its own: the studies that a reader of
-the release must leave out, but for the last. A film that cannot be read is none of them: it is an error, not a case.
+The numbers are patients, each with one to three studies, whose reports take the forms SHAPES in turn and whose images
+those of IMAGES. Every split also gets one study of each of CASES, of a patient of its own: the studies that a reader of
+the release must leave out, but for the last. An image that cannot be read is none of them: it is an error, not a case.
 """
 
 import csv
@@ -38,20 +38,20 @@ SHAPES = {
     "no impression": "INDICATION: {indication}\n\nFINDINGS: {findings}",
     "no headings": "{findings}",
     "one paragraph": "INDICATION: {indication} COMPARISON: {comparison} FINDINGS: {findings} IMPRESSION: {impression}",
-    "addendum": f"ADDENDUM: The earlier film was not at hand.\n{BANNER}"
+    "addendum": f"ADDENDUM: The earlier image was not at hand.\n{BANNER}"
     "INDICATION: {indication}\n\nFINDINGS: {findings}\n\nIMPRESSION: {impression}",
 }
-FILMS = (("PA", "LATERAL"), ("AP",), ("LATERAL", "PA", "AP"), ("PA", "LL"))
+IMAGES = (("PA", "LATERAL"), ("AP",), ("LATERAL", "PA", "AP"), ("PA", "LL"))
 LATERAL_VIEWS = ("LATERAL", "LL")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A study as the release has it: its report (None: no file), the views of its films, and what is not there."""
+    """A study as the release has it: its report (None: no file), the views of its images, and what is not there."""
 
     report: str | None
     views: tuple[str, ...] = ("PA",)
-    absent: tuple[str, ...] = ()  # views whose film files are missing
+    absent: tuple[str, ...] = ()  # views whose image files are missing
     in_metadata: bool = True
 
 
@@ -61,17 +61,17 @@ CASES = {
     "impression only": Case("INDICATION: {indication}\n\nIMPRESSION: {impression}"),
     "one word": Case("INDICATION: {indication}\n\nFINDINGS: Normal.\n\nIMPRESSION: {impression}"),
     "quoted": Case("HISTORY: Read before: {findings}\n\nFINDINGS: {findings}\n\nIMPRESSION: {impression}"),
-    "lateral film only": Case(SHAPES["headed"], ("LATERAL",)),
+    "lateral image only": Case(SHAPES["headed"], ("LATERAL",)),
     "unknown view": Case(SHAPES["headed"], ("",)),
-    "film missing": Case(SHAPES["headed"], ("PA", "LATERAL"), absent=("PA",)),
+    "image missing": Case(SHAPES["headed"], ("PA", "LATERAL"), absent=("PA",)),
     "not in the metadata": Case(SHAPES["headed"], in_metadata=False),
-    "lateral film missing": Case(SHAPES["headed"], ("PA", "LATERAL"), absent=("LATERAL",)),
+    "lateral image missing": Case(SHAPES["headed"], ("PA", "LATERAL"), absent=("LATERAL",)),
 }
 
 PUBLISHED_SPLITS = {"train": "train", "val": "validate", "test": "test"}
-UNKNOWN_CONTEXT = {"indication": "M with cough", "comparison": "None.", "history": "Smoker.", "technique": "PA film."}
+UNKNOWN_CONTEXT = {"indication": "M with cough", "comparison": "None.", "history": "Smoker.", "technique": "PA image."}
 STUDIES_PER_PATIENT = (1, 2, 3)
-OTHER_EXPOSURE = 1_000_000  # added to the number of a study: the same findings on a film of other noise
+OTHER_EXPOSURE = 1_000_000  # added to the number of a study: the same findings on an image of other noise
 
 METADATA = (
     "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime,"
@@ -105,11 +105,11 @@ class Entry:
 
     @property
     def folder(self) -> str:
-        """Folder of the films below files/; the report is beside it."""
+        """Folder of the images below files/; the report is beside it."""
         return self.study.image_path.rpartition("/")[0]
 
-    def films(self) -> dict[str, str]:
-        """View of each film by its DICOM id; the study's own id is that of the first."""
+    def images(self) -> dict[str, str]:
+        """View of each image by its DICOM id; the study's own id is that of the first."""
         ids = [self.study.dicom_id, *(_dicom_id(self.study.dicom_id, n) for n in range(1, len(self.case.views)))]
         return dict(zip(ids, self.case.views, strict=True))
 
@@ -128,7 +128,7 @@ def write_impression(study: Study) -> str:
     """The impression of a study: its findings, in one sentence."""
     if not study.findings:
         return "No acute cardiopulmonary process."
-    return f"Film with {write_caption(study.findings)}."
+    return f"Image with {write_caption(study.findings)}."
 
 
 def entries(split: str, patients: int, seed: int) -> list[Entry]:
@@ -140,7 +140,7 @@ def entries(split: str, patients: int, seed: int) -> list[Entry]:
         subject_id = make_study(seed, split, len(found)).subject_id
         for _ in range(STUDIES_PER_PATIENT[patient % len(STUDIES_PER_PATIENT)]):
             number = len(found)
-            name, views = shapes[number % len(shapes)], FILMS[number % len(FILMS)]
+            name, views = shapes[number % len(shapes)], IMAGES[number % len(IMAGES)]
             study = replace(make_study(seed, split, number), subject_id=subject_id)
             found.append(Entry(study, name, Case(SHAPES[name], views)))
     return found + [Entry(make_study(seed, split, len(found) + n), *case) for n, case in enumerate(CASES.items())]
@@ -153,7 +153,7 @@ def write_mimic_release(out: str | Path, patients: Mapping[str, int], seed: int,
         out: the folder to write.
         patients: number of patients for each of train, val and test. A split with 0 is left out.
         seed: seed of the release, 0 or more.
-        size_px: width and height of a frontal film.
+        size_px: width and height of a frontal image.
 
     Raises:
         ValueError: a number, the seed or the size is out of range, or `out` already holds a release.
@@ -166,12 +166,12 @@ def write_mimic_release(out: str | Path, patients: Mapping[str, int], seed: int,
     studies = [entry for split in SPLITS for entry in entries(split, patients.get(split, 0), seed)]
     for entry in tqdm(studies, desc="phantom studies", unit="study"):
         _write_study(out / "files" / entry.folder, entry, size_px)
-    films = [(entry, dicom_id, view) for entry in studies for dicom_id, view in entry.films().items()]
-    listed = [film for film in films if film[0].case.in_metadata]
-    _write_table(out / "mimic-cxr-2.0.0-metadata.csv.gz", METADATA, [_metadata(*film, size_px) for film in listed])
+    images = [(entry, dicom_id, view) for entry in studies for dicom_id, view in entry.images().items()]
+    listed = [image for image in images if image[0].case.in_metadata]
+    _write_table(out / "mimic-cxr-2.0.0-metadata.csv.gz", METADATA, [_metadata(*image, size_px) for image in listed])
     labelled = [_labels(entry.study) for entry in studies]
     _write_table(out / "mimic-cxr-2.0.0-chexpert.csv.gz", ["subject_id", "study_id", *LABELS], labelled)
-    rows = [_split_row(entry.study, dicom_id) for entry in studies for dicom_id in sorted(entry.films())]
+    rows = [_split_row(entry.study, dicom_id) for entry in studies for dicom_id in sorted(entry.images())]
     _write_table(split_file, ["dicom_id", "study_id", "subject_id", "split"], rows)
     return out
 
@@ -180,18 +180,18 @@ def _write_study(folder: Path, entry: Entry, size_px: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if (report := entry.report()) is not None:
         folder.with_name(f"{folder.name}.txt").write_text(report, encoding="utf-8")
-    for number, (dicom_id, view) in enumerate(entry.films().items()):
+    for number, (dicom_id, view) in enumerate(entry.images().items()):
         if view not in entry.case.absent:
-            film = _film(entry.study, number, view in LATERAL_VIEWS, size_px)
-            Image.fromarray(film).save(folder / f"{dicom_id}.jpg", quality=JPEG_QUALITY)
+            image = _image(entry.study, number, view in LATERAL_VIEWS, size_px)
+            Image.fromarray(image).save(folder / f"{dicom_id}.jpg", quality=JPEG_QUALITY)
 
 
-def _film(study: Study, number: int, lateral: bool, size_px: int) -> np.ndarray:
-    """Film `number` of a study, uint8 [size_px, size_px or less]. On a lateral film one lung lies over the other."""
-    film = render(replace(study, number=study.number + OTHER_EXPOSURE * number), size_px)
+def _image(study: Study, number: int, lateral: bool, size_px: int) -> np.ndarray:
+    """Image `number` of a study, uint8 [size_px, size_px or less]. On a lateral image one lung lies over the other."""
+    image = render(replace(study, number=study.number + OTHER_EXPOSURE * number), size_px)
     if not lateral:
-        return film
-    overlaid = (film.astype(np.float32) + film[:, ::-1]) / 2
+        return image
+    overlaid = (image.astype(np.float32) + image[:, ::-1]) / 2
     return overlaid[:, size_px // 8 : -size_px // 8].astype(np.uint8)
 
 
@@ -215,7 +215,7 @@ def _split_row(study: Study, dicom_id: str) -> tuple:
 
 
 def _labels(study: Study) -> list:
-    """1.0 for what is on the film, 0.0 for a pneumothorax that is not, -1.0 (uncertain) for pneumonia."""
+    """1.0 for what is on the image, 0.0 for a pneumothorax that is not, -1.0 (uncertain) for pneumonia."""
     names = {finding.name for finding in study.findings}
     values = {label: "1.0" if names & set(found) else "" for label, found in LABELS.items()}
     values["Pneumothorax"] = values["Pneumothorax"] or "0.0"

@@ -10,7 +10,7 @@ import json
 import os
 from pathlib import Path
 
-from llava.radiology.checks import check_films
+from llava.radiology.checks import check_images
 from llava.radiology.release import SPLITS
 from report_scores.floors import constant_report, derangement, nearest_images
 from report_scores.provenance import sha256
@@ -62,11 +62,11 @@ def read_studies(path: Path) -> list[dict]:
 
 
 def check_test_set() -> dict[str, str]:
-    """Return the test films by path with the fingerprint of each file (`check_films`) as text.
+    """Return the test films by path with the fingerprint of each file (`check_images`) as text.
 
     Raises ValueError with one line unless the test file is sound and all its films can be used.
     """
-    films = check_films(read_records(split_file("test")), image_folder())
+    films = check_images(read_records(split_file("test")), image_folder())
     return {film: f"{size} {sample.hex()}" for film, (size, sample) in films.items()}
 
 

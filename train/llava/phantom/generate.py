@@ -1,15 +1,14 @@
-"""A chest phantom: synthetic films with known findings and their reports, laid out as MIMIC-CXR is.
+"""A chest phantom: synthetic images with known findings and their reports, laid out as MIMIC-CXR is.
 
     python -m llava.phantom.generate --out exp/phantom --train 10000 --val 200 --test 500 --seed 0 --size 128
 
 writes OUT/images/p10/p10000898/s50771383/<id>.jpg, OUT/annotation_with_clinic_info.json and, for stage 1,
-OUT/captions_llava.json: the findings of each training film as a list of words. Study number i of a split
+OUT/captions_llava.json: the findings of each training image as a list of words. Study number i of a split
 is the same whatever the number of studies. Every patient has one study.
 """
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from llava.phantom.image import render_film
+from dllm.data.files import replacing
+from llava.phantom.image import render_image
 from llava.phantom.report import write_caption, write_context, write_report
 from llava.radiology.findings import SEVERITIES, Finding, sides_of
 
@@ -50,7 +50,7 @@ JPEG_QUALITY = 92
 
 @dataclass(frozen=True)
 class Study:
-    """One study: who it is, what is on the film, what is written about it. `context` may lack any of its fields."""
+    """One study: who it is, what is on the image, what is written about it. `context` may lack any of its fields."""
 
     seed: int
     split: str
@@ -64,7 +64,7 @@ class Study:
 
     @property
     def image_path(self) -> str:
-        """Path of the film below images/."""
+        """Path of the image below images/."""
         return f"p{str(self.subject_id)[:2]}/p{self.subject_id}/s{self.study_id}/{self.dicom_id}.jpg"
 
     def record(self) -> dict:
@@ -80,7 +80,7 @@ class Study:
         }
 
     def caption(self) -> dict:
-        """The film and its findings as a LLaVA record."""
+        """The image and its findings as a LLaVA record."""
         turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": write_caption(self.findings)}]
         return {"id": self.dicom_id, "image": self.image_path, "conversations": turns}
 
@@ -104,22 +104,22 @@ def make_study(seed: int, split: str, number: int) -> Study:
 
 
 def render(study: Study, size_px: int) -> np.ndarray:
-    """The film of a study, uint8 [size_px, size_px]. The patient's right is on the image's left.
+    """The image of a study, uint8 [size_px, size_px]. The patient's right is on the image's left.
 
     The patient's build and the noise do not depend on the findings.
     """
-    *_, film_rng = _streams(study.seed, study.split, study.number)
-    return render_film(study.findings, film_rng, size_px)
+    *_, image_rng = _streams(study.seed, study.split, study.number)
+    return render_image(study.findings, image_rng, size_px)
 
 
 def write_release(out: str | Path, counts: Mapping[str, int], seed: int, size_px: int) -> Path:
-    """Writes the films, LLaVA captions of the training films, and last the annotation, whose path is returned.
+    """Writes the images, LLaVA captions of the training images, and last the annotation, whose path is returned.
 
     Args:
         out: the folder to write.
         counts: number of studies for each of train, val and test. A split with 0 is left out.
         seed: seed of the release, 0 or more.
-        size_px: width and height of a film.
+        size_px: width and height of an image.
 
     Raises:
         ValueError: a count, the seed or the size is out of range, or `out` already holds a release.
@@ -130,7 +130,7 @@ def write_release(out: str | Path, counts: Mapping[str, int], seed: int, size_px
         raise ValueError(f"{annotation} is there already: remove the folder or choose another --out")
     splits = {split: [] for split in SPLITS if counts.get(split, 0)}
     captions = []
-    with tqdm(total=sum(counts.values()), desc="phantom films", unit="film") as progress:
+    with tqdm(total=sum(counts.values()), desc="phantom images", unit="image") as progress:
         for split, records in splits.items():
             for number in range(counts[split]):
                 study = make_study(seed, split, number)
@@ -142,14 +142,13 @@ def write_release(out: str | Path, counts: Mapping[str, int], seed: int, size_px
                     captions.append(study.caption())
                 progress.update()
     for path, content in ((Path(out) / CAPTIONS, captions), (annotation, splits)):
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return annotation
 
 
 def _streams(seed: int, split: str, number: int) -> list[np.random.Generator]:
-    """Independent generators of one study: findings, report, context, id, film."""
+    """Independent generators of one study: findings, report, context, id, image."""
     return np.random.default_rng([seed, SPLITS.index(split), number]).spawn(5)
 
 
@@ -167,7 +166,7 @@ def _sample_findings(rng: np.random.Generator) -> tuple[Finding, ...]:
 
 
 def check_request(counts: Mapping[str, int], seed: int, size_px: int) -> None:
-    """Raises ValueError if a release cannot have these numbers of studies or patients, this seed or this film size."""
+    """Raises ValueError if a release cannot have these numbers of studies or patients, this seed or this image size."""
     unknown = sorted(set(counts) - set(SPLITS))
     if unknown:
         raise ValueError(f"unknown split {unknown[0]!r}: use {', '.join(SPLITS)}")
@@ -189,7 +188,7 @@ def run_program(program: str, description: str, counted: str, write: Callable[..
     for split in SPLITS:
         parser.add_argument(f"--{split}", type=int, default=0, help=f"number of {split} {counted}")
     parser.add_argument("--seed", type=int, default=0, help="seed of the release")
-    parser.add_argument("--size", type=int, default=128, help="width and height of a frontal film in pixels")
+    parser.add_argument("--size", type=int, default=128, help="width and height of a frontal image in pixels")
     args = parser.parse_args()
     try:
         path = write(args.out, {split: getattr(args, split) for split in SPLITS}, args.seed, args.size)

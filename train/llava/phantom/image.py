@@ -1,7 +1,7 @@
-"""The film of a phantom study: a frontal chest drawn from its findings.
+"""The image of a phantom study: a frontal chest drawn from its findings.
 
 Coordinates: x and y run from -1 to 1, x from the image's left to its right, y from top to bottom. As in every frontal
-film the patient faces the viewer, so the patient's RIGHT lies on the image's LEFT. Within one side of the chest, u is
+image the patient faces the viewer, so the patient's RIGHT lies on the image's LEFT. Within one side of the chest, u is
 the distance from the midline towards that side.
 
 The drawing keeps `air`, how much aerated lung a ray passes (0 to 1), and `dense`, what adds to it (bone, metal).
@@ -33,25 +33,25 @@ EDEMA_HAZE = (0.45, 0.6, 0.75)
 NORMAL_HEART_RATIO = (0.40, 0.46)
 
 
-def render_film(findings: Collection[Finding], rng: np.random.Generator, size_px: int) -> np.ndarray:
-    """Draws the chest film of `findings`, uint8 [size_px, size_px].
+def render_image(findings: Collection[Finding], rng: np.random.Generator, size_px: int) -> np.ndarray:
+    """Draws the chest image of `findings`, uint8 [size_px, size_px].
 
-    The patient (build, exposure, noise) depends on `rng` alone, so two films from equal generators differ only by
+    The patient (build, exposure, noise) depends on `rng` alone, so two images from equal generators differ only by
     their findings.
     """
     drawings = [(name, side, draw) for name, draw in DRAW.items() for side in sides_of(name)]
     patient_rng, noise_rng, *lesion_rngs = rng.spawn(2 + len(drawings))
     severity = {(finding.name, finding.side): finding.severity for finding in findings}
-    film = _Film(_Patient.draw(patient_rng, severity.get(("cardiomegaly", ""))), size_px, noise_rng)
+    image = _Image(_Patient.draw(patient_rng, severity.get(("cardiomegaly", ""))), size_px, noise_rng)
     for (name, side, draw), lesion_rng in zip(drawings, lesion_rngs, strict=True):
         if (name, side) in severity:
-            draw(film, side, SEVERITIES[name].index(severity[name, side]), lesion_rng)
-    return film.expose(noise_rng)
+            draw(image, side, SEVERITIES[name].index(severity[name, side]), lesion_rng)
+    return image.expose(noise_rng)
 
 
 @dataclass
 class _Patient:
-    """Build of one patient, in film coordinates."""
+    """Build of one patient, in image coordinates."""
 
     middle: float
     top: float
@@ -86,8 +86,8 @@ class _Patient:
         )
 
 
-class _Film:
-    """The film while it is drawn: the maps `air` and `dense` [S, S], and where each lung still holds air."""
+class _Image:
+    """The image while it is drawn: the maps `air` and `dense` [S, S], and where each lung still holds air."""
 
     def __init__(self, patient: _Patient, size_px: int, rng: np.random.Generator):
         axis = ((np.arange(size_px, dtype=np.float32) + 0.5) / size_px) * 2 - 1
@@ -126,7 +126,7 @@ class _Film:
         self.markings = self.markings * (1 - amount)
 
     def expose(self, rng: np.random.Generator) -> np.ndarray:
-        """The finished film, uint8 [S, S]."""
+        """The finished image, uint8 [S, S]."""
         patient = self.patient
         below = _step(self.y - np.where(self.x < 0, self.dome("right"), self.dome("left")), 0.06)
         shade = SOFT_TISSUE + 0.1 * below * _step(0.75 - self.far, 0.05) - AIR * self.air + self.air * self.markings
@@ -188,76 +188,76 @@ def _step(distance: np.ndarray, edge: float) -> np.ndarray:
     return 0.5 + 0.5 * np.tanh(distance * np.float32(1 / edge))
 
 
-def _effusion(film: _Film, side: str, extent: int, rng: np.random.Generator) -> None:
+def _effusion(image: _Image, side: str, extent: int, rng: np.random.Generator) -> None:
     """Fluid at the base: it buries the diaphragm and the costophrenic angle and climbs along the chest wall."""
-    u = film.u(side)
-    level = film.patient.diaphragm[side] + 0.12 - FLUID_HEIGHT[extent] * rng.uniform(0.9, 1.1)
+    u = image.u(side)
+    level = image.patient.diaphragm[side] + 0.12 - FLUID_HEIGHT[extent] * rng.uniform(0.9, 1.1)
     meniscus = level - 1.4 * np.clip(u - 0.25, 0, 1) ** 2
-    film.fill(_step(u, EDGE) * _step(film.y - meniscus, EDGE))
-    film.floor[side] = min(film.floor[side], level)
+    image.fill(_step(u, EDGE) * _step(image.y - meniscus, EDGE))
+    image.floor[side] = min(image.floor[side], level)
 
 
-def _pneumothorax(film: _Film, side: str, extent: int, rng: np.random.Generator) -> None:
+def _pneumothorax(image: _Image, side: str, extent: int, rng: np.random.Generator) -> None:
     """Free air between chest wall and lung: a black rim without markings, inside it the white line of the pleura."""
-    u, width = film.u(side), FREE_AIR_WIDTH[extent] * rng.uniform(0.9, 1.1)
-    pleura = film.chest_wall(lowered=0.6 * width) - width
-    film.dense += 0.22 * np.exp(-(((u - pleura) / 0.016) ** 2)) * film.air * (u > 0.1)
+    u, width = image.u(side), FREE_AIR_WIDTH[extent] * rng.uniform(0.9, 1.1)
+    pleura = image.chest_wall(lowered=0.6 * width) - width
+    image.dense += 0.22 * np.exp(-(((u - pleura) / 0.016) ** 2)) * image.air * (u > 0.1)
     free = _step(u - pleura, EDGE) * _step(u - 0.1, EDGE)
-    film.markings = film.markings * (1 - free)
-    film.air *= 1 + 0.45 * free
-    film.wall[side] = film.patient.lung_width - width
+    image.markings = image.markings * (1 - free)
+    image.air *= 1 + 0.45 * free
+    image.wall[side] = image.patient.lung_width - width
 
 
-def _consolidation(film: _Film, side: str, extent: int, rng: np.random.Generator) -> None:
+def _consolidation(image: _Image, side: str, extent: int, rng: np.random.Generator) -> None:
     """A cloudy patch."""
     radius = CONSOLIDATION_RADIUS[extent]
-    distance = np.hypot(*_offset(film, side, rng)) + 0.04 * film._clouds(rng, 10)
-    film.fill(0.85 * _step(radius - distance, 0.05))
+    distance = np.hypot(*_offset(image, side, rng)) + 0.04 * image._clouds(rng, 10)
+    image.fill(0.85 * _step(radius - distance, 0.05))
 
 
-def _atelectasis(film: _Film, side: str, extent: int, rng: np.random.Generator) -> None:
+def _atelectasis(image: _Image, side: str, extent: int, rng: np.random.Generator) -> None:
     """Loss of volume at the base: a raised diaphragm with bands of collapsed lung above it."""
-    u = film.u(side)
+    u = image.u(side)
     rise = ATELECTASIS_RISE[extent]
-    film.fill(_step(u, EDGE) * _step(film.y - film.dome(side) + rise, EDGE))
+    image.fill(_step(u, EDGE) * _step(image.y - image.dome(side) + rise, EDGE))
     for band in range(extent + 1):
-        height = film.floor[side] - rise - 0.07 - 0.1 * band
-        line = film.y - height - rng.uniform(-0.2, 0.2) * (u - 0.35)
+        height = image.floor[side] - rise - 0.07 - 0.1 * band
+        line = image.y - height - rng.uniform(-0.2, 0.2) * (u - 0.35)
         ends = _step(u - 0.12, 0.04) * _step(0.62 - 0.05 * band - u, 0.04)
-        film.fill(0.9 * ends * np.exp(-((line / 0.028) ** 2)))
+        image.fill(0.9 * ends * np.exp(-((line / 0.028) ** 2)))
 
 
-def _nodule(film: _Film, side: str, extent: int, rng: np.random.Generator) -> None:
+def _nodule(image: _Image, side: str, extent: int, rng: np.random.Generator) -> None:
     """A round, sharply bounded, dense spot."""
-    spot = _step(NODULE_RADIUS[extent] - np.hypot(*_offset(film, side, rng)), EDGE)
-    film.fill(spot)
-    film.dense += 0.16 * spot
+    spot = _step(NODULE_RADIUS[extent] - np.hypot(*_offset(image, side, rng)), EDGE)
+    image.fill(spot)
+    image.dense += 0.16 * spot
 
 
-def _edema(film: _Film, side: str, extent: int, rng: np.random.Generator) -> None:
+def _edema(image: _Image, side: str, extent: int, rng: np.random.Generator) -> None:
     """Haze around the hilum that fades towards the chest wall, with coarse markings."""
-    haze = np.exp(-((film._from_hila() / 0.38) ** 2))
-    film.fill(np.clip(haze * (EDEMA_HAZE[extent] + 0.12 * film._clouds(rng, 32)), 0, 1))
+    haze = np.exp(-((image._from_hila() / 0.38) ** 2))
+    image.fill(np.clip(haze * (EDEMA_HAZE[extent] + 0.12 * image._clouds(rng, 32)), 0, 1))
 
 
-def _pacemaker(film: _Film, side: str, extent: int, rng: np.random.Generator) -> None:
+def _pacemaker(image: _Image, side: str, extent: int, rng: np.random.Generator) -> None:
     """A metal box below the clavicle, its lead running through the vein to the heart."""
     toward, u, y = TOWARDS[side], 0.56 + rng.uniform(-0.04, 0.04), -0.5 + rng.uniform(-0.04, 0.04)
-    box = np.maximum(np.abs(film.u(side) - u) / 0.12, np.abs(film.y - y) / 0.09)
-    film.dense += 0.6 * _step(1 - box, 0.12)
-    _wire(film, [(toward * u, y), (toward * 0.25, -0.58), (-0.1, -0.4), (-0.1, 0.05), (0.18, 0.3)])
+    box = np.maximum(np.abs(image.u(side) - u) / 0.12, np.abs(image.y - y) / 0.09)
+    image.dense += 0.6 * _step(1 - box, 0.12)
+    _wire(image, [(toward * u, y), (toward * 0.25, -0.58), (-0.1, -0.4), (-0.1, 0.05), (0.18, 0.3)])
 
 
-def _line(film: _Film, side: str, extent: int, rng: np.random.Generator) -> None:
+def _line(image: _Image, side: str, extent: int, rng: np.random.Generator) -> None:
     """A catheter from the arm to the superior vena cava, which lies right of the midline."""
     toward, y = TOWARDS[side], rng.uniform(-0.48, -0.38)
-    _wire(film, [(toward * 1.0, y + 0.2), (toward * 0.75, y), (toward * 0.35, y - 0.1), (-0.1, -0.35), (-0.1, 0.0)])
+    _wire(image, [(toward * 1.0, y + 0.2), (toward * 0.75, y), (toward * 0.35, y - 0.1), (-0.1, -0.35), (-0.1, 0.0)])
 
 
-def _tube(film: _Film, side: str, extent: int, rng: np.random.Generator) -> None:
+def _tube(image: _Image, side: str, extent: int, rng: np.random.Generator) -> None:
     """A tube in the trachea."""
     tip = -0.32 + rng.uniform(-0.04, 0.04)
-    film.dense += 0.4 * _step(0.03 - film.far, 0.012) * _step(tip - film.y, EDGE)
+    image.dense += 0.4 * _step(0.03 - image.far, 0.012) * _step(tip - image.y, EDGE)
 
 
 DRAW = {
@@ -273,28 +273,28 @@ DRAW = {
 }  # in the order of drawing: fluid and free air first, since they decide where the lung is
 
 
-def _offset(film: _Film, side: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _offset(image: _Image, side: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Offsets in u [1, S] and y [S, 1] from a random point of a lung.
 
     The point is the first of twelve that holds air and is not under heart or fluid, or the best of them.
     """
-    us = 0.22 + rng.random(12) * max(film.wall[side] - 0.34, 0.05)
+    us = 0.22 + rng.random(12) * max(image.wall[side] - 0.34, 0.05)
     ys = -0.5 + rng.random(12) * 0.8
-    columns = np.abs(film.u(side)[0][:, None] - us).argmin(axis=0)
-    rows = np.abs(film.y - ys).argmin(axis=0)
-    best = np.minimum(film.air[rows, columns], 0.8).argmax()
-    return film.u(side) - us[best], film.y - ys[best]
+    columns = np.abs(image.u(side)[0][:, None] - us).argmin(axis=0)
+    rows = np.abs(image.y - ys).argmin(axis=0)
+    best = np.minimum(image.air[rows, columns], 0.8).argmax()
+    return image.u(side) - us[best], image.y - ys[best]
 
 
-def _wire(film: _Film, points: list[tuple[float, float]]) -> None:
+def _wire(image: _Image, points: list[tuple[float, float]]) -> None:
     """A bright wire along `points` of (x, y), its corners cut twice (Chaikin's smoothing)."""
     path = np.array(points)
     for _ in range(2):
         cut = [0.75 * path[:-1] + 0.25 * path[1:], 0.25 * path[:-1] + 0.75 * path[1:]]
         path = np.concatenate([path[:1], np.stack(cut, axis=1).reshape(-1, 2), path[-1:]])
-    nearest = np.full((film.size_px, film.size_px), np.inf, dtype=np.float32)
+    nearest = np.full((image.size_px, image.size_px), np.inf, dtype=np.float32)
     for (x0, y0), (x1, y1) in zip(path[:-1].tolist(), path[1:].tolist(), strict=True):
         length2 = (x1 - x0) ** 2 + (y1 - y0) ** 2
-        along = np.clip(((film.x - x0) * (x1 - x0) + (film.y - y0) * (y1 - y0)) / length2, 0, 1)
-        np.minimum(nearest, np.hypot(film.x - x0 - along * (x1 - x0), film.y - y0 - along * (y1 - y0)), out=nearest)
-    film.dense += 0.45 * _step(0.018 - nearest, 0.01)
+        along = np.clip(((image.x - x0) * (x1 - x0) + (image.y - y0) * (y1 - y0)) / length2, 0, 1)
+        np.minimum(nearest, np.hypot(image.x - x0 - along * (x1 - x0), image.y - y0 - along * (y1 - y0)), out=nearest)
+    image.dense += 0.45 * _step(0.018 - nearest, 0.01)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from dllm.data.files import replacing
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.radiology.checks import check_contents, check_films, check_records, films_of, without_patient
-from llava.radiology.release import CONTEXT_FIELDS, SPLITS, TARGETS, VIEWS, Release, choose_films, choose_target
+from llava.radiology.checks import check_contents, check_images, check_records, images_of, without_patient
+from llava.radiology.release import CONTEXT_FIELDS, SPLITS, TARGETS, VIEWS, Release, choose_images, choose_target
 
 ANNOTATION = "annotation_with_clinic_info.json"
 ASSISTANT_PROMPTS = {
@@ -27,7 +29,7 @@ CLINICAL_PROMPT = "Following clinical context:"
 
 
 def clinical_prompt(record: dict, num_images: int = 1) -> str:
-    """Build the prompt of one study: an image token per film, the task, and the context fields that hold text.
+    """Build the prompt of one study: an image token per image, the task, and the context fields that hold text.
 
     `record` needs only those of CONTEXT_FIELDS that are known; without any of them the clause is left out. Its
     `target` is what is to be written, findings if it is not there.
@@ -42,19 +44,19 @@ def clinical_prompt(record: dict, num_images: int = 1) -> str:
 def convert_record(record: dict, views: str = "first") -> dict:
     """Turn one annotation record into a LLaVA record of one human and one gpt turn.
 
-    With the views `first` "image" is the first film's path; with `frontal` and `all`, between which `choose_films` has
-    chosen, it is the list of the record's paths.
+    With the views `first` "image" is the first image's path; with `frontal` and `all`, between which `choose_images`
+    has chosen, it is the list of the record's paths.
     Raises ValueError with one line that names the record: not an object, a field missing, empty or of a wrong type.
     """
     if views not in VIEWS:
         raise ValueError(f"unknown views {views!r}: choose one of {', '.join(VIEWS)}")
     _check_record(record)
-    films = record["image_path"][:1] if views == "first" else record["image_path"]
+    images = record["image_path"][:1] if views == "first" else record["image_path"]
     return {
         "id": record["id"],
-        "image": films[0] if views == "first" else films,
+        "image": images[0] if views == "first" else images,
         "conversations": [
-            {"from": "human", "value": clinical_prompt(record, num_images=len(films))},
+            {"from": "human", "value": clinical_prompt(record, num_images=len(images))},
             {"from": "gpt", "value": record["report"]},
         ],
     }
@@ -91,8 +93,8 @@ def convert_annotation(
 ) -> str:
     """Convert the annotation at `path` into one LLaVA file per list in `out_dir` and return a summary to print.
 
-    `target` is that of `choose_target`; without it each report is taken as it is. With `image_dir` every film in use is
-    checked first. All is read and checked before the first file is touched, and a file is replaced only by a whole one.
+    `target` is that of `choose_target`; without it each report is taken as it is. With `image_dir` every image in use
+    is checked first. All is read and checked before the first file is touched; a file is replaced only by a whole one.
     Raises ValueError with one line, for a bad experiment too (`checks`).
     """
     check_writable(out_dir)
@@ -100,14 +102,14 @@ def convert_annotation(
     _for_each(_check_record, release.splits, path)
     if views == "frontal":
         _for_each(_check_views, release.splits, path)
-        release = choose_films(release, views)
+        release = choose_images(release, views)
     if target is not None:
         release = choose_target(release, target)
     return _convert(release, out_dir, views, path)
 
 
 def convert_release(release: Release, root: str | Path, out_dir: str | Path, views: str, target: str) -> str:
-    """Convert a release whose films are chosen as `convert_annotation` does, and write its annotation beside the files.
+    """Convert a release whose images are chosen, as `convert_annotation` does; its annotation goes beside the files.
 
     `root` is what messages call the release.
     """
@@ -115,7 +117,7 @@ def convert_release(release: Release, root: str | Path, out_dir: str | Path, vie
     annotation = Path(out_dir) / ANNOTATION
     records = {split: records for split, records in release.splits.items() if records}
     summary = _convert(release, out_dir, views, root, {annotation: records})
-    return f"{summary}\nannotation -> {annotation}, films in {release.images}"
+    return f"{summary}\nannotation -> {annotation}, images in {release.images}"
 
 
 def check_writable(out_dir: str | Path) -> None:
@@ -140,7 +142,7 @@ def _convert(release: Release, out_dir: str | Path, views: str, where: str | Pat
         raise ValueError(f"{where}: {error}") from None
     if release.images is not None:
         records = [record for records in converted.values() for record in records]
-        check_contents(converted, check_films(records, release.images), release.images)
+        check_contents(converted, check_images(records, release.images), release.images)
     targets = {split: Path(out_dir) / f"{split}_llava_llada.json" for split in SPLITS}
     _write_all({targets[split]: records for split, records in converted.items()} | (extra or {}))
     lines = [line for split in SPLITS for line in _summary(split, release, converted, targets[split])]
@@ -155,7 +157,7 @@ def _summary(split: str, release: Release, converted: dict[str, list[dict]], tar
         what = "no study can be used" if split in release.splits else "no such list in the annotation"
         kept = f"; {target} from an earlier run is left as it was" if target.exists() else ""
         return [f"{split}: {what}{kept}", *release.reasons(split)]
-    used = sum(len(films_of(record)) for record in converted[split])
+    used = sum(len(images_of(record)) for record in converted[split])
     further = sum(len(record["image_path"]) for record in release.splits[split]) - used
     left_out = f" ({further} further images left out; --views all keeps them)" if further else ""
     line = f"{split}: {len(converted[split])} studies, {used} images{left_out} -> {target}"
@@ -163,7 +165,7 @@ def _summary(split: str, release: Release, converted: dict[str, list[dict]], tar
 
 
 def _for_each(function: Callable, splits: dict[str, list], where: str | Path) -> dict[str, list]:
-    """Apply `function` to every record; its ValueError is raised with the place of the record in front."""
+    """Apply `function` to every record; its ValueError is raised with the record's index in front."""
     results = {split: [] for split in splits}
     for split, records in splits.items():
         for index, record in enumerate(records):
@@ -175,7 +177,7 @@ def _for_each(function: Callable, splits: dict[str, list], where: str | Path) ->
 
 
 def _check_record(record: object) -> None:
-    """Raise ValueError unless the record has an id, a report, films, and text where text is expected."""
+    """Raise ValueError unless the record has an id, a report, images, and text where text is expected."""
     if not isinstance(record, dict):
         raise ValueError(f"a record must be an object, not {type(record).__name__}")
     if not _is_text(record.get("id")):
@@ -183,8 +185,8 @@ def _check_record(record: object) -> None:
     name = f"record {record['id']!r}"
     if not _is_text(record.get("report")):
         raise ValueError(f"{name} has no report; add its text or take the record out")
-    films = record.get("image_path")
-    if not isinstance(films, list) or not films or not all(_is_text(film) for film in films):
+    images = record.get("image_path")
+    if not isinstance(images, list) or not images or not all(_is_text(image) for image in images):
         raise ValueError(f"{name} has no image_path; give it a list of at least one file name")
     if record.get("target", "findings") not in TARGETS:
         raise ValueError(f"{name}: target must be one of {', '.join(TARGETS)}, not {record['target']!r}")
@@ -193,13 +195,13 @@ def _check_record(record: object) -> None:
             raise ValueError(f"{name}: {field} must be text; leave it out when it is unknown")
     for field in ("report", *CONTEXT_FIELDS):
         if DEFAULT_IMAGE_TOKEN in (record.get(field) or ""):
-            raise ValueError(f"{name}: {field} contains {DEFAULT_IMAGE_TOKEN}, which stands for a film; reword it")
+            raise ValueError(f"{name}: {field} contains {DEFAULT_IMAGE_TOKEN}, which stands for an image; reword it")
 
 
 def _check_views(record: dict) -> None:
     views = record.get("views")
     if not isinstance(views, list) or len(views) != len(record["image_path"]):
-        problem = "does not say the view of each film (`views`); use --views first or all"
+        problem = "does not say the view of each image (`views`); use --views first or all"
         raise ValueError(f"record {record['id']!r} {problem}")
 
 
@@ -208,19 +210,12 @@ def _is_text(value: object) -> bool:
 
 
 def _write_all(files: dict[Path, list | dict]) -> None:
-    """Write every file beside its target first and move them into place together at the end."""
-    partial = []
+    """Write every file beside its target first and move them over together at the end."""
     try:
-        for target, content in files.items():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial.append(target.with_name(f".{target.name}.partial"))
-            with open(partial[-1], "w", encoding="utf-8") as file:
-                json.dump(content, file, ensure_ascii=False, indent=2)
-                file.write("\n")
-        for path, target in zip(partial, files, strict=True):
-            os.replace(path, target)
+        with ExitStack() as stack:
+            for target, content in files.items():
+                with open(stack.enter_context(replacing(target)), "w", encoding="utf-8") as file:
+                    json.dump(content, file, ensure_ascii=False, indent=2)
+                    file.write("\n")
     except OSError as error:
         raise ValueError(f"{error.filename}: cannot be written ({error.strerror}); choose another --out_dir") from error
-    finally:
-        for path in partial:
-            path.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
-"""Checks that refuse a bad experiment: patients or films in two splits, doubled ids, reports of one word, prompts that
-give the report away, films that cannot be used. Each raises ValueError with one line: what is wrong, how often, the
+"""Checks that refuse a bad experiment: patients or images in two splits, doubled ids, reports of one word, prompts that
+give the report away, images that cannot be used. Each raises ValueError with one line: what is wrong, how often, the
 first two places, the remedy.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dllm.data.parallel import map_parallel
 from llava.data.images import check_image
-from llava.radiology.leakage import QUOTE_WORDS, quotes
+from llava.radiology.leakage import QUOTE_WORDS, leaks_report
 from llava.radiology.release import context_of
 
 Splits = dict[str, list[dict]]
@@ -26,16 +26,16 @@ ONE_SPLIT = "keep them in one split only"
 
 
 def check_records(splits: Splits) -> None:
-    """Check the annotation records of all splits; the films are not read.
+    """Check the annotation records of all splits; the images are not read.
 
-    Refused are, in this order: an id that is given twice, a patient (`subject_id`) or a film's path in two splits, a
+    Refused are, in this order: an id that is given twice, a patient (`subject_id`) or an image's path in two splits, a
     report of one word, and a report that the clinical context quotes.
     """
     records = list(chain.from_iterable(splits.values()))
     ids = Counter(record["id"] for record in records)
     _refuse("ids given twice", [repr(name) for name, count in ids.items() if count > 1], "give each study its own id")
     _refuse("patients (subject_id) in two splits", _in_two_splits(splits, _patient), ONE_SPLIT)
-    _refuse("films in two splits", _in_two_splits(splits, _paths), ONE_SPLIT)
+    _refuse("images in two splits", _in_two_splits(splits, _paths), ONE_SPLIT)
     short = [repr(record["id"]) for record in records if len(record["report"].split()) < 2]
     _refuse("reports of one word", short, "take these studies out")
     quoted = map_parallel(_is_quoted, records, "checking prompts", "study")
@@ -49,47 +49,47 @@ def without_patient(splits: Splits) -> int:
     return sum(not _patient(record) for records in splits.values() for record in records)
 
 
-def films_of(record: dict) -> list[str]:
-    """The films of a LLaVA record."""
+def images_of(record: dict) -> list[str]:
+    """The images of a LLaVA record."""
     return record["image"] if isinstance(record["image"], list) else [record["image"]]
 
 
-def check_films(records: list[dict], image_dir: str | Path) -> dict[str, Fingerprint]:
-    """Check on all cores that every film that the LLaVA records name in `image_dir` can be used.
+def check_images(records: list[dict], image_dir: str | Path) -> dict[str, Fingerprint]:
+    """Check on all cores that every image that the LLaVA records name in `image_dir` can be used.
 
-    Returns the fingerprint of each film's file, for `check_contents`.
+    Returns the fingerprint of each image's file, for `check_contents`.
     """
     if not Path(image_dir).is_dir():
         raise ValueError(f"{image_dir}: no such image folder; name it with --images")
     first_user = {}
     for record in records:
-        for film in films_of(record):
-            first_user.setdefault(film, record["id"])
-    results = map_parallel(partial(_examine, Path(image_dir)), list(first_user), "checking films", "film")
+        for image in images_of(record):
+            first_user.setdefault(image, record["id"])
+    results = map_parallel(partial(_examine, Path(image_dir)), list(first_user), "checking images", "image")
     checked = dict(zip(first_user, results, strict=True))
-    bad = [f"record {first_user[film]!r}: {error}" for film, error in checked.items() if isinstance(error, str)]
+    bad = [f"record {first_user[image]!r}: {error}" for image, error in checked.items() if isinstance(error, str)]
     if bad:
         listed = "; the second: ".join(bad[:2])
-        raise ValueError(f"{len(bad)} of {len(first_user)} films cannot be used; the first: {listed}")
+        raise ValueError(f"{len(bad)} of {len(first_user)} images cannot be used; the first: {listed}")
     return checked
 
 
 def check_contents(splits: Splits, fingerprints: dict[str, Fingerprint], image_dir: str | Path) -> None:
-    """Check that no film of the LLaVA records is in two splits under two names.
+    """Check that no image of the LLaVA records is in two splits under two names.
 
     Only the files that share a fingerprint across splits are read whole.
     """
     alike = defaultdict(dict)
     for split, records in splits.items():
-        for film in chain.from_iterable(map(films_of, records)):
-            alike[fingerprints[film]][film] = split
-    suspects = [films for films in alike.values() if len(set(films.values())) > 1]
+        for image in chain.from_iterable(map(images_of, records)):
+            alike[fingerprints[image]][image] = split
+    suspects = [images for images in alike.values() if len(set(images.values())) > 1]
     same = defaultdict(dict)
-    for film, split in chain.from_iterable(films.items() for films in suspects):
-        same[hashlib.sha256(Path(image_dir, film).read_bytes()).digest()][film] = split
-    doubled = [films for films in same.values() if len(set(films.values())) > 1]
-    places = [" = ".join(f"{film} ({split})" for film, split in films.items()) for films in doubled]
-    _refuse("films in two splits under two names", places, ONE_SPLIT)
+    for image, split in chain.from_iterable(images.items() for images in suspects):
+        same[hashlib.sha256(Path(image_dir, image).read_bytes()).digest()][image] = split
+    doubled = [images for images in same.values() if len(set(images.values())) > 1]
+    doubles = [" = ".join(f"{image} ({split})" for image, split in images.items()) for images in doubled]
+    _refuse("images in two splits under two names", doubles, ONE_SPLIT)
 
 
 def _refuse(what: str, places: list[str], remedy: str) -> None:
@@ -116,12 +116,12 @@ def _paths(record: dict) -> list[str]:
 
 
 def _is_quoted(record: dict) -> bool:
-    return quotes(record["report"], context_of(record))
+    return leaks_report(record["report"], context_of(record))
 
 
-def _examine(image_dir: Path, film: str) -> Fingerprint | str:
-    """The fingerprint of a film's file, or why the film cannot be used."""
-    path = image_dir / film
+def _examine(image_dir: Path, image: str) -> Fingerprint | str:
+    """The fingerprint of an image's file, or why the image cannot be used."""
+    path = image_dir / image
     try:
         check_image(path)
         with open(path, "rb") as file:

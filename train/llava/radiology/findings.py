@@ -1,4 +1,4 @@
-"""Findings of a chest film: what they are, how a report is read back into them, and the score on them.
+"""Findings of a chest radiograph: what they are, how a report is read back into them, and the score on them.
 
 A finding is scored as the pair (name, side). The side is the patient's. A finding that has no side carries "".
 """

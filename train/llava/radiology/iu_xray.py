@@ -1,10 +1,10 @@
-"""The chest films of Indiana University (IU X-Ray; Demner-Fushman et al., 2016), read into annotation records.
+"""The chest images of Indiana University (IU X-Ray; Demner-Fushman et al., 2016), read into annotation records.
 
 As Open-i publishes it, or as R2Gen (Chen et al., 2020) splits it; where both are there, R2Gen's annotation is read:
 
     ROOT/.../ecgen-radiology/1.xml            a report each, anywhere below ROOT
-    ROOT/.../CXR1_1_IM-0001-3001.png          the films: PNG, JPEG or DICOM; 1_IM-0001-3001.dcm.png is the same film
-    ROOT/.../indiana_projections.csv          says which films are frontal; optional (uid, filename, projection)
+    ROOT/.../CXR1_1_IM-0001-3001.png          the images: PNG, JPEG or DICOM; 1_IM-0001-3001.dcm.png is the same image
+    ROOT/.../indiana_projections.csv          says which images are frontal; optional (uid, filename, projection)
 
     ROOT/annotation.json                      R2Gen: {"train": [{"id", "report", "image_path"}, ...], "val": ...}
     ROOT/images/CXR1_1_IM-0001/0.png
@@ -29,13 +29,13 @@ from llava.radiology.annotation import read_annotation
 from llava.radiology.release import Release
 from llava.radiology.sections import SECTIONS
 
-FILM_TYPES = (".png", ".jpg", ".jpeg", ".dcm")  # the first that is there is used
+IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".dcm")  # the first that is there is used
 TRAIN_BELOW, VAL_BELOW = 0.7, 0.8
 
 VIEW_ORDER = ("FRONTAL", "", "LATERAL")
 
-NO_FILM = "the report names no film"
-FILM_MISSING = "film file missing"
+NO_IMAGE = "the report names no image"
+IMAGE_MISSING = "image file missing"
 NO_TEXT = "neither findings nor impression"
 
 # Coarse clinical label -> the first part of the MeSH terms that mean it ("Opacity/lung/base/left" -> "Opacity").
@@ -58,14 +58,14 @@ LABELS = {
 
 
 def read_iu_xray(root: str | Path) -> Release:
-    """Read the collection at `root`: its studies in their order, the frontal films of a study first where known.
+    """Read the collection at `root`: its studies in their order, the frontal images of a study first where known.
 
     `views` are "FRONTAL" and "LATERAL", and "" without indiana_projections.csv: the captions of the reports name the
-    views of a study, but not which film is which. The films are then in the order of the report or of R2Gen. A record
+    views of a study, but not which image is which. The images are then in the order of the report or of R2Gen. A record
     of Open-i also has `mesh`, the terms that its indexers chose, and `labels`, the keys of LABELS that these mean;
     R2Gen's has `findings` alone.
 
-    Raises ValueError with one line: no such folder, no report or no film in it, a file damaged or not UTF-8.
+    Raises ValueError with one line: no such folder, no report or no image in it, a file damaged or not UTF-8.
     """
     root = Path(root)
     if not root.is_dir():
@@ -74,8 +74,8 @@ def read_iu_xray(root: str | Path) -> Release:
     return _read_r2gen(annotation) if annotation.is_file() else _read_openi(root)
 
 
-def film_name(name: str) -> str:
-    """A film's name without what the copies of the collection add: CXR1_1_IM-0001-3001 -> 1_IM-0001-3001."""
+def image_name(name: str) -> str:
+    """An image's name without what the copies of the collection add: CXR1_1_IM-0001-3001 -> 1_IM-0001-3001."""
     name = re.sub(r"(?:\.(?:png|jpe?g|dcm))+$", "", name, flags=re.IGNORECASE)
     return re.sub(r"^CXR(\d+)_(?:\1_)?", r"\1_", name)
 
@@ -100,9 +100,9 @@ def _read_r2gen(path: Path) -> Release:
             if [type(value) for value in fields] != [str, str, list]:
                 problem = "a study must have the texts id and report and the list image_path"
                 raise ValueError(f"{path}: {split}[{number}]: {problem}; copy R2Gen's file again")
-            study_id, report, films = fields
-            record = _record(study_id, study_id.split("_")[0], {"findings": report}, films, [""] * len(films))
-            _keep(release, split, record, None if films else NO_FILM)
+            study_id, report, images = fields
+            record = _record(study_id, study_id.split("_")[0], {"findings": report}, images, [""] * len(images))
+            _keep(release, split, record, None if images else NO_IMAGE)
     return release
 
 
@@ -112,19 +112,19 @@ def _read_openi(root: Path) -> Release:
     reports.sort(key=lambda path: (len(path.stem), path.stem))  # 2.xml before 10.xml
     if not reports:
         raise ValueError(f"{root}: holds neither annotation.json nor XML reports; unpack NLMCXR_reports.tgz there")
-    films, views = _find_films(root, files), _read_views(files)
+    images, views = _find_images(root, files), _read_views(files)
     release = Release(images=root)
     for path in tqdm(reports, desc="reading the reports", unit="report"):
         report = _parse(path)
         study_id = _study_id(report, path)
-        names = [film_name(film.get("id", "")) for film in report.iter("parentImage")]
+        names = [image_name(image.get("id", "")) for image in report.iter("parentImage")]
         names.sort(key=lambda name: VIEW_ORDER.index(views.get(name, "")))
-        reason = NO_FILM if not names else FILM_MISSING if any(name not in films for name in names) else None
+        reason = NO_IMAGE if not names else IMAGE_MISSING if any(name not in images for name in names) else None
         record = _record(
             study_id,
             study_id,
             {name: _text(report, name.upper()) for name in SECTIONS},
-            [films.get(name, "") for name in names],
+            [images.get(name, "") for name in names],
             [views.get(name, "") for name in names],
         )
         mesh = [" ".join((term.text or "").split()) for term in report.iterfind("MeSH/major")]
@@ -132,9 +132,9 @@ def _read_openi(root: Path) -> Release:
     return release
 
 
-def _record(name: str, study_id: str, texts: dict[str, str], films: list[str], views: list[str]) -> dict:
+def _record(name: str, study_id: str, texts: dict[str, str], images: list[str], views: list[str]) -> dict:
     texts = {text: " ".join(texts.get(text, "").split()) for text in SECTIONS}
-    return {"id": name, "study_id": study_id, "subject_id": study_id} | texts | {"image_path": films, "views": views}
+    return {"id": name, "study_id": study_id, "subject_id": study_id} | texts | {"image_path": images, "views": views}
 
 
 def _keep(release: Release, split: str, record: dict, reason: str | None) -> None:
@@ -147,25 +147,25 @@ def _keep(release: Release, split: str, record: dict, reason: str | None) -> Non
         release.left_out[split, reason] += 1
 
 
-def _find_films(root: Path, files: list[Path]) -> dict[str, str]:
-    """The films among the files: name -> path relative to `root`."""
-    films = {}
-    for suffix in FILM_TYPES:
+def _find_images(root: Path, files: list[Path]) -> dict[str, str]:
+    """The images among the files: name -> path relative to `root`."""
+    images = {}
+    for suffix in IMAGE_TYPES:
         for path in files:
             if path.suffix.lower() == suffix:
-                films.setdefault(film_name(path.name), str(path.relative_to(root)))
-    if not films:
-        raise ValueError(f"{root}: holds no films ({', '.join(FILM_TYPES)}); unpack NLMCXR_png.tgz there")
-    return films
+                images.setdefault(image_name(path.name), str(path.relative_to(root)))
+    if not images:
+        raise ValueError(f"{root}: holds no images ({', '.join(IMAGE_TYPES)}); unpack NLMCXR_png.tgz there")
+    return images
 
 
 def _read_views(files: list[Path]) -> dict[str, str]:
-    """Which film is "FRONTAL" and which "LATERAL", by its name; empty where the table is not among the files."""
+    """Which image is "FRONTAL" and which "LATERAL", by its name; empty where the table is not among the files."""
     views = {}
     for path in [path for path in files if path.name == "indiana_projections.csv"][:1]:
         try:
             with open(path, encoding="utf-8-sig", newline="") as file:
-                views = {film_name(row["filename"]): row["projection"].strip().upper() for row in csv.DictReader(file)}
+                views = {image_name(row["filename"]): row["projection"].strip().upper() for row in csv.DictReader(file)}
         except (KeyError, AttributeError):
             raise ValueError(f"{path}: must have the columns filename and projection; copy it again") from None
         except UnicodeDecodeError as error:
@@ -186,7 +186,7 @@ def _study_id(report: ElementTree.Element, path: Path) -> str:
     mark = report.find("uId")
     study_id = mark.get("id", "") if mark is not None else ""
     if not re.fullmatch(r"CXR\d+", study_id):
-        raise ValueError(f"{path}: is no report of Open-i's chest films (no uId CXR...); move it out of the folder")
+        raise ValueError(f"{path}: is no report of Open-i's chest images (no uId CXR...); move it out of the folder")
     return study_id
 
 

@@ -10,7 +10,7 @@ QUOTE_WORDS = 8
 _WORD = re.compile(r"[a-z0-9]+")
 
 
-def quotes(report: str, context: Iterable[str]) -> bool:
+def leaks_report(report: str, context: Iterable[str]) -> bool:
     """Whether any text of `context` holds QUOTE_WORDS words of `report` in a row, whatever their case and marks."""
     runs = set(_runs(report))
     return any(run in runs for text in context for run in _runs(text))

@@ -1,12 +1,12 @@
 """MIMIC-CXR as PhysioNet ships it (2.0.0 and 2.1.0), read into annotation records.
 
     ROOT/files/p10/p10000032/s50414267.txt               reports; or ROOT/mimic-cxr-reports/files/..., as unpacked
-    ROOT/files/p10/p10000032/s50414267/<dicom_id>.jpg    films of MIMIC-CXR-JPG; or the .dcm files of MIMIC-CXR
+    ROOT/files/p10/p10000032/s50414267/<dicom_id>.jpg    images of MIMIC-CXR-JPG; or the .dcm files of MIMIC-CXR
     ROOT/mimic-cxr-2.0.0-split.csv.gz                    the tables are part of MIMIC-CXR-JPG, named 2.0.0 in 2.1.0 too;
     ROOT/mimic-cxr-2.0.0-metadata.csv.gz                 unpacked (.csv) they are read as well
     ROOT/mimic-cxr-2.0.0-chexpert.csv.gz                 labels, if it is there; else those of ...-negbio.csv.gz
 
-Films and tables may lie in another folder than the reports.
+Images and tables may lie in another folder than the reports.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from functools import partial
 from pathlib import Path
 
 from dllm.data.parallel import map_parallel
-from llava.radiology.release import SPLITS, Release, choose_films
+from llava.radiology.release import SPLITS, Release, choose_images
 from llava.radiology.sections import parse_sections
 
 PUBLISHED_SPLITS = dict(zip(("train", "validate", "test"), SPLITS, strict=True))
 LABEL_TABLES = ("chexpert", "negbio")
 POSITIVE = "1.0"  # 0.0 is denied, -1.0 uncertain, empty not mentioned
-FILM_TYPES = (".jpg", ".dcm")
+IMAGE_TYPES = (".jpg", ".dcm")
 
 NOT_IN_METADATA = "not in the metadata file"
 NO_REPORT = "no report file"
 EMPTY_REPORT = "empty report file"
-NO_FILM = "film file missing"
+NO_IMAGE = "image file missing"
 
 
 def read_mimic_release(root: str | Path, images: str | Path | None = None, views: str = "frontal") -> Release:
-    """Read the release at `root`: the studies of the split file in its order, with films, sections and labels.
+    """Read the release at `root`: the studies of the split file in its order, with images, sections and labels.
 
-    `images` is the folder of the films, with or without its subfolder `files`; without it they are looked for at
-    `root`. `views` is that of `choose_films`; a film that it does not take may be missing. The `id` of a record is
+    `images` is the folder of the images, with or without its subfolder `files`; without it they are looked for at
+    `root`. `views` is that of `choose_images`; an image that it does not take may be missing. The `id` of a record is
     that of its study ("s50414267"). The reports are parsed on all cores.
 
     Raises ValueError with one line: a table or folder is missing, damaged or lacks a column, a study is in two splits
@@ -47,9 +47,9 @@ def read_mimic_release(root: str | Path, images: str | Path | None = None, views
     """
     root, images = Path(root), Path(images or root)
     tables = list(dict.fromkeys((root, images, images.parent if images.name == "files" else images)))
-    reports, films = _report_folder(root), _film_folder(images)
-    release = choose_films(replace(_read_tables(tables), images=films), views)
-    read = partial(_read_study, reports, films)
+    reports, images = _report_folder(root), _image_folder(images)
+    release = choose_images(replace(_read_tables(tables), images=images), views)
+    read = partial(_read_study, reports, images)
     for split, records in release.splits.items():
         results = list(map_parallel(read, records, f"reading the {split} reports", "report"))
         release.splits[split] = [result for result in results if isinstance(result, dict)]
@@ -66,38 +66,38 @@ def _report_folder(root: Path) -> Path:
     raise ValueError(f"{root}: holds no folder 'files' of reports; unpack mimic-cxr-reports.zip of MIMIC-CXR there")
 
 
-def _film_folder(images: Path) -> Path:
+def _image_folder(images: Path) -> Path:
     if not images.is_dir():
         raise ValueError(f"{images}: no such image folder; name it with --images")
     return images / "files" if (images / "files").is_dir() else images
 
 
 def _read_tables(folders: Sequence[Path]) -> Release:
-    """The studies of the split file with their films (paths without their ending), views and labels."""
+    """The studies of the split file with their images (paths without their ending), views and labels."""
     split_table, metadata = _find_table(folders, "split"), _find_table(folders, "metadata")
     labels = _read_labels(folders)
-    films = {row["dicom_id"]: row["ViewPosition"].strip() for row in _rows(metadata, "dicom_id", "ViewPosition")}
-    places = {dicom_id: place for place, dicom_id in enumerate(films)}
+    images = {row["dicom_id"]: row["ViewPosition"].strip() for row in _rows(metadata, "dicom_id", "ViewPosition")}
+    order = {dicom_id: index for index, dicom_id in enumerate(images)}
     splits, left_out = {split: [] for split in SPLITS}, Counter()
     for (study_id, subject_id, split), dicom_ids in _read_split(split_table).items():
-        if not any(dicom_id in films for dicom_id in dicom_ids):
+        if not any(dicom_id in images for dicom_id in dicom_ids):
             left_out[split, NOT_IN_METADATA] += 1
             continue
-        ordered = sorted(dicom_ids, key=lambda dicom_id: places.get(dicom_id, len(places)))
+        ordered = sorted(dicom_ids, key=lambda dicom_id: order.get(dicom_id, len(order)))
         folder = f"p{subject_id[:2]}/p{subject_id}/s{study_id}"
         record = {
             "id": f"s{study_id}",
             "study_id": study_id,
             "subject_id": subject_id,
             "image_path": [f"{folder}/{dicom_id}" for dicom_id in ordered],
-            "views": [films.get(dicom_id, "") for dicom_id in ordered],
+            "views": [images.get(dicom_id, "") for dicom_id in ordered],
         }
         splits[split].append(record | ({"labels": labels[study_id]} if study_id in labels else {}))
     return Release(splits, left_out)
 
 
 def _read_split(table: Path) -> dict[tuple[str, str, str], list[str]]:
-    """The films of each study (study, patient, split) of the split file."""
+    """The images of each study (study, patient, split) of the split file."""
     studies, known = {}, {}
     for row in _rows(table, "dicom_id", "study_id", "subject_id", "split"):
         if row["split"] not in PUBLISHED_SPLITS:
@@ -146,9 +146,9 @@ def _rows(table: Path, *columns: str) -> Iterator[dict[str, str]]:
         raise ValueError(f"{table}: cannot be read ({error}); copy the file again from MIMIC-CXR-JPG") from error
 
 
-def _read_study(reports: Path, films: Path, record: dict) -> dict | str:
-    """The record with its sections and the files of its films, or the reason why the study is left out."""
-    folder = Path(record["image_path"][0]).parent  # of the films; the report lies beside it
+def _read_study(reports: Path, images: Path, record: dict) -> dict | str:
+    """The record with its sections and the files of its images, or the reason why the study is left out."""
+    folder = Path(record["image_path"][0]).parent  # of the images; the report lies beside it
     report = reports / folder.with_name(f"{folder.name}.txt")
     try:
         text = report.read_text(encoding="utf-8-sig")
@@ -160,11 +160,11 @@ def _read_study(reports: Path, films: Path, record: dict) -> dict | str:
         raise ValueError(f"{report}: the report cannot be read ({error.strerror}); copy it again") from None
     if not text.strip():
         return EMPTY_REPORT
-    paths = [_film_file(films, film) for film in record["image_path"]]
-    return record | parse_sections(text) | {"image_path": paths} if all(paths) else NO_FILM
+    paths = [_image_file(images, image) for image in record["image_path"]]
+    return record | parse_sections(text) | {"image_path": paths} if all(paths) else NO_IMAGE
 
 
-def _film_file(folder: Path, film: str) -> str | None:
-    """The path of a film with its ending; None if there is no such file."""
-    paths = (film + ending for ending in FILM_TYPES)
+def _image_file(folder: Path, image: str) -> str | None:
+    """The path of an image with its ending; None if there is no such file."""
+    paths = (image + ending for ending in IMAGE_TYPES)
     return next((path for path in paths if (folder / path).is_file()), None)

@@ -1,7 +1,7 @@
 """A public data set as its publisher ships it, read into annotation records by split.
 
 A reader of one data set (`mimic_cxr`, `iu_xray`) makes a `Release`; which text of a study is to be written, and
-from which films, is chosen here, in the same way for all of them.
+from which images, is chosen here, in the same way for all of them.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from llava.radiology.leakage import quotes
+from llava.radiology.leakage import leaks_report
 
 SPLITS = ("train", "val", "test")
 CONTEXT_FIELDS = ("indication", "comparison", "history", "technique")
 TARGETS = ("findings", "impression", "both")
 VIEWS = ("first", "frontal", "all")
-FRONTAL_VIEWS = ("PA", "AP", "FRONTAL")  # FRONTAL: it is known that the film is frontal, and no more
+FRONTAL_VIEWS = ("PA", "AP", "FRONTAL")  # FRONTAL: it is known that the image is frontal, and no more
 
-NO_FRONTAL_FILM = "no frontal film"
-UNKNOWN_VIEW = "no film known to be frontal"
+NO_FRONTAL_IMAGE = "no frontal image"
+UNKNOWN_VIEW = "no image known to be frontal"
 MISSING_TEXT = {"findings": "no findings", "impression": "no impression", "both": "no findings or no impression"}
 ONE_WORD = "a report of one word"
 QUOTED = "the clinical context quotes the report"
@@ -28,7 +28,7 @@ QUOTED = "the clinical context quotes the report"
 
 @dataclass(frozen=True)
 class Release:
-    """Annotation records by split, how many studies were left out, and where the films are.
+    """Annotation records by split, how many studies were left out, and where the images are.
 
     A record has `id`, `study_id`, `subject_id`; the texts `findings`, `impression`, `indication`, `history`,
     `comparison`, `technique`, "" where unknown; `image_path`, paths relative to the folder `images`, and parallel to it
@@ -48,18 +48,18 @@ class Release:
         return [f"  left out, {reason}: {-count}" for count, reason in sorted(counts)]
 
 
-def choose_films(release: Release, views: str) -> Release:
-    """The release with the films asked for: the `first` frontal one, all `frontal` ones, or `all`, frontal ones first.
+def choose_images(release: Release, views: str) -> Release:
+    """The release with the images asked for: the `first` frontal one, all `frontal` ones, or `all`, frontal ones first.
 
-    The order is otherwise the source's. Unless all are asked for, a study without a film that is known to be frontal is
-    left out and counted; but of a release that names no view at all, `first` is the first film that it lists. Raises
-    ValueError for other views.
+    The order is otherwise the source's. Unless all are asked for, a study without an image that is known to be frontal
+    is left out and counted; but of a release that names no view at all, `first` is the first image that it lists.
+    Raises ValueError for other views.
     """
     if views not in VIEWS:
         raise ValueError(f"unknown views {views!r}: choose one of {', '.join(VIEWS)}")
     if views == "first" and not any(any(record["views"]) for split in release.splits.values() for record in split):
         return _choose(release, lambda record: record | {name: record[name][:1] for name in ("image_path", "views")})
-    return _choose(release, lambda record: _with_films(record, views))
+    return _choose(release, lambda record: _with_images(record, views))
 
 
 def choose_target(release: Release, target: str) -> Release:
@@ -84,12 +84,12 @@ def _choose(release: Release, choose) -> Release:
     return replace(release, splits=splits, left_out=left_out)
 
 
-def _with_films(record: dict, views: str) -> dict | str:
-    films = list(zip(record["image_path"], record["views"], strict=True))
-    frontal = [(path, view) for path, view in films if view in FRONTAL_VIEWS]
+def _with_images(record: dict, views: str) -> dict | str:
+    images = list(zip(record["image_path"], record["views"], strict=True))
+    frontal = [(path, view) for path, view in images if view in FRONTAL_VIEWS]
     if not frontal and views != "all":
-        return NO_FRONTAL_FILM if all(view for _, view in films) else UNKNOWN_VIEW
-    others = [(path, view) for path, view in films if view not in FRONTAL_VIEWS]
+        return NO_FRONTAL_IMAGE if all(view for _, view in images) else UNKNOWN_VIEW
+    others = [(path, view) for path, view in images if view not in FRONTAL_VIEWS]
     kept = {"first": frontal[:1], "frontal": frontal, "all": frontal + others}[views]
     return record | {"image_path": [path for path, _ in kept], "views": [view for _, view in kept]}
 
@@ -100,7 +100,7 @@ def _with_report(record: dict, target: str) -> dict | str:
         return MISSING_TEXT[target]
     if len(" ".join(texts).split()) == 1:
         return ONE_WORD
-    if any(quotes(text, context_of(record)) for text in texts):
+    if any(leaks_report(text, context_of(record)) for text in texts):
         return QUOTED
     return record | {"report": _joined(texts), "target": target}
 
