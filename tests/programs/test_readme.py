@@ -1,15 +1,16 @@
-"""The README's commands name files that are there and options that the programs have."""
+"""The commands of README and docs name files that are there and options that the programs have."""
 
 import re
 import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
     return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.split("#")[0].strip()]
 
 
@@ -40,8 +41,13 @@ def test_every_option_of_a_python_command_is_known():
 
 
 def test_every_linked_file_is_there():
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert links and all((ROOT / link).exists() for link in links)
+    for page in PAGES:
+        links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+        assert [link for link in links if not (page.parent / link).exists()] == [], page.name
+
+
+def test_the_readme_stays_short():
+    assert (ROOT / "README.md").stat().st_size < 8000
 
 
 def test_stage_scripts_and_evaluation_are_valid_bash():

@@ -1,0 +1,65 @@
+"""The stage scripts and the dataclasses of training agree on the options of a run (docs/settings.md)."""
+
+import re
+from pathlib import Path
+
+import pytest
+from transformers import HfArgumentParser
+
+from llava.train.args import DataArguments, ModelArguments, TrainingArguments
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "train/scripts"
+STAGE = (SCRIPTS / "stage.sh").read_text()
+STAGES = {name: (SCRIPTS / f"llada_v_{name}.sh").read_text() for name in ("pretrain", "finetune")}
+# What a full run wants otherwise than the program alone, transformers' own defaults among it.
+MEANT_TO_DIFFER = {
+    "dataloader_num_workers",
+    "eval_steps",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "logging_steps",
+    "lr_scheduler_type",
+    "mm_vision_tower_lr",
+    "num_train_epochs",
+    "output_dir",
+    "per_device_train_batch_size",
+    "report_to",
+    "save_steps",
+    "save_total_limit",
+    "warmup_steps",
+}
+
+
+@pytest.fixture(scope="module")
+def options():
+    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
+    return {text.lstrip("-"): action for action in parser._actions for text in action.option_strings}
+
+
+def flags(text: str) -> dict[str, str | None]:
+    """Flags that a script passes to the program, with the default of their variable, None where it has none."""
+    passed = dict.fromkeys(re.findall(r'--(\w+) "', text[text.index("run_stage") :]))
+    return passed | dict(re.findall(r'--(\w+) "\$\{\w+:-([^}]*)\}"', text))
+
+
+def different(options: dict, found: dict) -> set[str]:
+    """Options whose default in the scripts is another than the program's."""
+    return {name for name, value in found.items() if value and options[name].type(value) != options[name].default}
+
+
+def test_every_flag_of_the_scripts_is_an_option_of_the_program(options):
+    known = {*options, "nnodes", "node_rank", "master_addr", "master_port", "nproc_per_node"}  # torchrun's
+    for text in (STAGE, *STAGES.values()):
+        assert set(flags(text)) <= known
+    assert len(flags(STAGE)) > 25
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_defaults_differ_only_where_they_are_meant_to(options, stage):
+    found = different(options, flags(STAGE) | flags(STAGES[stage]))
+    assert found - MEANT_TO_DIFFER == {"mm_tunable_parts"}  # it has no default in the program
+
+
+def test_each_difference_is_one(options):
+    found = [different(options, flags(STAGE) | flags(text)) for text in STAGES.values()]
+    assert set.union(*found) >= MEANT_TO_DIFFER
