@@ -44,7 +44,9 @@ def flags(text: str) -> dict[str, str | None]:
 
 def different(options: dict, found: dict) -> set[str]:
     """Options whose default in the scripts is another than the program's."""
-    return {name for name, value in found.items() if value and options[name].type(value) != options[name].default}
+    return {
+        name for name, value in found.items() if value and str(options[name].type(value)) != str(options[name].default)
+    }
 
 
 def test_every_flag_of_the_scripts_is_an_option_of_the_program(options):
