@@ -3,6 +3,7 @@
 
 REPO_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=${VENV:-$REPO_ROOT/.venv}
+LOCK=${LOCK:-requirements.lock}
 
 # Prints the first Python that is new enough; fails when there is none.
 find_python() {
@@ -38,21 +39,22 @@ check_tools() {
     return "$missing"
 }
 
-# The libraries of --vision_tower open_clip: and timm:, with torchvision, which both import. They stay off the path: only
-# the tests of these towers use them, and a torchvision that was built for another torch breaks transformers.
-TOWERS=(open_clip_torch==3.3.0 timm==1.0.31 torchvision==0.28.0 ftfy==6.3.1 wcwidth==0.9.4)
-
-# Installs the pinned packages and this repository's own, the latter in place.
-install_packages() {
-    local pip=("$VENV/bin/python" -m pip --disable-pip-version-check)
+# Installs the packages at the versions of requirements.lock (LOCK names another file), builds of sdists included, and
+# this repository's own in place. pip comes first: --build-constraint is younger than the pip of most Pythons.
+install_packages() (
+    cd "$REPO_ROOT" || exit 1 # pip cannot read a requirements file whose path it is told in quotes
+    pip=("$VENV/bin/python" -m pip --disable-pip-version-check)
+    lock=(-c "$LOCK" --build-constraint "$LOCK")
     echo "Installing the Python packages into $VENV (a few minutes the first time)"
     # A package without RECORD is one in which pip was interrupted: forget it, so that pip installs it again.
     find "$VENV"/lib/python3*/site-packages -maxdepth 1 -name '*.dist-info' \
         ! -exec test -e '{}/RECORD' ';' -exec rm -r '{}' +
-    "${pip[@]}" install -r "$REPO_ROOT/requirements.txt" &&
-        "${pip[@]}" install --no-deps lmms_eval==0.7.3 -e "$REPO_ROOT/train" -e "$REPO_ROOT/eval/lmms-eval" &&
-        "${pip[@]}" install --no-deps --upgrade --target "$VENV/towers" "${TOWERS[@]}"
-}
+    rm -rf "$VENV/towers"
+    "${pip[@]}" install --upgrade -c "$LOCK" pip setuptools &&
+        "${pip[@]}" install "${lock[@]}" -r requirements.txt &&
+        "${pip[@]}" install "${lock[@]}" --no-deps -r requirements-no-deps.txt -e ./train -e ./eval/lmms-eval &&
+        "${pip[@]}" install "${lock[@]}" --no-deps --target "$VENV/towers" -r requirements-towers.txt
+)
 
 prepare_environment() {
     local stamp=$VENV/installed.txt wanted
@@ -64,7 +66,7 @@ prepare_environment() {
     # The stamp is written last: an installation that was interrupted starts again. It holds the checkout's place too,
     # because the repository's own packages are installed in place.
     wanted=$(cd "$REPO_ROOT" && pwd &&
-        cat requirements.txt scripts/environment.sh train/pyproject.toml eval/lmms-eval/pyproject.toml | sha256sum)
+        cat requirements*.txt "$LOCK" scripts/environment.sh {train,eval/lmms-eval}/pyproject.toml | sha256sum)
     if [ "$wanted" != "$(cat "$stamp" 2>/dev/null)" ]; then
         install_packages || return 1
         echo "$wanted" >"$stamp"
