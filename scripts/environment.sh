@@ -3,7 +3,7 @@
 
 REPO_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=${VENV:-$REPO_ROOT/.venv}
-LOCK=${LOCK:-requirements.lock}
+REQUIREMENTS_LOCK=${REQUIREMENTS_LOCK:-requirements.lock}
 
 # Prints the first Python that is new enough; fails when there is none.
 find_python() {
@@ -39,21 +39,21 @@ check_tools() {
     return "$missing"
 }
 
-# Installs the packages at the versions of requirements.lock (LOCK names another file), builds of sdists included, and
-# this repository's own in place. pip comes first: --build-constraint is younger than the pip of most Pythons.
+# Installs the packages at the versions of requirements.lock (REQUIREMENTS_LOCK names another file), builds of sdists
+# included, and this repository's own in place. pip comes first: that of Python may be too old for --build-constraint.
 install_packages() (
-    cd "$REPO_ROOT" || exit 1 # pip cannot read a requirements file whose path it is told in quotes
+    cd "$REPO_ROOT" || exit 1
     pip=("$VENV/bin/python" -m pip --disable-pip-version-check)
-    lock=(-c "$LOCK" --build-constraint "$LOCK")
+    locked=(install -c "$REQUIREMENTS_LOCK" --build-constraint "$REQUIREMENTS_LOCK")
     echo "Installing the Python packages into $VENV (a few minutes the first time)"
     # A package without RECORD is one in which pip was interrupted: forget it, so that pip installs it again.
     find "$VENV"/lib/python3*/site-packages -maxdepth 1 -name '*.dist-info' \
         ! -exec test -e '{}/RECORD' ';' -exec rm -r '{}' +
     rm -rf "$VENV/towers"
-    "${pip[@]}" install --upgrade -c "$LOCK" pip setuptools &&
-        "${pip[@]}" install "${lock[@]}" -r requirements.txt &&
-        "${pip[@]}" install "${lock[@]}" --no-deps -r requirements-no-deps.txt -e ./train -e ./eval/lmms-eval &&
-        "${pip[@]}" install "${lock[@]}" --no-deps --target "$VENV/towers" -r requirements-towers.txt
+    "${pip[@]}" install --upgrade -c "$REQUIREMENTS_LOCK" pip setuptools &&
+        "${pip[@]}" "${locked[@]}" -r requirements.txt &&
+        "${pip[@]}" "${locked[@]}" --no-deps -r requirements-no-deps.txt -e ./train -e ./eval/lmms-eval &&
+        "${pip[@]}" "${locked[@]}" --no-deps --target "$VENV/towers" -r requirements-towers.txt
 )
 
 prepare_environment() {
@@ -66,7 +66,7 @@ prepare_environment() {
     # The stamp is written last: an installation that was interrupted starts again. It holds the checkout's place too,
     # because the repository's own packages are installed in place.
     wanted=$(cd "$REPO_ROOT" && pwd &&
-        cat requirements*.txt "$LOCK" scripts/environment.sh {train,eval/lmms-eval}/pyproject.toml | sha256sum)
+        cat requirements*.txt "$REQUIREMENTS_LOCK" scripts/environment.sh {train,eval/lmms-eval}/pyproject.toml | sha256sum)
     if [ "$wanted" != "$(cat "$stamp" 2>/dev/null)" ]; then
         install_packages || return 1
         echo "$wanted" >"$stamp"

@@ -7,13 +7,13 @@ import platform
 import re
 import sys
 import sysconfig
+from collections.abc import Iterable
 from importlib.metadata import distributions
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-OWN = {"llada-v-qwen", "lmms-eval-llada-v-qwen"}
-TORCHS = re.compile("nvidia-|cuda-|triton$")  # on a GPU machine torch brings them, at versions of its own
+NOT_LOCKED = re.compile("llada-v-qwen|lmms-eval-llada-v-qwen|nvidia-.*|cuda-.*|triton")  # ours, and torch's for a GPU
 HEADER = """\
 # The exact version of every distribution that scripts/environment.sh installs: in the environment, in its folder of
 # towers, and in pip's isolated builds of sdists. Made by `bash scripts/lock.sh` on Python {python}; do not edit.
@@ -22,36 +22,34 @@ HEADER = """\
 """
 
 
-def installed(folder: Path) -> dict[str, str]:
-    """Name and version of each distribution in `folder` that a lock can name: not our own, nor torch's CUDA packages."""
-    found = {canonicalize_name(each.metadata["Name"]): each.version for each in distributions(path=[str(folder)])}
-    return {
-        name: version.partition("+")[0] for name, version in found.items() if name not in OWN and not TORCHS.match(name)
-    }
+def lockable(distributions: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Name and version as the lock writes them, of all distributions but our own and torch's CUDA packages."""
+    pins = {(canonicalize_name(name), version.partition("+")[0]) for name, version in distributions}
+    return {(name, version) for name, version in pins if not NOT_LOCKED.fullmatch(name)}
 
 
-def taken(log: str) -> set[tuple[str, str]]:
-    """Name and version of each distribution that a pip installed according to its log, builds included."""
-    lines = re.findall(r"Successfully installed (.*)", log)
-    pairs = (each.rsplit("-", 1) for line in lines for each in line.split())
-    return {(canonicalize_name(name), version.partition("+")[0]) for name, version in pairs}
+def installed() -> set[tuple[str, str]]:
+    """What the running environment and its folder of towers hold."""
+    folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(Path(sys.prefix, "towers"))}
+    return lockable((each.metadata["Name"], each.version) for each in distributions(path=list(folders)))
 
 
-def everywhere() -> dict[str, dict[str, str]]:
-    """What the running environment holds, and what its folder of towers does."""
-    return {"environment": installed(Path(sysconfig.get_path("purelib"))), "towers": installed(Path(sys.prefix, "towers"))}
+def logged(log: str) -> set[tuple[str, str]]:
+    """What pip installed according to its log, for its builds too."""
+    found = " ".join(re.findall(r"Successfully installed (.*)", log)).split()
+    return lockable(each.rsplit("-", 1) for each in found)
 
 
-def main() -> None:
-    pins = set().union(*(found.items() for found in everywhere().values()))
-    pins |= {(name, version) for name, version in taken(Path(sys.argv[1]).read_text()) if name not in OWN}
-    pins = {pin for pin in pins if not TORCHS.match(pin[0])}
+def lock(pins: set[tuple[str, str]]) -> str:
+    """The text of requirements.lock; ValueError if a distribution came at two versions."""
     names = [name for name, _ in pins]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        sys.exit(f"error: one lock cannot hold two versions of {', '.join(twice)}; pin it in requirements.txt")
-    print(HEADER.format(python=platform.python_version()), end="")
-    print(*(f"{name}=={version}" for name, version in sorted(pins)), sep="\n")
+        raise ValueError(f"two versions of {', '.join(twice)} came: pin one in requirements.txt")
+    return HEADER.format(python=platform.python_version()) + "".join(f"{n}=={version}\n" for n, version in sorted(pins))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        print(lock(installed() | logged(Path(sys.argv[1]).read_text())), end="")
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -5,7 +5,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 : >"$folder/no_lock"
-export VENV=$folder/venv LOCK=$folder/no_lock
+export VENV=$folder/venv REQUIREMENTS_LOCK=$folder/no_lock
 export PIP_NO_CACHE_DIR=1 PIP_LOG=$folder/pip.log # a wheel that was built before would hide what builds take
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 python "$REPO_ROOT/scripts/lock.py" "$PIP_LOG" >"$folder/lock"

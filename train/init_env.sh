@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# bash init_env.sh: installs llava and dllm, with what training on GPUs needs, into the active Python environment.
-# dllm is part of this distribution, so there is no second repository to clone.
+# bash init_env.sh: installs llava and dllm, with what training on GPUs needs, into the active Python environment, at the
+# versions of requirements.lock. dllm is part of this distribution, so there is no second repository to clone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-python -m pip install -e ".[train]"
+lock=../requirements.lock
+python -m pip install --upgrade -c "$lock" pip # that of Python may be too old for --build-constraint
+python -m pip install -c "$lock" --build-constraint "$lock" -e ".[train]"
