@@ -17,8 +17,8 @@ NOT_LOCKED = re.compile("llada-v-qwen|lmms-eval-llada-v-qwen|nvidia-.*|cuda-.*|t
 HEADER = """\
 # The exact version of every distribution that scripts/environment.sh installs: in the environment, in its folder of
 # towers, and in pip's isolated builds of sdists. Made by `bash scripts/lock.sh` on Python {python}; do not edit.
-# pip reads it as constraints (-c, --build-constraint), so it also serves a GPU machine: torch's CUDA packages (nvidia-*,
-# cuda-*, triton) are not here, the metadata of this exact torch pins them. Versions are without a local part (+cpu).
+# pip reads it as constraints (-c, --build-constraint), so it serves a GPU machine too: torch's CUDA packages (nvidia-*,
+# cuda-*, triton) are not here, the metadata of this torch pins them. Versions are without a local part (+cpu).
 """
 
 

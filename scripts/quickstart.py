@@ -1,7 +1,7 @@
 """The main job end to end on two CPU processes: data, tiny towers, two stages, distillation, a report, scores.
 
-    bash scripts/quickstart.sh                                        # on phantom films, whose findings are known
-    bash scripts/quickstart.sh --annotation FILE --images DIR         # the same path on real films
+    bash scripts/quickstart.sh                                        # on phantom images, whose findings are known
+    bash scripts/quickstart.sh --annotation FILE --images DIR         # the same path on real images
     ATTENTION_PATTERN=prefix bash scripts/quickstart.sh --out DIR     # another setting of the stages (SETTINGS)
 
 The towers start from random weights, so the vision tower first learns the words of the reports on its own, which a
@@ -12,24 +12,24 @@ of a full run. An interrupted run goes on from the last step that was finished.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.data.dataset import image_names
 from llava.model.multimodal_encoder.builder import tower_marker
 from llava.phantom.generate import ANNOTATION, CAPTIONS
-from llava.radiology.annotation import SPLITS, read_annotation
+from llava.radiology.curation import write_subset, write_training_sets
 from llava.radiology.findings import finding_f1, parse_report
-from llava.radiology.labels import NO_FINDING, labels
 from report_scores.results import generations, read_scores, results_file
 
 ROOT = Path(__file__).resolve().parents[1]
 PROCESSES = 2
-REPORTS = "reports_llava.json"  # of real films, as stage 2 reads them
-REAL_FILMS = {"image_size": 128}  # a phantom film shows its findings at half the side
+ON_CPU = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+DISK_SPACE = 1e9  # bytes
+REPORTS = "reports_llava.json"  # of real studies, as stage 2 reads them
+REAL_IMAGES = {"image_size": 128}  # a phantom shows its findings at half the side
 # What measured best in the time (docs/experiments). Stage 1 trains the towers too: they start from random weights.
 TOWERS = {
     "hidden_size": 96,
@@ -77,7 +77,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--train", type=int, default=12000, help="most training studies")
     parser.add_argument("--test", type=int, default=200, help="most test studies")
-    parser.add_argument("--tower_epochs", type=float, default=6, help="passes of the vision tower over the films")
+    parser.add_argument("--tower_epochs", type=float, default=6, help="passes of the vision tower over the images")
     parser.add_argument("--caption_epochs", type=float, default=2, help="passes of stage 1 over the captions")
     parser.add_argument("--epochs", type=float, default=2, help="passes of stage 2 over the training studies")
     parser.add_argument(
@@ -101,9 +101,20 @@ def run(title: str, *command: object, env: dict[str, str] | None = None) -> None
         f"\n== {title}\n{' '.join(f'{k}={v!r}' for k, v in (env or {}).items())} {' '.join(map(str, command))}",
         flush=True,
     )
-    on_cpu = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    if subprocess.run([str(part) for part in command], cwd=ROOT, env=os.environ | on_cpu | (env or {})).returncode:
+    if subprocess.run([str(part) for part in command], cwd=ROOT, env=os.environ | ON_CPU | (env or {})).returncode:
         raise ValueError(f"step {title!r} failed: its message is above; run the same command again once it is mended")
+
+
+def check_last_steps(out: Path) -> None:
+    """Looks for what the last steps need before the first one runs; ValueError with the cause and the remedy."""
+    if (free := shutil.disk_usage(out).free) < DISK_SPACE:
+        raise ValueError(f"{out}: {free / 1e9:.1f} GB are free, a run needs {DISK_SPACE / 1e9:g}; give another --out")
+    command = ("bash", "eval/scripts/evaluate.sh", "--check")
+    found = subprocess.run(
+        command, cwd=ROOT, env=os.environ | ON_CPU | {"PYTHON": sys.executable}, stderr=subprocess.PIPE, text=True
+    )
+    if found.returncode:
+        raise ValueError(found.stderr.strip().rpartition("\n")[2].removeprefix("error: "))
 
 
 def make_data(args: argparse.Namespace, data: Path) -> Path:
@@ -111,51 +122,16 @@ def make_data(args: argparse.Namespace, data: Path) -> Path:
     images = args.images or data / "images"
     if not (data / "test_llava_llada.json").is_file():
         if args.annotation:
-            write_subset(args, data)
+            write_subset(args.annotation, data / ANNOTATION, args.train, args.test)
         elif not (data / ANNOTATION).is_file():
             generator = (sys.executable, "-m", "llava.phantom.generate", "--out", data, "--seed", 0, "--size", 128)
             run("phantom films", *generator, "--train", args.train, "--val", args.test, "--test", args.test)
         convert = (sys.executable, "convert_data.py", "--annotation", data / ANNOTATION, "--out_dir", data)
         run("conversion", *convert, "--images", images)
     if args.annotation and not (data / CAPTIONS).is_file():
-        write_lessons(data, args.repeat_abnormal)
+        records, sets = data / "train_llava_llada.json", (data / REPORTS, data / CAPTIONS)
+        write_training_sets(data / ANNOTATION, records, *sets, args.repeat_abnormal)
     return images
-
-
-def write_subset(args: argparse.Namespace, data: Path) -> None:
-    """The studies that this run uses. Without a test list val takes its place, and the end of train that of val."""
-    splits = read_annotation(args.annotation)
-    if "test" not in splits:
-        if "val" not in splits:
-            raise ValueError(f"{args.annotation} has neither a val nor a test list: nothing is left to score on")
-        held_out = min(args.test, len(splits["train"]) // 10)
-        train = splits["train"]
-        splits = {"train": train[:-held_out], "val": train[-held_out:], "test": splits["val"]}
-    limits = {"train": args.train, "val": args.test, "test": args.test}
-    subset = {split: splits[split][: limits[split]] for split in SPLITS if split in splits}
-    data.mkdir(parents=True, exist_ok=True)
-    (data / ANNOTATION).write_text(json.dumps(subset, ensure_ascii=False), encoding="utf-8")
-
-
-def write_lessons(data: Path, repeat: int) -> None:
-    """What the stages learn of real films: first the labels that a report states, then the report.
-
-    Studies with an abnormal label are written `repeat` times: most films are normal, and the likeliest report of nearly
-    every film would be.
-    """
-    stated = {study["id"]: labels(study["report"]) for study in read_annotation(data / ANNOTATION)["train"]}
-    reports = [
-        record
-        for record in json.loads((data / "train_llava_llada.json").read_text(encoding="utf-8"))
-        for _ in range(repeat if stated[record["id"]] - {NO_FINDING} else 1)
-    ]
-    captions = []
-    for record in reports:
-        caption = ", ".join(sorted(stated[record["id"]])).lower() or "other"
-        turns = [{"from": "human", "value": DEFAULT_IMAGE_TOKEN}, {"from": "gpt", "value": caption}]
-        captions.append({"id": record["id"], "image": image_names(record)[0], "conversations": turns})
-    for name, records in ((REPORTS, reports), (CAPTIONS, captions)):
-        (data / name).write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
 
 
 def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
@@ -163,23 +139,23 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
     towers, stage1, stage2 = args.out / "towers", args.out / "stage1", args.out / "stage2"
     reports = data / (REPORTS if args.annotation else "train_llava_llada.json")
     if not (towers / "vision_tower/config.json").is_file():
-        wanted = TOWERS | (REAL_FILMS if args.annotation else {})
-        sizes = [part for name, size in wanted.items() for part in (f"--{name}", size)]
-        run("tiny towers", sys.executable, "-m", "llava.model.tiny", "--data_path", reports, "--out", towers, *sizes)
-    captions, films = (args.captions, args.caption_images) if args.captions else (data / CAPTIONS, images)
+        sizes = TOWERS | (REAL_IMAGES if args.annotation else {})
+        flags = [part for name, size in sizes.items() for part in (f"--{name}", size)]
+        run("tiny towers", sys.executable, "-m", "llava.model.tiny", "--data_path", reports, "--out", towers, *flags)
+    captions, caption_images = (args.captions, args.caption_images) if args.captions else (data / CAPTIONS, images)
     library, colon, start = str(args.vision_tower or towers / "vision_tower").rpartition(":")
     start = Path(start).resolve() if Path(start).is_dir() else start  # else its name on the hub
     trained = towers / "trained_vision_tower"
     if not (trained / tower_marker(f"{library}{colon}")).is_file():
         program = ("torchrun", "--standalone", "--nproc_per_node", PROCESSES, "-m", "llava.train.pretrain_tower")
         flags = ("--vision_tower", f"{library}{colon}{start}", "--out", trained)
-        flags += ("--data_path", captions, "--image_folder", films, "--epochs", args.tower_epochs)
+        flags += ("--data_path", captions, "--image_folder", caption_images, "--epochs", args.tower_epochs)
         flags += (f"--select_layer={SETTINGS['MM_VISION_SELECT_LAYER']}",)
         flags += ("--augment",) if args.annotation else ()
         run("the vision tower on its own", *program, *flags)
     if not (stage1 / "model.safetensors").is_file():
         env = {"LM_PATH": str(towers / "language_model"), "VISION_TOWER": f"{library}{colon}{trained}"}
-        env |= {"DATA_PATH": str(captions), "IMAGE_FOLDER": str(films), "OUTPUT_DIR": str(stage1)}
+        env |= {"DATA_PATH": str(captions), "IMAGE_FOLDER": str(caption_images), "OUTPUT_DIR": str(stage1)}
         env |= {"NUM_TRAIN_EPOCHS": str(args.caption_epochs)}
         env |= {"EXTRA_ARGS": f"--mm_vision_tower_lr {VISION_RATE} {SETTINGS['EXTRA_ARGS']}"}
         run("stage 1", "bash", "train/scripts/llada_v_pretrain.sh", 1, PROCESSES, env=SETTINGS | env)
@@ -257,6 +233,7 @@ def main() -> None:
     if remembered.is_file() and json.loads(remembered.read_text()) != settings:
         raise ValueError(f"{args.out} holds a run with other settings; give another --out or remove it")
     args.out.mkdir(parents=True, exist_ok=True)
+    check_last_steps(args.out)
     remembered.write_text(json.dumps(settings, indent=2))
 
     start = time.time()

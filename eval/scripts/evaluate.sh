@@ -3,6 +3,7 @@
 # studies for each checkpoint.
 #
 #     cd eval && bash scripts/evaluate.sh [CHECKPOINT_FOLDER ...]
+#     cd eval && bash scripts/evaluate.sh --check      # only whether this machine has all that scoring needs (seconds)
 #
 # Every run has a folder in OUTPUT_PATH that is named by all that its reports depend on. The same command after an
 # interruption goes on in it; a run that is complete is not repeated.
@@ -24,14 +25,6 @@
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 
-if [ $# -gt 0 ]; then
-    models=("$@")
-elif [ -n "${MODEL_PATHS:-}" ]; then
-    read -r -d '' -a models <<< "$MODEL_PATHS" || true  # it fails at the end of the text
-else
-    models=("${MODEL_PATH:-$ROOT/train/exp/llada_v_finetune}")
-fi
-
 fail() {
     echo "error: $*" >&2
     exit 1
@@ -40,6 +33,34 @@ fail() {
 if [ -z "${PYTHON:-}" ]; then
     PYTHON="${VENV:-$ROOT/.venv}/bin/python"
     [ -x "$PYTHON" ] || PYTHON=python3
+fi
+
+# Imports and starts all that scoring needs up to its last step.
+NEEDED='
+from report_scores.metrics.meteor import meteor_statistics
+meteor_statistics(["clear"], ["clear"])
+import lmms_eval.__main__, lmms_eval_overlay, report_scores.page, report_scores.results
+lmms_eval_overlay.register()
+import lmms_eval.models.simple.llava_oneversion_qwen'
+
+check_machine() {
+    local said
+    command -v java > /dev/null || fail "METEOR needs Java: install it (apt: openjdk-17-jre-headless)"
+    said="$("$PYTHON" -c "$NEEDED" 2>&1)" ||
+        fail "$PYTHON: ${said##*$'\n'}; install it as eval/lmms-eval/README.md says"
+}
+
+if [ "${1:-}" = --check ]; then
+    check_machine
+    exit
+fi
+
+if [ $# -gt 0 ]; then
+    models=("$@")
+elif [ -n "${MODEL_PATHS:-}" ]; then
+    read -r -d '' -a models <<< "$MODEL_PATHS" || true  # it fails at the end of the text
+else
+    models=("${MODEL_PATH:-$ROOT/train/exp/llada_v_finetune}")
 fi
 export MIMIC_CXR_DATA="${MIMIC_CXR_DATA:-$ROOT/data/mimic_cxr}"
 export MIMIC_CXR_IMAGES="${MIMIC_CXR_IMAGES:-$MIMIC_CXR_DATA/images}"
@@ -59,9 +80,7 @@ for name in LIMIT BATCH_SIZE NUM_PROCESSES; do
     [[ "${!name:-1}" =~ ^[1-9][0-9]*$ ]] || fail "$name=${!name}: give a whole number from 1"
 done
 [[ "${GEN_KWARGS:-}" != *"{"* ]] || fail "GEN_KWARGS=$GEN_KWARGS: write k=v,k=v, lmms_eval takes no JSON here"
-command -v java > /dev/null || fail "METEOR needs Java: install it (apt: openjdk-17-jre-headless)"
-missing="$("$PYTHON" -c "import llava, lmms_eval, lmms_eval_overlay" 2>&1)" ||
-    fail "$PYTHON: ${missing##*$'\n'}; install it as eval/lmms-eval/README.md says"
+check_machine
 
 gpus="$("$PYTHON" -c "import torch; print(torch.cuda.device_count())")"
 processes="${NUM_PROCESSES:-$((gpus > 0 ? gpus : 1))}"

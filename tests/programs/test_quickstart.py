@@ -3,10 +3,13 @@
 import argparse
 import importlib.util
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import pytest
 
 PROGRAM = Path(__file__).resolve().parents[2] / "scripts/quickstart.py"
@@ -18,56 +21,6 @@ def quickstart():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def records(split: str, count: int) -> list[dict]:
-    return [{"id": f"{split}{i}", "report": "The lungs are clear.", "image_path": ["film.jpg"]} for i in range(count)]
-
-
-def subset(quickstart, tmp_path, splits: dict, train: int, test: int) -> dict:
-    annotation = tmp_path / "annotation.json"
-    annotation.write_text(json.dumps(splits))
-    args = argparse.Namespace(annotation=annotation, train=train, test=test)
-    quickstart.write_subset(args, tmp_path / "data")
-    return json.loads((tmp_path / "data" / quickstart.ANNOTATION).read_text())
-
-
-def test_without_a_test_list_val_takes_its_place_and_no_study_is_in_two(quickstart, tmp_path):
-    splits = {"train": records("train", 50), "val": records("val", 20)}
-    found = subset(quickstart, tmp_path, splits, train=30, test=8)
-    ids = {split: [record["id"] for record in part] for split, part in found.items()}
-    assert ids["test"] == [f"val{i}" for i in range(8)]
-    assert ids["train"] == [f"train{i}" for i in range(30)]
-    assert ids["val"] == [f"train{i}" for i in range(45, 50)]
-
-
-def test_the_lists_that_are_there_are_kept(quickstart, tmp_path):
-    splits = {"train": records("train", 5), "test": records("test", 4)}
-    found = subset(quickstart, tmp_path, splits, train=100, test=3)
-    assert {split: len(part) for split, part in found.items()} == {"train": 5, "test": 3}
-
-
-def test_real_reports_teach_their_labels_first_and_abnormal_ones_more_often(quickstart, tmp_path):
-    reports = {
-        "one": "The heart is enlarged. There is a left pleural effusion. No pneumothorax.",
-        "two": "The heart is normal in size. The lungs are clear.",
-        "three": "There is scoliosis.",
-    }
-    studies = [{"id": id, "report": report, "image_path": [f"{id}.jpg", "b.jpg"]} for id, report in reports.items()]
-    (tmp_path / quickstart.ANNOTATION).write_text(json.dumps({"train": studies, "test": studies[:1]}))
-    turns = {
-        id: [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": text}] for id, text in reports.items()
-    }
-    records = [{"id": id, "image": f"{id}.jpg", "conversations": turns[id]} for id in reports]
-    (tmp_path / "train_llava_llada.json").write_text(json.dumps(records))
-    quickstart.write_lessons(tmp_path, repeat=2)
-    shown, captions = (json.loads((tmp_path / name).read_text()) for name in (quickstart.REPORTS, quickstart.CAPTIONS))
-    assert shown == [records[0], records[0], records[1], records[2]]
-    assert [(record["image"], record["conversations"][1]["value"]) for record in captions] == [
-        *[("one.jpg", "cardiomegaly, pleural effusion")] * 2,
-        ("two.jpg", "no finding"),
-        ("three.jpg", "other"),
-    ]
 
 
 def test_the_summary_has_the_promised_keys(quickstart, tmp_path, monkeypatch):
@@ -88,12 +41,68 @@ def test_the_summary_has_the_promised_keys(quickstart, tmp_path, monkeypatch):
     assert summary["checkpoint"] == str(tmp_path / "stage2") and {"pattern", "resampler"} <= set(summary)
 
 
-def test_a_mistake_is_one_line_and_leaves_an_earlier_run_alone(tmp_path):
-    def run(*arguments):
-        return subprocess.run([sys.executable, PROGRAM, *map(str, arguments)], capture_output=True, text=True)
+def run(*arguments, **environment):
+    """The program as a user starts it."""
+    command = [sys.executable, PROGRAM, *map(str, arguments)]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
 
+
+def first(folder, more: str) -> str:
+    """A search path with `folder` before `more`."""
+    return f"{folder}{os.pathsep}{more}"
+
+
+def program(file: Path, text: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+    return file.parent
+
+
+def stops(out: Path, **environment) -> str:
+    """The line with which a run stops before it has made anything."""
+    done = run("--out", out, **environment)
+    assert done.returncode == 1 and done.stdout == "" and not any(out.iterdir())
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_lmms_eval_that_does_not_start_stops_the_run_before_anything_is_made(tmp_path):
+    shadow = tmp_path / "shadow/filelock"  # without _api, as filelock 4 is
+    shutil.copytree(Path(filelock.__file__).parent, shadow, ignore=shutil.ignore_patterns("__pycache__"))
+    for source in shadow.rglob("*.py"):
+        source.write_text(source.read_text().replace("_api", "_core"))
+    (shadow / "_api.py").rename(shadow / "_core.py")
+    line = stops(tmp_path / "out", PYTHONPATH=first(shadow.parent, os.environ.get("PYTHONPATH", "")))
+    assert "No module named 'filelock._api'" in line and "install" in line
+
+
+def test_java_that_does_not_answer_stops_the_run_before_anything_is_made(tmp_path):
+    tools = program(tmp_path / "tools/java", "echo no memory >&2; exit 3")
+    line = stops(tmp_path / "out", PATH=first(tools, os.environ["PATH"]))
+    assert "METEOR failed (java exit status 3): no memory" in line and "install" in line
+
+
+def test_meteor_without_its_jar_stops_the_run_before_anything_is_made(tmp_path):
+    (tmp_path / "shadow/pycocoevalcap/meteor").mkdir(parents=True)
+    for folder in ("", "meteor"):
+        (tmp_path / "shadow/pycocoevalcap" / folder / "__init__.py").touch()
+    line = stops(tmp_path / "out", PYTHONPATH=first(tmp_path / "shadow", os.environ.get("PYTHONPATH", "")))
+    assert "meteor-1.5.jar" in line and "install" in line
+
+
+def test_a_full_disk_stops_the_run_before_anything_is_made(quickstart, tmp_path, monkeypatch):
+    monkeypatch.setattr(quickstart, "DISK_SPACE", 1e18)
+    with pytest.raises(ValueError, match=r"GB are free, a run needs 1e\+09; give another --out"):
+        quickstart.check_last_steps(tmp_path)
+
+
+def test_a_mistake_is_one_line_and_leaves_an_earlier_run_alone(tmp_path):
+    tools = program(tmp_path / "tools/bash", "exit 0")  # that this machine can score is not what is tested
+    path = first(tools, os.environ["PATH"])
     out = tmp_path / "out"
-    done = run("--annotation", tmp_path / "none.json", "--images", tmp_path, "--out", out)
+    done = run("--annotation", tmp_path / "none.json", "--images", tmp_path, "--out", out, PATH=path)
     assert done.returncode == 1 and "none.json: no such annotation file" in done.stderr.splitlines()[-1]
     (out / "settings.json").write_text("{}")
     done = run("--out", out)
