@@ -35,19 +35,13 @@ if [ -z "${PYTHON:-}" ]; then
     [ -x "$PYTHON" ] || PYTHON=python3
 fi
 
-# Imports and starts all that scoring needs up to its last step.
-NEEDED='
-from report_scores.metrics.meteor import meteor_statistics
-meteor_statistics(["clear"], ["clear"])
-import lmms_eval.__main__, lmms_eval_overlay, report_scores.page, report_scores.results
-lmms_eval_overlay.register()
-import lmms_eval.models.simple.llava_oneversion_qwen'
-
 check_machine() {
     local said
     command -v java > /dev/null || fail "METEOR needs Java: install it (apt: openjdk-17-jre-headless)"
-    said="$("$PYTHON" -c "$NEEDED" 2>&1)" ||
-        fail "$PYTHON: ${said##*$'\n'}; install it as eval/lmms-eval/README.md says"
+    if ! said="$("$PYTHON" "$ROOT/eval/scripts/rehearsal.py" 2>&1)"; then
+        said="${said##*$'\n'}"
+        fail "$PYTHON cannot score: ${said#error: }; install what eval/lmms-eval/README.md says"
+    fi
 }
 
 if [ "${1:-}" = --check ]; then

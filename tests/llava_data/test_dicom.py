@@ -9,7 +9,6 @@ from io import BytesIO
 import numpy as np
 import pydicom
 import pytest
-from generate_demo import image_files
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -27,6 +26,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from generate_demo import image_files
 from llava.data.images import check_image, image_size, load_image
 from llava.radiology.annotation import convert_annotation
 
