@@ -43,10 +43,12 @@ def flags(text: str) -> dict[str, str | None]:
 
 
 def different(options: dict, found: dict) -> set[str]:
-    """Options whose default in the scripts is another than the program's."""
-    return {
-        name for name, value in found.items() if value and str(options[name].type(value)) != str(options[name].default)
-    }
+    """Options whose default in the scripts is another than the program's; off is off, however it is said."""
+
+    def differs(name: str, value: str) -> bool:
+        return str(options[name].type(value) or None) != str(options[name].default or None)
+
+    return {name for name, value in found.items() if value and differs(name, value)}
 
 
 def test_every_flag_of_the_scripts_is_an_option_of_the_program(options):

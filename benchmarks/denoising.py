@@ -1,6 +1,6 @@
 """Draws a report as it denoises: the image, and the canvas after some of the steps.
 
-python docs/denoising.py --model_path exp/quickstart/distilled --data exp/quickstart/data --out docs/denoising.png
+python benchmarks/denoising.py --model_path exp/quickstart/distilled --data exp/quickstart/data --out docs/denoising.png
 """
 
 import argparse
