@@ -11,7 +11,7 @@ from PIL import Image
 
 from llava.radiology.labels import labels
 from oracles.report_runs import write_run
-from report_scores.page import FILM_PX, film_uri, main, phantom_findings, read_run, write_page
+from report_scores.page import IMAGE_PX, image_uri, main, phantom_findings, read_run, write_page
 
 GENERATED = ["Heart is normal. Small left effusion.", "Edema. Small left effusion.", 'A <b>"nodule"</b> & 2 < 3.']
 VOID = {"meta", "img"}
@@ -66,15 +66,16 @@ def test_studies_come_worst_first_with_what_agrees_and_what_does_not(run):
     assert [(study.number, study.errors) for study in studies] == [(3, 2), (1, 2), (2, 1)]
     assert studies[0].rouge_l < studies[1].rouge_l
     of = {study.number: study for study in studies}
-    assert (of[1].agree, of[1].missed, of[1].invented) == (set(), {"No Finding"}, {"Pleural Effusion"})
-    assert (of[2].agree, of[2].missed, of[2].invented) == ({"Pleural Effusion"}, set(), {"Edema"})
-    assert (of[3].agree, of[3].missed, of[3].invented) == (set(), {"Support Devices"}, {"Nodule"})
+    assert of[1].findings == [("missed", "No Finding"), ("invented", "Pleural Effusion")]
+    assert of[2].findings == [("agree", "Pleural Effusion"), ("invented", "Edema")]
+    assert of[3].findings == [("missed", "Support Devices"), ("invented", "Nodule")]
 
 
 def test_the_findings_of_phantom_films_have_a_side(run):
     studies, _ = read_run(run, phantom_findings)
-    assert {study.number: study.agree for study in studies} == {1: set(), 2: {"effusion left"}, 3: set()}
-    assert {study.number: study.invented for study in studies}[1] == {"effusion left"}
+    found = {study.number: study.findings for study in studies}
+    assert found[1] == [("invented", "effusion left")]
+    assert found[2] == [("agree", "effusion left"), ("invented", "edema")]
 
 
 def test_counts_stand_on_top(run):
@@ -105,7 +106,7 @@ def test_texts_are_shown_as_they_are(run):
     text, page = written(run)
     shown = page.texts("p", class_="text")
     assert {"Small left effusion. No pneumothorax. Film 1.", *GENERATED} <= set(shown)
-    assert "<b>&quot;nodule" not in text and "&lt;b&gt;&quot;nodule&quot;&lt;/b&gt; &amp; 2 &lt; 3." in text
+    assert "<b>&#34;nodule" not in text and "&lt;b&gt;&#34;nodule&#34;&lt;/b&gt; &amp; 2 &lt; 3." in text
 
 
 def test_the_page_needs_nothing_outside_it_and_films_are_small(run, data):
@@ -114,16 +115,16 @@ def test_the_page_needs_nothing_outside_it_and_films_are_small(run, data):
     sources = [attrs["src"] for tag, attrs in page.elements if tag == "img"]
     assert len(sources) == 3 and not re.search(r"https?:|url\(|<link|@import|src=(?!\"data:)", text)
     films = [Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2]))) for source in sources]
-    assert sorted(film.size for film in films) == [(32, 32), (32, 32), (FILM_PX, FILM_PX // 2)]
+    assert sorted(film.size for film in films) == [(32, 32), (32, 32), (IMAGE_PX, IMAGE_PX // 2)]
     assert {film.getpixel((5, 5)) // 10 for film in films} == {1, 2, 3}
 
 
 def test_a_film_that_cannot_be_read_is_counted(run, data, capsys):
     (data / "images" / "test" / "study 1.png").write_bytes(b"no image")
-    assert film_uri(data / "images" / "test" / "study 1.png") is None
-    assert write_page(run, labels).endswith("3 studies, 3 films, 1 of them not readable")
+    assert image_uri(data / "images" / "test" / "study 1.png") is None
+    assert write_page(run, labels).endswith("3 studies, 3 images, 1 not readable")
     text = (run / "reports.html").read_text(encoding="utf-8")
-    assert "1 of 3 films cannot be read" in text and text.count("<img") == 2
+    assert "1 of 3 images cannot be read" in text and text.count("<img") == 2
 
 
 def test_the_script_sorts_and_filters_by_what_the_rows_say(run):
@@ -153,6 +154,6 @@ def test_what_cannot_be_done_is_one_line(run, data, tmp_path, damage, monkeypatc
 def test_the_program_says_what_it_wrote(run, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["report_scores.page", str(run), "--finding_f1"])
     main()
-    assert capsys.readouterr().out == f"{run / 'reports.html'}: 3 studies, 3 films\n"
+    assert capsys.readouterr().out == f"{run / 'reports.html'}: 3 studies, 3 images\n"
     assert os.listdir(run).count(".reports.html.partial") == 0
     assert "effusion left" in (run / "reports.html").read_text(encoding="utf-8")
