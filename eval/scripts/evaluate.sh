@@ -91,9 +91,9 @@ fi
 runs=() failed=()
 for model in "${models[@]}"; do
     settings=("dtype=${DTYPE:=float32}" "gen_kwargs=${GEN_KWARGS:-}" "limit=${LIMIT:-}" "on_gpu=$((gpus > 0))")
-    name="$("$PYTHON" -m report_scores.key "$model" "${settings[@]}")" || exit 1
+    name="$("$PYTHON" -m report_scores name "$model" "${settings[@]}")" || exit 1
     run="$OUTPUT_PATH/$name"
-    if "$PYTHON" -m report_scores.run "$run" 2> /dev/null; then
+    if "$PYTHON" -m report_scores complete "$run" 2> /dev/null; then
         echo "$model: complete in $run"
         runs+=("$run")
         continue
@@ -105,7 +105,7 @@ for model in "${models[@]}"; do
     [ -z "${GEN_KWARGS:-}" ] || command+=(--gen_kwargs "$GEN_KWARGS")
     [ -z "${LIMIT:-}" ] || command+=(--limit $((2 * LIMIT)))  # a study is two documents
     printf '%q ' "${command[@]}" && echo
-    if "${command[@]}" 2>&1 | tee "$run/output.log" && "$PYTHON" -m report_scores.run "$run"; then
+    if "${command[@]}" 2>&1 | tee "$run/output.log" && "$PYTHON" -m report_scores complete "$run"; then
         runs+=("$run")
     else
         tr '\r' '\n' < "$run/output.log" | grep -m 1 '^error: ' >&2 || true  # the launcher buried it
@@ -113,9 +113,6 @@ for model in "${models[@]}"; do
     fi
 done
 if [ ${#runs[@]} -gt 0 ]; then
-    "$PYTHON" -m report_scores.results ${FINDING_F1:+--finding_f1} ${CLINICAL:+--clinical} "${runs[@]}" || exit 1
-    for run in "${runs[@]}"; do
-        "$PYTHON" -m report_scores.page ${FINDING_F1:+--finding_f1} "$run" || exit 1
-    done
+    "$PYTHON" -m report_scores report ${FINDING_F1:+--finding_f1} ${CLINICAL:+--clinical} "${runs[@]}" || exit 1
 fi
 [ ${#failed[@]} -eq 0 ] || fail "no complete scores for ${failed[*]}"

@@ -11,7 +11,7 @@ import torch
 
 from llava.model.builder import build_model
 from llava.model.tiny import save_language_model, save_vision_tower, train_tokenizer
-from report_scores.run import TASK_METRICS, generations, read_scores, results_file
+from report_scores.lmms_eval_output import TASK_METRICS, generations, read_scores, results_file
 from report_scores.scorer import FAMILIES, FINDING_F1, Scorer
 
 EVAL = Path(__file__).resolve().parents[2] / "eval"

@@ -1,7 +1,7 @@
 """evaluate.sh: it looks before it launches, goes on where it was stopped, and never reports success without complete
 scores.
 
-The Python it starts is a stub that stands for the launcher, lmms_eval and the page; what reads the results is real.
+The Python it starts is a stub that stands for the launcher and lmms_eval; what reads the results is real.
 """
 
 import os
@@ -19,8 +19,7 @@ TEXTS = {"model": ["Clear.", "Small effusion.", "No."], "shuffled_images": ["Cle
 STUB = """#!/bin/bash
 case "$*" in
     *device_count*) echo {gpus} ;;
-    "-m report_scores.page"*) echo "page of ${{*: -1}}"; {page} ;;
-    "-m report_"*) exec {python} "$@" ;;
+    "-m report_scores "*) exec {python} "$@" ;;
     "-m accelerate"*)
         printf '%s\\n' "$@" >> {folder}/launched
         while [ $# -gt 0 ]; do [ "$1" = --output_path ] && run="$2"; shift; done
@@ -28,6 +27,7 @@ case "$*" in
         ;;
 esac
 """
+PAGE = "/reports.html: 3 studies"
 COMPLETE = 'cp -r ../complete/. "$run"'
 
 
@@ -42,9 +42,9 @@ def evaluate(data, tmp_path, monkeypatch):
     write_run(tmp_path / "complete", TEXTS)
     (data / "images" / "train" / "study 0.png").unlink()  # a floor less, for which Java would have to start
 
-    def run(*models, lmms_eval=COMPLETE, gpus=0, page="true", **environment):
+    def run(*models, lmms_eval=COMPLETE, gpus=0, **environment):
         stub = tmp_path / "python"
-        stub.write_text(STUB.format(python=sys.executable, folder=tmp_path, lmms_eval=lmms_eval, gpus=gpus, page=page))
+        stub.write_text(STUB.format(python=sys.executable, folder=tmp_path, lmms_eval=lmms_eval, gpus=gpus))
         stub.chmod(0o755)
         environment = {
             "PYTHON": str(stub),
@@ -74,7 +74,7 @@ def test_complete_scores_are_printed_as_a_table_and_a_run_is_not_repeated(evalua
     [run] = evaluate.results.iterdir()
     assert (run / "scores.md").read_text() in done.stdout and (run / "scores.json").exists()
     assert "nearest_image is left out: " in done.stdout and "study 0.png" in done.stdout
-    assert done.stdout.endswith(f"page of {run}\n") and "finding_F1" not in done.stdout
+    assert done.stdout.endswith(f"{run}/reports.html: 3 studies, 3 images\n") and "finding_F1" not in done.stdout
 
     again = evaluate(NUM_PROCESSES="2", BATCH_SIZE="3", FINDING_F1="1")  # none of them changes a report
     assert again.returncode == 0, again.stderr
@@ -91,8 +91,8 @@ def test_every_model_given_is_scored_and_compared(evaluate, as_arguments):
     shutil.copytree(evaluate.model, evaluate.model.parent / "second")
     done = evaluate("first", "second") if as_arguments else evaluate(MODEL_PATHS="first\n second ")
     assert done.returncode == 0, done.stderr
-    runs = [line.removeprefix("page of ") for line in done.stdout.splitlines() if line.startswith("page of ")]
-    assert [Path(run).name.split("_")[0] for run in runs] == ["first", "second"]
+    pages = [Path(line.split(":")[0]) for line in done.stdout.splitlines() if PAGE in line]
+    assert [page.parent.name.split("_")[0] for page in pages] == ["first", "second"]
     assert "# Checkpoints compared" in done.stdout
     assert (evaluate.results / "comparison.md").exists() and (evaluate.results / "comparison.json").exists()
 
@@ -124,12 +124,12 @@ def test_one_failing_model_fails_the_script_and_the_others_are_scored(evaluate):
     shutil.copytree(evaluate.model, evaluate.model.parent / "second")
     done = evaluate("a model", "second", lmms_eval=f"if ! [ -e once ]; then touch once; else {COMPLETE}; fi")
     assert done.returncode == 1 and done.stderr.endswith("error: no complete scores for a model\n")
-    assert done.stdout.count("page of ") == 1
+    assert done.stdout.count(PAGE) == 1
 
 
 def test_a_page_that_fails_fails_the_script(evaluate):
-    done = evaluate(page="echo 'error: no film' >&2; exit 1")
-    assert done.returncode == 1 and done.stderr.endswith("error: no film\n")
+    done = evaluate(lmms_eval=COMPLETE + '; mkdir "$run/.reports.html.partial"')
+    assert done.returncode == 1 and done.stderr.endswith(".reports.html.partial: cannot be written (Is a directory)\n")
 
 
 def test_the_reason_is_repeated_at_the_end(evaluate):

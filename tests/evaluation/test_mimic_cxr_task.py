@@ -8,11 +8,11 @@ import yaml
 from lmms_eval.tasks import TaskManager
 from lmms_eval_overlay import HERE
 
+from report_scores.lmms_eval_output import PREFIXES, TASK_METRICS, TASK_VERSION
 from report_scores.metrics.bleu import bleu_statistics
 from report_scores.metrics.meteor import meteor_statistics
 from report_scores.metrics.rouge import rouge_l
 from report_scores.metrics.tokens import NORMALISATION
-from report_scores.run import PREFIXES, TASK_METRICS, TASK_VERSION
 
 TASKS = str(HERE / "tasks")
 

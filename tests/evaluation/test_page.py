@@ -11,7 +11,7 @@ from PIL import Image
 
 from llava.radiology.labels import labels
 from oracles.report_runs import write_run
-from report_scores.page import IMAGE_PX, image_uri, main, phantom_findings, read_run, write_page
+from report_scores.page import IMAGE_PX, image_uri, phantom_findings, read_run, write_page
 
 GENERATED = ["Heart is normal. Small left effusion.", "Edema. Small left effusion.", 'A <b>"nodule"</b> & 2 < 3.']
 VOID = {"meta", "img"}
@@ -137,7 +137,7 @@ def test_the_script_sorts_and_filters_by_what_the_rows_say(run):
 
 
 @pytest.mark.parametrize("damage", ["no results", "another test file", "read-only"])
-def test_what_cannot_be_done_is_one_line(run, data, tmp_path, damage, monkeypatch):
+def test_what_cannot_be_done_is_one_line(run, data, tmp_path, damage):
     reason = {"no results": "no results", "another test file": "evaluate again", "read-only": "cannot be written"}
     folder = tmp_path / "empty" if damage == "no results" else run
     if damage == "another test file":
@@ -145,15 +145,13 @@ def test_what_cannot_be_done_is_one_line(run, data, tmp_path, damage, monkeypatc
         file.write_text(file.read_text().replace("Pacemaker", "Line"))
     if damage == "read-only":
         (run / ".reports.html.partial").mkdir()
-    monkeypatch.setattr("sys.argv", ["report_scores.page", str(folder)])
-    with pytest.raises(SystemExit, match=f"^error: [^\n]*{reason[damage]}[^\n]*$"):
-        main()
+    with pytest.raises(ValueError, match=f"^[^\n]*{reason[damage]}[^\n]*$"):
+        write_page(folder, labels)
     assert not (folder / "reports.html").exists()
 
 
-def test_the_program_says_what_it_wrote(run, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["report_scores.page", str(run), "--finding_f1"])
-    main()
-    assert capsys.readouterr().out == f"{run / 'reports.html'}: 3 studies, 3 images\n"
-    assert os.listdir(run).count(".reports.html.partial") == 0
+def test_nothing_but_the_page_is_left(run):
+    before = set(os.listdir(run))
+    assert write_page(run, phantom_findings) == f"{run / 'reports.html'}: 3 studies, 3 images"
+    assert set(os.listdir(run)) - before == {"reports.html"}
     assert "effusion left" in (run / "reports.html").read_text(encoding="utf-8")

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 import report_scores.provenance
-from report_scores.key import run_name
 from report_scores.provenance import checkpoint_files, code_files, code_sha256, digest, git_state, sha256, versions
+from report_scores.run_name import run_name
 
 LIST_MODULES = """
 import json, sys, llava.inference
@@ -84,8 +84,8 @@ def test_a_run_has_another_name_as_soon_as_anything_differs(checkpoint, data, mo
         lambda: (checkpoint / "config.json").write_text('{"gen_length": 8}'),
         change_film,
         change_reports,
-        lambda: monkeypatch.setattr("report_scores.key.code_sha256", lambda: "other code"),
-        lambda: monkeypatch.setattr("report_scores.key.versions", lambda: {"torch": "0"}),
+        lambda: monkeypatch.setattr("report_scores.run_name.code_sha256", lambda: "other code"),
+        lambda: monkeypatch.setattr("report_scores.run_name.versions", lambda: {"torch": "0"}),
     ):
         change()
         names.append(run_name(checkpoint, ["dtype=float32"]))

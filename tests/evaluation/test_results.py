@@ -1,7 +1,6 @@
 """The table of a run and of several: its figures are those of the metrics, and nothing is scored twice."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import pytest
 import report_scores.results
 from oracles.report_runs import write_noise_films, write_run
 from report_scores.intervals import compare, estimate, resampled_sums
-from report_scores.results import main, score_run
+from report_scores.results import compare_runs, score_run
 from report_scores.scorer import BLEU, CIDER, LABEL_F1, METEOR, ROUGE_L, Scorer
 
 SCORER = Scorer([BLEU, METEOR, ROUGE_L, CIDER, LABEL_F1])
@@ -150,15 +149,13 @@ def test_results_of_another_kind_are_one_line(films, tmp_path):
         score_run(tmp_path / "other", SCORER)
 
 
-def test_several_models_are_compared_with_the_first(films, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(report_scores.results, "FAMILIES", SCORER.families)
+def test_several_models_are_compared_with_the_first(films, tmp_path):
+    runs = []
     for name, texts in (("good", GOOD), ("poor", POOR), ("twin", GOOD)):
         write_run(tmp_path / name, texts)
-    monkeypatch.setattr(
-        "sys.argv", ["report_scores.results", *(str(tmp_path / name) for name in ("good", "poor", "twin"))]
-    )
-    main()
-    comparison = json.loads((tmp_path / "comparison.json").read_text())
+        runs.append(score_run(tmp_path / name, SCORER))
+    comparison = compare_runs(runs, SCORER, tmp_path)
+    assert comparison == json.loads((tmp_path / "comparison.json").read_text())
     good, poor, twin = comparison["models"]
     assert good["minus_first"] is None and good["scores"]["BLEU_1"]["value"] == 1
     difference = poor["minus_first"]["ROUGE_L"]
@@ -166,38 +163,13 @@ def test_several_models_are_compared_with_the_first(films, tmp_path, monkeypatch
     assert difference["high"] < 0 and difference["excludes_0"] and difference["p"] < 0.001
     assert twin["minus_first"]["CIDEr"] == {"value": 0, "low": 0, "high": 0, "p": 1, "excludes_0": False}
     assert set(comparison["floors"]) == {"constant_report", "nearest_image"}
-
-    out = capsys.readouterr().out
-    assert (tmp_path / "comparison.md").read_text() in out and (tmp_path / "poor" / "scores.md").read_text() in out
-    assert "exp/poor - exp/good" in out and "gain from the image: exp/twin" in out
+    table = (tmp_path / "comparison.md").read_text()
+    assert "exp/poor - exp/good" in table and "gain from the image: exp/twin" in table
 
 
-def test_models_on_different_studies_are_not_compared(films, tmp_path, monkeypatch):
-    monkeypatch.setattr(report_scores.results, "FAMILIES", (ROUGE_L,))
+def test_models_on_different_studies_are_not_compared(films, tmp_path):
     write_run(tmp_path / "all", GOOD)
     write_run(tmp_path / "two", {half: texts[:2] for half, texts in GOOD.items()})
-    monkeypatch.setattr("sys.argv", ["report_scores.results", str(tmp_path / "all"), str(tmp_path / "two")])
-    with pytest.raises(SystemExit, match="error: .*two and .*all were scored on different studies"):
-        main()
-
-
-def test_finding_f1_is_asked_for(films, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(report_scores.results, "FAMILIES", (ROUGE_L,))
-    write_run(tmp_path / "run", GOOD)
-    for flags in ([], ["--finding_f1"]):
-        monkeypatch.setattr("sys.argv", ["report_scores.results", str(tmp_path / "run"), *flags])
-        main()
-        assert ("finding_F1" in capsys.readouterr().out) == bool(flags)
-
-
-def test_what_cannot_be_written_is_one_line(films, tmp_path, monkeypatch):
-    monkeypatch.setattr(report_scores.results, "FAMILIES", (ROUGE_L,))
-    write_run(tmp_path / "run", GOOD)
-
-    def replace(source, target):
-        raise PermissionError(13, "Permission denied", str(source))
-
-    monkeypatch.setattr(os, "replace", replace)
-    monkeypatch.setattr("sys.argv", ["report_scores.results", str(tmp_path / "run")])
-    with pytest.raises(SystemExit, match="error: .*scores.md.*: cannot be written"):
-        main()
+    scorer = Scorer([ROUGE_L])
+    with pytest.raises(ValueError, match="two and .*all were scored on different studies"):
+        compare_runs([score_run(tmp_path / name, scorer) for name in ("all", "two")], scorer, tmp_path)

@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from report_scores.data import load_documents
+from report_scores.lmms_eval_output import PREFIXES, TASK_METRICS
 from report_scores.metrics.bleu import bleu_statistics
 from report_scores.metrics.rouge import rouge_l
-from report_scores.run import PREFIXES, TASK_METRICS
 from report_scores.scorer import METEOR
 
 

@@ -1,17 +1,12 @@
 """Writes a page to look at: the images, the reference and the generated report of every study side by side.
 
-    python -m report_scores.page RUN_FOLDER
-
-writes RUN_FOLDER/reports.html from the newest results in the folder: one file without anything outside it, the images
-as small JPEGs in it. What both reports state, what the model missed and what it invented is marked in the texts:
-clinical labels, or with --finding_f1 the findings of phantom images. The page holds reports and images, so the terms of
-the data set apply to it.
+It is one file without anything outside it, the images as small JPEGs in it. What both reports state, what the model
+missed and what it invented is marked in the texts. The page holds reports and images, so the terms of the data set
+apply to it.
 """
 
-import argparse
 import base64
 import io
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,10 +18,10 @@ from dllm.data.files import replacing
 from dllm.data.parallel import map_parallel
 from llava.data.images import load_image
 from llava.radiology.findings import parse_report
-from llava.radiology.labels import NO_FINDING, labels
+from llava.radiology.labels import NO_FINDING
 from llava.radiology.negation import sentences
 from report_scores.data import read_studies
-from report_scores.run import TASK, read_results, read_samples, results_file
+from report_scores.lmms_eval_output import TASK, read_results, read_samples, results_file
 
 IMAGE_PX = 256  # the long side of an image on the page: 10 KB an image, so 30 MB for the test set of MIMIC-CXR
 STATES = ("agree", "missed", "invented")
@@ -153,18 +148,3 @@ def _marked(report: str, findings: Findings, read: Read) -> list[tuple[str, str,
         space = sentence[: len(sentence) - len(words)]
         parts.append((space, words, [(state, name) for state, name in findings if name in stated]))
     return parts
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="the --output_path of lmms_eval")
-    parser.add_argument("--finding_f1", action="store_true", help="the findings of phantom images, not clinical labels")
-    args = parser.parse_args()
-    try:
-        print(write_page(args.folder, phantom_findings if args.finding_f1 else labels))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

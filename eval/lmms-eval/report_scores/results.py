@@ -1,27 +1,29 @@
-"""The table of a run: the model beside its floors, every score with its interval, and the gain from the image.
+"""The scores of a run: the model beside its floors, every score with its interval, and the gain from the image.
 
-    python -m report_scores.results RUN_FOLDER [RUN_FOLDER ...]
-
-reads the newest results that lmms_eval wrote into each folder, prints the table and leaves it there as scores.md and
-scores.json. Several runs are compared with the first: comparison.md and comparison.json in the folder above it. With
-results missing or incomplete the exit status is 1.
+They are read from the newest results that lmms_eval wrote into the folder of the run, and left there as scores.md and
+scores.json; those of several runs, compared with the first, as comparison.md and comparison.json.
 """
 
-import argparse
 import json
-import os
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from dllm.data.files import replacing
 from report_scores.data import nearest_reports
 from report_scores.intervals import LEVEL, RESAMPLES, compare, estimate, resampled_sums
-from report_scores.metrics.clinical import clinical_families
+from report_scores.lmms_eval_output import (
+    TASK,
+    TASK_VERSION,
+    generations,
+    read_results,
+    read_scores,
+    read_statistics,
+    results_file,
+)
 from report_scores.provenance import digest, sha256
-from report_scores.run import TASK, TASK_VERSION, generations, read_results, read_scores, read_statistics, results_file
-from report_scores.scorer import FAMILIES, FINDING_F1, METEOR, Scorer
+from report_scores.scorer import METEOR, Scorer
 from report_scores.table import comparison_table, run_table
 
 SETTINGS = Path("reports") / "settings.json"  # in a run's folder; report_scores.resume writes it
@@ -51,13 +53,12 @@ def score_run(folder: Path, scorer: Scorer) -> Scores:
     if (scores := _read(folder, made_from)) is None:
         scores = _score(folder, file, scorer, made_from)
         np.savez(folder / "statistics.npz", **scores.statistics)
-        _write(folder / "scores.md", run_table(scores.summary))
-        _write(folder / "scores.json", json.dumps(scores.summary, indent=2, ensure_ascii=False) + "\n")
+        _write(folder / "scores", run_table(scores.summary), scores.summary)
     return scores
 
 
-def compare_runs(runs: list[Scores], scorer: Scorer) -> dict:
-    """Return what comparison.json holds: the scores of every model, and each but the first compared with the first.
+def compare_runs(runs: list[Scores], scorer: Scorer, folder: Path) -> dict:
+    """Return the scores of every model, and each but the first compared with the first, and write them to the folder.
 
     Raises ValueError with one line unless all were scored on the same studies.
     """
@@ -77,7 +78,9 @@ def compare_runs(runs: list[Scores], scorer: Scorer) -> dict:
         for place, run in enumerate(runs)
     ]
     floors = {row: scores for row, scores in first["scores"].items() if row not in ("model", "shuffled_images")}
-    return {"studies": first["studies"], "intervals": HOW, "models": models, "floors": floors}
+    comparison = {"studies": first["studies"], "intervals": HOW, "models": models, "floors": floors}
+    _write(folder / "comparison", comparison_table(comparison), comparison)
+    return comparison
 
 
 def _score(folder: Path, file: Path, scorer: Scorer, made_from: str) -> Scores:
@@ -155,36 +158,9 @@ def _read(folder: Path, made_from: str) -> Scores | None:
     return Scores(summary, statistics) if summary["made_from"] == made_from and not summary["left_out"] else None
 
 
-def _write(path: Path, text: str) -> None:
-    """Put a whole new file in the place of the old one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path, help="the --output_path of each lmms_eval run")
-    parser.add_argument("--finding_f1", action="store_true", help="also the finding F1 of phantom films")
-    parser.add_argument("--clinical", action="store_true", help="also CheXbert F1, RadGraph F1 and RadCliQ (radeval)")
-    args = parser.parse_args()
-    try:
-        further = [*([FINDING_F1] if args.finding_f1 else []), *(clinical_families() if args.clinical else [])]
-        scorer = Scorer([*FAMILIES, *further])
-        runs = [score_run(folder, scorer) for folder in args.folders]
-        for run in runs:
-            print(run_table(run.summary))
-        if len(runs) > 1:
-            comparison = compare_runs(runs, scorer)
-            above = args.folders[0].absolute().parent
-            _write(above / "comparison.md", comparison_table(comparison))
-            _write(above / "comparison.json", json.dumps(comparison, indent=2, ensure_ascii=False) + "\n")
-            print(comparison_table(comparison))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {error.filename}: cannot be written ({error.strerror})")
-
-
-if __name__ == "__main__":
-    main()
+def _write(path: Path, table: str, record: dict) -> None:
+    """Write PATH.md and then PATH.json."""
+    texts = {".md": table, ".json": json.dumps(record, indent=2, ensure_ascii=False) + "\n"}
+    for suffix, text in texts.items():
+        with replacing(path.with_suffix(suffix)) as file:
+            file.write_text(text, encoding="utf-8")

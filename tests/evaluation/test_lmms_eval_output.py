@@ -5,7 +5,14 @@ import os
 import pytest
 
 from oracles.report_runs import write_run
-from report_scores.run import TASK_METRICS, generations, main, read_scores, read_statistics, results_file
+from report_scores.lmms_eval_output import (
+    TASK_METRICS,
+    check_complete,
+    generations,
+    read_scores,
+    read_statistics,
+    results_file,
+)
 
 TEXTS = {"model": ["A", "line one\n\u2028 line two", ""], "shuffled_images": ["X", "Y", "Z"]}
 TRUTH = [
@@ -60,15 +67,14 @@ def test_other_documents_than_the_first_are_refused(data, tmp_path):
         generations(tmp_path)
 
 
-def test_the_program_ends_well_only_if_all_is_there(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["report_scores.run", str(tmp_path)])
-    with pytest.raises(SystemExit, match="error: .*no results"):
-        main()
+def test_a_run_is_complete_only_if_all_is_there(data, tmp_path):
+    with pytest.raises(ValueError, match="no results"):
+        check_complete(tmp_path)
     file = write_run(tmp_path / "run", TEXTS)
-    main()
+    check_complete(tmp_path)
     file.with_name("20260101_000000_samples_mimic_cxr.jsonl").unlink()
-    with pytest.raises(SystemExit, match="error: .*--log_samples"):
-        main()
+    with pytest.raises(ValueError, match="--log_samples"):
+        check_complete(tmp_path)
     file.write_text('{"results": ')
-    with pytest.raises(SystemExit, match="error: .*not JSON"):
-        main()
+    with pytest.raises(ValueError, match="not JSON"):
+        check_complete(tmp_path)

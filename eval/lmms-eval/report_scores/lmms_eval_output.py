@@ -1,14 +1,7 @@
-"""Reads what lmms_eval wrote into the folder of a run: its scores beside the floors, and the generated reports.
+"""Reads what lmms_eval writes into the folder of a run: scores beside the floors, and the generated reports."""
 
-    python -m report_scores.run RUN_FOLDER
-
-ends with 0 if all of it is there. lmms_eval itself ends with 0 even after a failure.
-"""
-
-import argparse
 import json
 import math
-import sys
 from pathlib import Path
 
 TASK, TASK_VERSION = "mimic_cxr", 2.0
@@ -82,16 +75,7 @@ def generations(folder: str | Path) -> dict[str, list[tuple[str, str]]]:
     return texts
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", help="the --output_path of lmms_eval")
-    args = parser.parse_args()
-    try:
-        read_scores(results_file(args.folder))
-        read_samples(args.folder)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()
+def check_complete(folder: str | Path) -> None:
+    """Raise ValueError with one line unless all scores and reports are there; lmms_eval ends with 0 after a failure."""
+    read_scores(results_file(folder))
+    read_samples(folder)
