@@ -7,12 +7,13 @@ and the number of processes may change. settings.json says what the last run in 
 
 import hashlib
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from dllm.data.files import replacing
 from llava.inference import Report, Request
 from report_scores.provenance import digest
 
@@ -40,7 +41,10 @@ class FinishedReports:
         self.reports = {}
         for file in self.folder.glob("rank*.jsonl"):
             for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
-                self._take(line)
+                with suppress(ValueError):  # a torn line holds no report, which is then written again
+                    entry = json.loads(line)
+                    key = entry.pop("key")
+                    self.reports[key] = Report(**entry)
 
     def key(self, request: Request, arguments: dict) -> str:
         """A hash of the settings, the arguments of generation, and the request's text, films and seed."""
@@ -81,16 +85,5 @@ class FinishedReports:
     def describe(self, more: dict) -> None:
         """Write the settings, and more that is worth knowing, to settings.json; only process 0 does."""
         if self.rank == 0:
-            partial = self.folder / ".settings.partial"
-            partial.write_text(json.dumps(self.settings | more, indent=2) + "\n", encoding="utf-8")
-            os.replace(partial, self.folder / "settings.json")
-
-    def _take(self, line: str) -> None:
-        """Keep the report of a line; a torn line holds none, and its report is written again."""
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            return
-        match entry:
-            case {"key": str(key), "text": str(text), "tokens": int(tokens), "steps": int(steps)}:
-                self.reports[key] = Report(text, tokens, steps)
+            with replacing(self.folder / "settings.json") as file:
+                file.write_text(json.dumps(self.settings | more, indent=2) + "\n", encoding="utf-8")
