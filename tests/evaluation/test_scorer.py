@@ -91,8 +91,8 @@ def test_rouge_l_and_cider_equal_pycocoevalcap(seed):
     _, expected = Rouge().compute_score(*joined(corpus))
     assert rouge_l_scores(*corpus) == pytest.approx(expected, abs=1e-12)
     mean, expected = Cider().compute_score(*joined(corpus))
-    assert cider_scores(*corpus) == pytest.approx(expected, abs=1e-9)
-    assert corpus_score(CIDER, "CIDEr", corpus) == pytest.approx(mean, abs=1e-9)
+    assert cider_scores(*corpus) == pytest.approx(expected, abs=1e-12)
+    assert corpus_score(CIDER, "CIDEr", corpus) == pytest.approx(mean, abs=1e-12)
 
 
 def test_meteor_equals_the_jar_for_the_corpus_and_each_document():
