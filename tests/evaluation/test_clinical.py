@@ -10,8 +10,8 @@ import pytest
 
 import report_scores.metrics.clinical
 from oracles.report_runs import write_noise_films, write_run
+from report_scores.__main__ import main
 from report_scores.metrics.clinical import VERSION, clinical_families
-from report_scores.results import main
 from report_scores.scorer import LABEL_F1, Scorer
 
 WORDS = ("edema", "effusion", "nodule")
@@ -104,16 +104,14 @@ def test_without_its_weights_one_line_names_the_model(radeval, monkeypatch):
 
 def test_the_table_has_them_only_when_asked_for(radeval, data, tmp_path, monkeypatch, capsys):
     write_noise_films(data, train=12, test_from=4)
-    monkeypatch.setattr("report_scores.results.FAMILIES", (LABEL_F1,))  # the others take their time
+    monkeypatch.setattr("report_scores.__main__.FAMILIES", (LABEL_F1,))  # the others take their time
     run = tmp_path / "run"
     write_run(run, {"model": MADE, "shuffled_images": MADE})
-    monkeypatch.setattr("sys.argv", ["report_scores.results", str(run)])
-    main()
+    main(["report", str(run)])
     assert "CheXbert_F1" not in capsys.readouterr().out
-    monkeypatch.setattr("sys.argv", ["report_scores.results", str(run), "--clinical"])
-    main()
+    main(["report", str(run), "--clinical"])
     table = capsys.readouterr().out
     assert all(name in table for name in ("label_F1", "CheXbert_F1", "RadGraph_F1", "RadCliQ_v1"))
     monkeypatch.setitem(sys.modules, "radeval", None)
     with pytest.raises(SystemExit, match="^error: clinical scores: radeval"):
-        main()
+        main(["report", str(run), "--clinical"])

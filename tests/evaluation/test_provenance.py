@@ -1,21 +1,13 @@
 """What a score rests on: hashes that change with what they stand for and with nothing else."""
 
 import hashlib
-import json
 import subprocess
-import sys
 
 import pytest
 
 import report_scores.provenance
-from report_scores.provenance import checkpoint_files, code_files, code_sha256, digest, git_state, sha256, versions
+from report_scores.provenance import SCORING, checkpoint_files, code_sha256, digest, git_state, sha256, versions
 from report_scores.run_name import run_name
-
-LIST_MODULES = """
-import json, sys, llava.inference
-names = [name for name in sys.modules if name.split(".")[0] in ("dllm", "llava")]
-print(json.dumps([sys.modules[name].__file__ for name in names]))
-"""
 
 
 @pytest.fixture
@@ -39,15 +31,18 @@ def test_files_of_a_checkpoint_are_those_that_a_model_is_loaded_from(checkpoint)
     assert files["model.safetensors"] == hashlib.sha256(b"weights").hexdigest()
 
 
-def test_the_code_is_all_that_writing_a_report_imports(monkeypatch, tmp_path):
-    loaded = json.loads(subprocess.run([sys.executable, "-c", LIST_MODULES], capture_output=True, check=True).stdout)
-    hashed = {str(file.resolve()) for file in code_files().values()}
-    assert len(loaded) > 20 and not [file for file in loaded if file not in hashed]
-    before = code_sha256()
-    file = tmp_path / "inference.py"
-    file.write_text("changed")
-    monkeypatch.setattr(report_scores.provenance, "code_files", lambda: code_files() | {"llava/inference.py": file})
-    assert before == digest({name: sha256(file) for name, file in code_files().items()}) != code_sha256()
+def test_the_code_is_every_python_file_of_its_packages(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    inner = tmp_path / "package_of_the_test" / "inner"
+    inner.mkdir(parents=True)
+    (inner.parent / "__init__.py").write_text("")
+    hashes = [code_sha256(["package_of_the_test"])]
+    for name, text in (("a.py", "1"), ("a.py", "2"), ("b.py", "2")):
+        (inner / name).write_text(text)
+        hashes.append(code_sha256(["package_of_the_test"]))
+    (inner / "a.pyc").write_text("compiled")
+    assert len(set(hashes)) == 4 and code_sha256(["package_of_the_test"]) == hashes[-1]
+    assert len({code_sha256(), code_sha256(SCORING), code_sha256(["llava"])}) == 3
 
 
 def test_the_commit_and_whether_files_differ(tmp_path, monkeypatch):

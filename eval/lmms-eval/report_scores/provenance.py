@@ -4,23 +4,14 @@ import hashlib
 import importlib.util
 import json
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 LOADED = (".safetensors", ".json", ".jinja", ".txt")  # kinds of files that a model is loaded from
 LIBRARIES = ("torch", "transformers", "lmms_eval")
-CODE = (  # all that `llava.inference` imports, and the rest of its folders
-    "dllm",
-    "llava/__init__.py",
-    "llava/constants.py",
-    "llava/conversation.py",
-    "llava/inference.py",
-    "llava/model",
-    "llava/data/__init__.py",
-    "llava/data/anyres.py",
-    "llava/data/dicom.py",
-    "llava/data/images.py",
-)
+WRITING = ("dllm", "llava")  # packages that write reports
+SCORING = (*WRITING, "report_scores")  # packages that score them
 
 
 def digest(value: object) -> str:
@@ -40,17 +31,11 @@ def checkpoint_files(folder: str | Path) -> dict[str, str]:
     return {file.name: sha256(file) for file in files}
 
 
-def code_files() -> dict[str, Path]:
-    """The Python files of CODE by their name below the folder of the packages."""
-    root = Path(importlib.util.find_spec("llava").submodule_search_locations[0]).parent
-    paths = [root / name for name in CODE]
-    files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
-    return {str(file.relative_to(root)): file for file in files}
-
-
-def code_sha256() -> str:
-    """One hash of the code that writes the reports."""
-    return digest({name: sha256(file) for name, file in code_files().items()})
+def code_sha256(packages: Sequence[str] = WRITING) -> str:
+    """One hash of all Python files of packages."""
+    folders = {name: Path(importlib.util.find_spec(name).submodule_search_locations[0]) for name in packages}
+    files = [(name, folder, file) for name, folder in folders.items() for file in folder.rglob("*.py")]
+    return digest({f"{name}/{file.relative_to(folder)}": sha256(file) for name, folder, file in files})
 
 
 def versions() -> dict[str, str]:

@@ -22,7 +22,7 @@ from report_scores.lmms_eval_output import (
     read_statistics,
     results_file,
 )
-from report_scores.provenance import digest, sha256
+from report_scores.provenance import SCORING, code_sha256, digest, sha256
 from report_scores.scorer import METEOR, Scorer
 from report_scores.table import comparison_table, run_table
 
@@ -48,8 +48,7 @@ def score_run(folder: Path, scorer: Scorer) -> Scores:
     Raises ValueError with one line when results are missing, incomplete or of another version of the task.
     """
     file = results_file(folder)
-    code = [sha256(source) for source in sorted(Path(__file__).parent.rglob("*.py"))]
-    made_from = digest([sha256(file), scorer.names, code])
+    made_from = digest([sha256(file), scorer.names, code_sha256(SCORING)])
     if (scores := _read(folder, made_from)) is None:
         scores = _score(folder, file, scorer, made_from)
         np.savez(folder / "statistics.npz", **scores.statistics)
