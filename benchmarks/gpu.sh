@@ -14,8 +14,8 @@ while (($#)); do
         *) echo "gpu.sh: error: unknown argument $1; see the top of the file" >&2; exit 2 ;;
     esac
 done
-declare -A limit=([environment]=35 [correctness]=85 [compiled]=85 [generation]=60 [generation_compiled]=125) # seconds
-limit+=([training]=105 [profile]=45)
+declare -A limit=([environment]=35 [correctness]=85 [compiled]=85 [generation]=105 [generation_compiled]=90) # seconds
+limit+=([training]=90 [profile]=50)
 for part in ${parts//,/ }; do
     [[ ${limit[$part]:-} ]] || { echo "gpu.sh: error: unknown part $part; known: ${!limit[*]}" >&2; exit 2; }
 done

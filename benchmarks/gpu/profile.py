@@ -63,8 +63,8 @@ def training(record: Record, device: str) -> None:
 
 def main() -> None:
     record, device = begin(__doc__)
-    generation(record, device)
     training(record, device)
+    generation(record, device)
 
 
 if __name__ == "__main__":
