@@ -6,11 +6,11 @@ report, another floor.
 """
 
 import functools
-import json
 import os
 from pathlib import Path
 
-from llava.radiology.checks import check_images
+from dllm.data.records import read_records
+from llava.radiology.checks import check_images, images_of
 from llava.radiology.release import SPLITS
 from report_scores.floors import constant_report, derangement, nearest_images
 from report_scores.provenance import sha256
@@ -33,32 +33,25 @@ def split_file(split: str) -> Path:
     return data_folder() / f"{split}_llava_llada.json"
 
 
-def read_records(path: Path) -> list[dict]:
-    """Read a file in LLaVA format; ValueError with one line: missing, not JSON, empty, a record of another form."""
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; make it with convert_data.py or set MIMIC_CXR_DATA") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not JSON ({error}); make it again with convert_data.py") from None
-    if not isinstance(records, list) or not records:
-        raise ValueError(f"{path}: must be a list with at least one record; make it again with convert_data.py")
-    for index, record in enumerate(records):
-        if not _is_study(record):
-            raise ValueError(f"{path}[{index}]: needs id, image, and a human and a gpt turn with text in conversations")
+def read_llava_file(path: Path) -> list[dict]:
+    """Read the records of studies; ValueError with one line: no file, not JSON, empty, a record of another form."""
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; make it with convert_data.py or set MIMIC_CXR_DATA")
+    records = read_records(str(path))
+    for number, record in enumerate(records):
+        images = images_of(record) if record.get("image") else [None]
+        if not all(isinstance(text, str) for text in (record.get("id"), *images)):
+            raise ValueError(f"{path}, record {number}: needs an id and an image")
     return records
 
 
 def read_studies(path: Path) -> list[dict]:
     """Read a LLaVA file as studies: {"images": [file, ...], "question": text, "report": text}."""
-    return [
-        {
-            "images": record["image"] if isinstance(record["image"], list) else [record["image"]],
-            "question": record["conversations"][0]["value"],
-            "report": record["conversations"][1]["value"],
-        }
-        for record in read_records(path)
-    ]
+    studies = []
+    for record in read_llava_file(path):
+        question, report = (turn["value"] for turn in record["conversations"][:2])
+        studies.append({"images": images_of(record), "question": question, "report": report})
+    return studies
 
 
 def check_test_set() -> dict[str, str]:
@@ -66,7 +59,7 @@ def check_test_set() -> dict[str, str]:
 
     Raises ValueError with one line unless the test file is sound and all its films can be used.
     """
-    films = check_images(read_records(split_file("test")), image_folder())
+    films = check_images(read_llava_file(split_file("test")), image_folder())
     return {film: f"{size} {sample.hex()}" for film, (size, sample) in films.items()}
 
 
@@ -140,17 +133,3 @@ def _choose_constant_report() -> tuple[str | None, str]:
 
 def _reports(path: Path) -> list[str]:
     return [study["report"] for study in read_studies(path)]
-
-
-def _is_study(record: object) -> bool:
-    match record:
-        case {"id": str(), "image": str() | [str(), *_], "conversations": [human, gpt, *_]}:
-            return _is_turn(human, "human") and _is_turn(gpt, "gpt")
-    return False
-
-
-def _is_turn(turn: object, speaker: str) -> bool:
-    match turn:
-        case {"from": speaks, "value": str(text)}:
-            return speaks == speaker and bool(text.strip())
-    return False
