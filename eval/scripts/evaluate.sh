@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Score checkpoints on the MIMIC-CXR test set: one table of all scores beside the floors, with intervals, and a page of
-# studies for each checkpoint.
+# Score checkpoints on the MIMIC-CXR test set: one table of all scores beside the baselines, with intervals, and a page
+# of studies for each checkpoint.
 #
 #     cd eval && bash scripts/evaluate.sh [CHECKPOINT_FOLDER ...]
 #     cd eval && bash scripts/evaluate.sh --check      # only whether this machine has all that scoring needs (seconds)
@@ -11,14 +11,14 @@
 #     MODEL_PATHS           checkpoint folders, separated by spaces, if no argument names them
 #     MODEL_PATH            one checkpoint folder                                   (train/exp/llada_v_finetune)
 #     MIMIC_CXR_DATA        folder of test_, train_ and val_llava_llada.json        (data/mimic_cxr)
-#     MIMIC_CXR_IMAGES      folder of the films                                     (images in MIMIC_CXR_DATA)
+#     MIMIC_CXR_IMAGES      folder of the images                                    (images in MIMIC_CXR_DATA)
 #     CUDA_VISIBLE_DEVICES  one process per visible GPU; without a GPU one process on the CPU
 #     NUM_PROCESSES         another number of processes
 #     BATCH_SIZE            requests generated together                             (8)
 #     DTYPE                 float32 or bfloat16                                     (float32)
 #     GEN_KWARGS            generation arguments as k=v,k=v                         (the checkpoint's own)
 #     LIMIT                 score the first LIMIT studies only                      (all)
-#     FINDING_F1            1: also the finding F1, for phantom films
+#     FINDING_F1            1: also the finding F1, for phantom images
 #     CLINICAL              1: also CheXbert F1, RadGraph F1 and RadCliQ            (eval/lmms-eval/README.md)
 #     OUTPUT_PATH           folder of the results, which hold report text           (eval/results)
 #     PYTHON                Python of the environment                               (that of .venv, or python3)

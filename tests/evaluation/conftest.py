@@ -1,4 +1,4 @@
-"""A small test set in LLaVA format with flat grey films, made up for the tests."""
+"""A small test set in LLaVA format with flat grey images, made up for the tests."""
 
 import json
 
@@ -11,7 +11,7 @@ SPLITS = {"train": 12, "val": 4, "test": 3}
 
 
 def write_split(folder, split: str, studies: int) -> list[dict]:
-    """Write one LLaVA file and its films of 32 x 32 px; film i of a split has the grey value 10 i."""
+    """Write one LLaVA file and its images of 32 x 32 px; image i of a split has the grey value 10 i."""
     records = []
     for index in range(studies):
         name = f"{split}/study {index}.png"
@@ -20,7 +20,7 @@ def write_split(folder, split: str, studies: int) -> list[dict]:
         Image.new("L", (32, 32), 10 * index).save(path)
         turns = [
             {"from": "human", "value": f"<image>\n{PROMPT}"},
-            {"from": "gpt", "value": f"{REPORTS[index % 3]} Film {index}."},
+            {"from": "gpt", "value": f"{REPORTS[index % 3]} Image {index}."},
         ]
         records.append({"id": f"{split}-{index}", "image": name, "conversations": turns})
     (folder / f"{split}_llava_llada.json").write_text(json.dumps(records), encoding="utf-8")
@@ -29,7 +29,7 @@ def write_split(folder, split: str, studies: int) -> list[dict]:
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """The folder of three LLaVA files and their films, named in the environment."""
+    """The folder of three LLaVA files and their images, named in the environment."""
     folder = tmp_path / "a data set"
     for split, studies in SPLITS.items():
         write_split(folder, split, studies)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import report_scores.metrics.clinical
-from oracles.report_runs import write_noise_films, write_run
+from oracles.report_runs import write_noise_images, write_run
 from report_scores.__main__ import main
-from report_scores.metrics.clinical import VERSION, clinical_families
+from report_scores.metrics.clinical import VERSION, clinical_metrics
 from report_scores.scorer import LABEL_F1, Scorer
 
 WORDS = ("edema", "effusion", "nodule")
@@ -50,7 +50,7 @@ class F1CheXbert:
 
 @pytest.fixture
 def radeval(monkeypatch):
-    """Stand-in modules in the place of radeval; returns the module of CheXbert."""
+    """Stand-in modules for radeval; returns the module of CheXbert."""
     package, chexbert = ModuleType("radeval"), ModuleType("radeval.metrics.f1chexbert")
     package.RadEval, chexbert.F1CheXbert = RadEval, F1CheXbert
     monkeypatch.delitem(sys.modules, "RadEval", raising=False)
@@ -62,7 +62,7 @@ def radeval(monkeypatch):
 
 
 def test_scores_of_the_corpus(radeval):
-    scorer = Scorer(clinical_families())
+    scorer = Scorer(clinical_metrics())
     statistics = scorer.statistics(MADE, TRUTH)
     scores = scorer.scores(statistics.sum(axis=0))
     assert scores == {
@@ -75,7 +75,7 @@ def test_scores_of_the_corpus(radeval):
 
 
 def test_radgraph_finds_the_package_under_the_name_it_uses(radeval):
-    clinical_families()
+    clinical_metrics()
     assert sys.modules["RadEval"] is sys.modules["radeval"]
 
 
@@ -88,7 +88,7 @@ def test_the_version_is_pinned():
 def test_without_the_package_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "radeval", None)
     with pytest.raises(ValueError, match=rf"^clinical scores: radeval .*pip install radeval=={VERSION}[^\n]*$"):
-        clinical_families()
+        clinical_metrics()
 
 
 def test_without_its_weights_one_line_names_the_model(radeval, monkeypatch):
@@ -99,12 +99,12 @@ def test_without_its_weights_one_line_names_the_model(radeval, monkeypatch):
     with pytest.raises(
         ValueError, match=r"^CheXbert_F1 cannot be loaded \(We couldn't connect[^\n]*at first use[^\n]*$"
     ):
-        clinical_families()
+        clinical_metrics()
 
 
 def test_the_table_has_them_only_when_asked_for(radeval, data, tmp_path, monkeypatch, capsys):
-    write_noise_films(data, train=12, test_from=4)
-    monkeypatch.setattr("report_scores.__main__.FAMILIES", (LABEL_F1,))  # the others take their time
+    write_noise_images(data, train=12, test_from=4)
+    monkeypatch.setattr("report_scores.__main__.METRICS", (LABEL_F1,))  # the others take their time
     run = tmp_path / "run"
     write_run(run, {"model": MADE, "shuffled_images": MADE})
     main(["report", str(run)])

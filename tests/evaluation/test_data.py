@@ -1,4 +1,4 @@
-"""The documents of the task: every study, its twin with the films of another one, and the constant report."""
+"""The documents of the task: every study, its twin with the images of another one, and the constant report."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import json
 import pytest
 
 import report_scores.data
-from oracles.report_runs import write_noise_films
+from oracles.report_runs import write_noise_images
 from report_scores.data import check_test_set, load_documents, nearest_reports, with_image_tokens
 
 
@@ -16,7 +16,7 @@ def edit(folder, split: str, change) -> None:
     file.write_text(json.dumps(change(json.loads(file.read_text()))))
 
 
-def test_each_study_is_followed_by_a_twin_with_other_films_and_its_own_text(data):
+def test_each_study_is_followed_by_a_twin_with_other_images_and_its_own_text(data):
     documents, _ = load_documents()
     real, twins = documents[::2], documents[1::2]
     assert [doc["images"] for doc in real] == [["test/study 0.png"], ["test/study 1.png"], ["test/study 2.png"]]
@@ -25,19 +25,19 @@ def test_each_study_is_followed_by_a_twin_with_other_films_and_its_own_text(data
         assert not doc["shuffled"] and twin["shuffled"]
         assert doc["images"] != twin["images"]
         assert (doc["question"], doc["report"]) == (twin["question"], twin["report"])
-    assert real[1]["report"] == "Small left effusion. No pneumothorax. Film 1."
+    assert real[1]["report"] == "Small left effusion. No pneumothorax. Image 1."
 
 
-def test_a_twin_with_more_films_gets_more_image_tokens(data):
-    def with_two_films(records):
+def test_a_twin_with_more_images_gets_more_image_tokens(data):
+    def with_two_images(records):
         records[0]["image"] = ["test/study 0.png", "train/study 0.png"]
         records[0]["conversations"][0]["value"] = "<image>\n<image>\nDescribe."
         return records
 
-    edit(data, "test", with_two_films)
+    edit(data, "test", with_two_images)
     documents, _ = load_documents()
     assert sorted(len(twin["images"]) for twin in documents[1::2]) == [1, 1, 2]
-    assert documents[1]["question"] == "<image>\nDescribe."  # the twin of the study with two films
+    assert documents[1]["question"] == "<image>\nDescribe."  # the twin of the study with two images
     for doc in documents:
         text = doc["question"].removeprefix("<image>\n" * len(doc["images"]))
         assert text != doc["question"] and "<image>" not in text
@@ -63,7 +63,7 @@ def test_constant_report_is_a_training_report_on_every_document(data):
     assert constant in [record["conversations"][1]["value"] for record in train]
 
 
-def test_without_validation_or_training_file_the_floor_says_so(data):
+def test_without_validation_or_training_file_the_baseline_says_so(data):
     (data / "val_llava_llada.json").unlink()
     documents, provenance = load_documents()
     assert documents[0]["constant_report"] and "held out" in provenance["constant_report"]
@@ -74,8 +74,8 @@ def test_without_validation_or_training_file_the_floor_says_so(data):
     assert provenance["constant_report_text"] is None and "train_sha256" not in provenance
 
 
-def test_nearest_reports_are_those_of_the_most_similar_training_films(data):
-    write_noise_films(data, train=12, test_from=5)
+def test_nearest_reports_are_those_of_the_most_similar_training_images(data):
+    write_noise_images(data, train=12, test_from=5)
     _, provenance = load_documents()
     where = data / "test_llava_llada.json", data / "images"
     hashes = provenance["test_sha256"], provenance["train_sha256"]
@@ -95,8 +95,8 @@ def test_nearest_reports_are_those_of_the_most_similar_training_films(data):
 
 def test_folders_come_from_the_environment(data, monkeypatch):
     assert report_scores.data.image_folder() == data / "images"
-    monkeypatch.setenv("MIMIC_CXR_IMAGES", "/films")
-    assert str(report_scores.data.image_folder()) == "/films"
+    monkeypatch.setenv("MIMIC_CXR_IMAGES", "/images")
+    assert str(report_scores.data.image_folder()) == "/images"
     monkeypatch.delenv("MIMIC_CXR_DATA")
     assert report_scores.data.split_file("test").parts[-3:] == ("data", "mimic_cxr", "test_llava_llada.json")
 
@@ -108,6 +108,7 @@ def test_folders_come_from_the_environment(data, monkeypatch):
         (lambda records: {"test": records}, "no list of records"),
         (lambda records: [records[0], {"id": "x"}], "json, record 1 has no conversation"),
         (lambda records: [records[0], records[1] | {"id": 1}], "json, record 1: needs an id and an image"),
+        (lambda records: [records[0] | {"image": 5}], "json, record 0: needs an id and an image"),
         (lambda records: [records[0] | {"image": []}], "json, record 0: needs an id and an image"),
         (lambda records: [records[0] | {"conversations": records[0]["conversations"][::-1]}], "must be a text from"),
         (lambda records: records[:1], "at least 2 studies"),
@@ -121,20 +122,20 @@ def test_a_file_of_another_form_is_one_line(data, change, message):
 
 
 @pytest.mark.parametrize(
-    "content, message", [(None, "no such file"), ("[{", "is not JSON"), (b"\xff\xfe", "is not JSON")]
+    "content, message", [(None, "no such file"), (b"[{", "is not JSON"), (b"\xff\xfe", "is not JSON")]
 )
 def test_a_file_that_cannot_be_read_is_one_line(data, content, message):
     file = data / "test_llava_llada.json"
     file.unlink()
     if content is not None:
-        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        file.write_bytes(content)
     with pytest.raises(ValueError, match=f"test_llava_llada.json:? {message}"):
         load_documents()
 
 
-def test_a_damaged_film_is_found_before_anything_runs(data):
-    films = check_test_set()
-    assert list(films) == [f"test/study {index}.png" for index in range(3)] and len(set(films.values())) == 3
+def test_a_damaged_image_is_found_before_anything_runs(data):
+    images = check_test_set()
+    assert list(images) == [f"test/study {index}.png" for index in range(3)] and len(set(images.values())) == 3
     (data / "images" / "test" / "study 1.png").write_bytes(b"")
     with pytest.raises(ValueError, match="test-1.*study 1.png"):
         check_test_set()

@@ -12,7 +12,7 @@ import torch
 from llava.model.builder import build_model
 from llava.model.tiny import save_language_model, save_vision_tower, train_tokenizer
 from report_scores.lmms_eval_output import TASK_METRICS, generations, read_scores, results_file
-from report_scores.scorer import FAMILIES, FINDING_F1, Scorer
+from report_scores.scorer import FINDING_F1, METRICS, Scorer
 
 EVAL = Path(__file__).resolve().parents[2] / "eval"
 GEN_KWARGS = "gen_length=16,block_length=8,temperature=0.7,remasking=random"
@@ -43,7 +43,7 @@ def run(*command, **environment) -> str:
 
 def scores_of(pairs: list[tuple[str, str]]) -> dict[str, float]:
     references, texts = map(list, zip(*pairs, strict=True))
-    scorer = Scorer([*FAMILIES, FINDING_F1])
+    scorer = Scorer([*METRICS, FINDING_F1])
     return {
         name: float(score) for name, score in scorer.scores(scorer.statistics(texts, references).sum(axis=0)).items()
     }

@@ -40,7 +40,7 @@ def evaluate(data, tmp_path, monkeypatch):
     (model / "config.json").write_text("{}")
     (model / "model.safetensors").write_bytes(b"")
     write_run(tmp_path / "complete", TEXTS)
-    (data / "images" / "train" / "study 0.png").unlink()  # a floor less, for which Java would have to start
+    (data / "images" / "train" / "study 0.png").unlink()  # a baseline less, for which Java would have to start
 
     def run(*models, lmms_eval=COMPLETE, gpus=0, **environment):
         stub = tmp_path / "python"

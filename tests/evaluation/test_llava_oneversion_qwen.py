@@ -107,7 +107,7 @@ def load(checkpoint):
 
 
 def test_reports_do_not_depend_on_the_batch_size(load):
-    contexts = [f"Describe the film{', please' * number}." for number in range(5)]
+    contexts = [f"Describe the image{', please' * number}." for number in range(5)]
     gen_kwargs = [{"until": ["e"], "temperature": 0.8, "gen_length": length} for length in (16, 16, 16, 16, 32)]
     reports = {}
     for batch_size in (1, 3):
@@ -158,7 +158,7 @@ def write(model, part=slice(None)) -> list[str]:
     return model.generate_until(requests_for(model, CONTEXTS, GEN_KWARGS)[part])
 
 
-CONTEXTS = ["Describe.", "Describe the film.", "What is there?", "And here?"]
+CONTEXTS = ["Describe.", "Describe the image.", "What is there?", "And here?"]
 GEN_KWARGS = {"until": [], "gen_length": 16, "temperature": 0.7}
 
 
@@ -200,11 +200,11 @@ def test_a_report_is_written_again_as_soon_as_anything_differs(load, checkpoint,
     config = changed / "preprocessor_config.json"
     config.write_text(config.read_text() + "\n")
 
-    def written(model, contexts=("Describe.",), gen_kwargs=GEN_KWARGS, film=None) -> bool:
+    def written(model, contexts=("Describe.",), gen_kwargs=GEN_KWARGS, image=None) -> bool:
         seeds = count_writing(model, monkeypatch)
         requests = requests_for(model, list(contexts), gen_kwargs)[-1:]
-        if film is not None:
-            model.task_dict["task"]["test"][-1]["images"][0] = film
+        if image is not None:
+            model.task_dict["task"]["test"][-1]["images"][0] = image
         model.generate_until(requests)
         return bool(seeds)
 
@@ -213,8 +213,8 @@ def test_a_report_is_written_again_as_soon_as_anything_differs(load, checkpoint,
     assert written(load(1, reports), gen_kwargs=GEN_KWARGS | {"gen_length": 32})
     assert written(load(1, reports), gen_kwargs=GEN_KWARGS | {"until": ["."]})
     assert written(load(1, reports), ["Describe it."])
-    assert written(load(1, reports), ["Describe."] * 2)  # another place in the test set is another seed
-    assert written(load(1, reports), film=Image.new("RGB", (8, 8), (0, 0, 1)))
+    assert written(load(1, reports), ["Describe."] * 2)  # another index in the test set is another seed
+    assert written(load(1, reports), image=Image.new("RGB", (8, 8), (0, 0, 1)))
     assert written(load(1, f"{reports},dtype=bfloat16"))
     assert written(load(1, reports, path=changed))
 

@@ -16,9 +16,9 @@ from report_scores.lmms_eval_output import (
 
 TEXTS = {"model": ["A", "line one\n\u2028 line two", ""], "shuffled_images": ["X", "Y", "Z"]}
 TRUTH = [
-    "The heart is normal. Lungs are clear. Film 0.",
-    "Small left effusion. No pneumothorax. Film 1.",
-    "Pacemaker in place. Film 2.",
+    "The heart is normal. Lungs are clear. Image 0.",
+    "Small left effusion. No pneumothorax. Image 1.",
+    "Pacemaker in place. Image 2.",
 ]
 
 

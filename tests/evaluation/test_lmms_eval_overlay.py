@@ -57,7 +57,7 @@ def test_another_way_of_finding_tasks_is_refused():
         _with_our_tasks(initialize_tasks)
 
 
-@pytest.mark.parametrize("error, status", [(ValueError("no film"), "error: no film"), (KeyError("bug"), 1)])
+@pytest.mark.parametrize("error, status", [(ValueError("no image"), "error: no image"), (KeyError("bug"), 1)])
 def test_errors_end_the_process(error, status, capsys):
     with pytest.raises(SystemExit) as exit_, exit_on_error():
         raise error

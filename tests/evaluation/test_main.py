@@ -16,7 +16,7 @@ TEXTS = {"model": ["Clear.", "Small left effusion.", "No."], "shuffled_images": 
 @pytest.fixture(autouse=True)
 def one_score(monkeypatch):
     """One score that needs no Java."""
-    monkeypatch.setattr(report_scores.__main__, "FAMILIES", (ROUGE_L,))
+    monkeypatch.setattr(report_scores.__main__, "METRICS", (ROUGE_L,))
 
 
 def test_name(data, tmp_path, capsys):

@@ -27,13 +27,13 @@ def task(data):
     return build_task()
 
 
-def test_documents_targets_and_films(task):
+def test_documents_targets_and_images(task):
     docs = task.test_docs()
     assert len(docs) == 6
     assert task.doc_to_text(docs[2]).startswith("<image>\nProvide a detailed description")
-    assert task.doc_to_target(docs[2]) == "Small left effusion. No pneumothorax. Film 1."
-    [film] = task.doc_to_visual(docs[2])
-    assert (film.mode, film.getpixel((0, 0))) == ("RGB", (10, 10, 10))
+    assert task.doc_to_target(docs[2]) == "Small left effusion. No pneumothorax. Image 1."
+    [image] = task.doc_to_visual(docs[2])
+    assert (image.mode, image.getpixel((0, 0))) == ("RGB", (10, 10, 10))
 
 
 def test_a_report_may_have_blank_lines(task):

@@ -35,22 +35,22 @@ class Reader(HTMLParser):
         assert self.elements[self.open.pop()][0] == tag
 
     def handle_data(self, data):
-        tags = [place for place in self.open if self.elements[place][1].get("class", "").startswith("tag ")]
-        for place in tags or self.open:
-            self.words[place] = self.words.get(place, "") + data
+        tags = [index for index in self.open if self.elements[index][1].get("class", "").startswith("tag ")]
+        for index in tags or self.open:
+            self.words[index] = self.words.get(index, "") + data
 
     def texts(self, tag: str, **attrs) -> list[str]:
         """The texts of the elements of a tag with these attributes."""
-        wanted = {name.strip("_"): value for name, value in attrs.items()}
-        places = [
-            place for place, (name, has) in enumerate(self.elements) if name == tag and wanted.items() <= has.items()
+        required = {name.strip("_"): value for name, value in attrs.items()}
+        indices = [
+            index for index, (name, has) in enumerate(self.elements) if name == tag and required.items() <= has.items()
         ]
-        return [" ".join(self.words.get(place, "").split()) for place in places]
+        return [" ".join(self.words.get(index, "").split()) for index in indices]
 
 
 @pytest.fixture
 def run(data, tmp_path):
-    """A run over the three test studies, whose reports are those of conftest with the number of the film."""
+    """A run over the three test studies, whose reports are those of conftest with the number of the image."""
     write_run(tmp_path / "run", {"model": GENERATED, "shuffled_images": GENERATED})
     return tmp_path / "run"
 
@@ -71,7 +71,7 @@ def test_studies_come_worst_first_with_what_agrees_and_what_does_not(run):
     assert of[3].findings == [("missed", "Support Devices"), ("invented", "Nodule")]
 
 
-def test_the_findings_of_phantom_films_have_a_side(run):
+def test_the_findings_of_phantom_images_have_a_side(run):
     studies, _ = read_run(run, phantom_findings)
     found = {study.number: study.findings for study in studies}
     assert found[1] == [("invented", "effusion left")]
@@ -105,21 +105,21 @@ def test_the_sentence_of_a_finding_is_marked_and_tagged_with_a_sign(run):
 def test_texts_are_shown_as_they_are(run):
     text, page = written(run)
     shown = page.texts("p", class_="text")
-    assert {"Small left effusion. No pneumothorax. Film 1.", *GENERATED} <= set(shown)
+    assert {"Small left effusion. No pneumothorax. Image 1.", *GENERATED} <= set(shown)
     assert "<b>&#34;nodule" not in text and "&lt;b&gt;&#34;nodule&#34;&lt;/b&gt; &amp; 2 &lt; 3." in text
 
 
-def test_the_page_needs_nothing_outside_it_and_films_are_small(run, data):
+def test_the_page_needs_nothing_outside_it_and_images_are_small(run, data):
     Image.new("L", (1000, 500), 30).save(data / "images" / "test" / "study 0.png")
     text, page = written(run)
     sources = [attrs["src"] for tag, attrs in page.elements if tag == "img"]
     assert len(sources) == 3 and not re.search(r"https?:|url\(|<link|@import|src=(?!\"data:)", text)
-    films = [Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2]))) for source in sources]
-    assert sorted(film.size for film in films) == [(32, 32), (32, 32), (IMAGE_PX, IMAGE_PX // 2)]
-    assert {film.getpixel((5, 5)) // 10 for film in films} == {1, 2, 3}
+    images = [Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2]))) for source in sources]
+    assert sorted(image.size for image in images) == [(32, 32), (32, 32), (IMAGE_PX, IMAGE_PX // 2)]
+    assert {image.getpixel((5, 5)) // 10 for image in images} == {1, 2, 3}
 
 
-def test_a_film_that_cannot_be_read_is_counted(run, data, capsys):
+def test_an_image_that_cannot_be_read_is_counted(run, data, capsys):
     (data / "images" / "test" / "study 1.png").write_bytes(b"no image")
     assert image_uri(data / "images" / "test" / "study 1.png") is None
     assert write_page(run, labels).endswith("3 studies, 3 images, 1 not readable")
@@ -131,7 +131,7 @@ def test_the_script_sorts_and_filters_by_what_the_rows_say(run):
     text, page = written(run)
     names = re.findall(r'<option value="(\d+)">(.*?)</option>', text)
     rows = {attrs["data-number"]: attrs for tag, attrs in page.elements if tag == "article"}
-    number = {name: place for place, name in names}
+    number = {name: index for index, name in names}
     assert rows["2"]["data-marks"] == f"agree{number['Pleural Effusion']} invented{number['Edema']}"
     assert rows["1"]["data-errors"] == "2" and set(rows) == {"1", "2", "3"}
 

@@ -63,9 +63,9 @@ def test_versions_are_of_the_libraries_that_write_reports():
 
 
 def test_a_run_has_another_name_as_soon_as_anything_differs(checkpoint, data, monkeypatch):
-    def change_film():
-        film = data / "images" / "test" / "study 0.png"
-        film.write_bytes((data / "images" / "test" / "study 2.png").read_bytes())
+    def change_image():
+        image = data / "images" / "test" / "study 0.png"
+        image.write_bytes((data / "images" / "test" / "study 2.png").read_bytes())
 
     def change_reports():
         file = data / "train_llava_llada.json"
@@ -77,7 +77,7 @@ def test_a_run_has_another_name_as_soon_as_anything_differs(checkpoint, data, mo
     for change in (
         lambda: (checkpoint / "model.safetensors").write_bytes(b"other"),
         lambda: (checkpoint / "config.json").write_text('{"gen_length": 8}'),
-        change_film,
+        change_image,
         change_reports,
         lambda: monkeypatch.setattr("report_scores.run_name.code_sha256", lambda: "other code"),
         lambda: monkeypatch.setattr("report_scores.run_name.versions", lambda: {"torch": "0"}),

@@ -6,24 +6,24 @@ import numpy as np
 import pytest
 
 import report_scores.results
-from oracles.report_runs import write_noise_films, write_run
+from oracles.report_runs import write_noise_images, write_run
 from report_scores.intervals import compare, estimate, resampled_sums
 from report_scores.results import compare_runs, score_run
 from report_scores.scorer import BLEU, CIDER, LABEL_F1, METEOR, ROUGE_L, Scorer
 
 SCORER = Scorer([BLEU, METEOR, ROUGE_L, CIDER, LABEL_F1])
 TRUTH = [
-    "The heart is normal. Lungs are clear. Film 0.",
-    "Small left effusion. No pneumothorax. Film 1.",
-    "Pacemaker in place. Film 2.",
+    "The heart is normal. Lungs are clear. Image 0.",
+    "Small left effusion. No pneumothorax. Image 1.",
+    "Pacemaker in place. Image 2.",
 ]
 GOOD = {"model": TRUTH, "shuffled_images": [TRUTH[1], TRUTH[2], "Nothing."]}
 POOR = {"model": ["Lungs are clear.", "Small effusion.", "No."], "shuffled_images": TRUTH}
 
 
 @pytest.fixture
-def films(data):
-    write_noise_films(data, train=12, test_from=4)
+def noise(data):
+    write_noise_images(data, train=12, test_from=4)
     return data
 
 
@@ -32,11 +32,11 @@ def statistics_of(texts: list[str], meteor: bool = True) -> np.ndarray:
     return SCORER.statistics(texts, TRUTH, known)
 
 
-def test_every_row_has_the_scores_of_its_texts_with_their_intervals(films, tmp_path):
+def test_every_row_has_the_scores_of_its_texts_with_their_intervals(noise, tmp_path):
     write_run(tmp_path / "run", GOOD)
     summary = score_run(tmp_path / "run", SCORER).summary
     constant = summary["task"]["constant_report_text"]
-    records = json.loads((films / "train_llava_llada.json").read_text())
+    records = json.loads((noise / "train_llava_llada.json").read_text())
     train = [record["conversations"][1]["value"] for record in records]
     rows = {
         "model": statistics_of(GOOD["model"]),
@@ -55,25 +55,25 @@ def test_every_row_has_the_scores_of_its_texts_with_their_intervals(films, tmp_p
 
 
 @pytest.mark.parametrize(
-    "key, floor", [("gain_from_image", "shuffled_images"), ("gain_over_constant", "constant_report")]
+    "key, baseline", [("gain_from_image", "shuffled_images"), ("gain_over_constant", "constant_report")]
 )
-def test_a_gain_is_the_model_minus_a_floor_in_pairs(films, tmp_path, key, floor):
+def test_a_gain_is_the_model_minus_a_baseline_in_pairs(noise, tmp_path, key, baseline):
     write_run(tmp_path / "run", GOOD)
     summary = score_run(tmp_path / "run", SCORER).summary
     texts = GOOD | {"constant_report": [summary["task"]["constant_report_text"]] * 3}
-    statistics = [statistics_of(texts[row]) for row in ("model", floor)]
+    statistics = [statistics_of(texts[row]) for row in ("model", baseline)]
     model, other = (SCORER.scores(resampled_sums(each))["ROUGE_L"] for each in statistics)
     values = (SCORER.scores(each.sum(axis=0))["ROUGE_L"] for each in statistics)
     expected = compare(*values, model, other)
     found = summary[key]["ROUGE_L"]
     assert found["excludes_0"] is expected.excludes_0
-    assert (found["low"] > 0) == (floor == "shuffled_images")
+    assert (found["low"] > 0) == (baseline == "shuffled_images")
     assert [found[name] for name in ("value", "low", "high", "p")] == pytest.approx(
         [expected.value, expected.low, expected.high, expected.p]
     )
 
 
-def test_the_record_says_what_the_scores_rest_on(films, tmp_path):
+def test_the_record_says_what_the_scores_rest_on(noise, tmp_path):
     write_run(tmp_path / "run", GOOD)
     settings = tmp_path / "run" / "reports" / "settings.json"
     settings.parent.mkdir()
@@ -86,7 +86,7 @@ def test_the_record_says_what_the_scores_rest_on(films, tmp_path):
     assert "95%" in summary["intervals"] and "5000" in summary["intervals"]
 
 
-def test_the_table_shows_every_score_and_is_markdown(films, tmp_path):
+def test_the_table_shows_every_score_and_is_markdown(noise, tmp_path):
     write_run(tmp_path / "run", GOOD)
     score_run(tmp_path / "run", SCORER)
     lines = (tmp_path / "run" / "scores.md").read_text().splitlines()
@@ -106,7 +106,7 @@ def test_the_table_shows_every_score_and_is_markdown(films, tmp_path):
     assert any("2000" not in line and "3 studies" in line for line in lines)
 
 
-def test_a_finished_run_is_only_read_again(films, tmp_path, monkeypatch):
+def test_a_finished_run_is_only_read_again(noise, tmp_path, monkeypatch):
     write_run(tmp_path / "run", GOOD)
     first = score_run(tmp_path / "run", SCORER)
     with monkeypatch.context() as patch:
@@ -119,26 +119,26 @@ def test_a_finished_run_is_only_read_again(films, tmp_path, monkeypatch):
     assert score_run(tmp_path / "run", SCORER).summary["scores"]["model"]["BLEU_4"]["value"] < 1
 
 
-def test_a_floor_that_cannot_be_had_is_left_out_and_named_until_it_can(films, tmp_path):
+def test_a_baseline_that_cannot_be_had_is_left_out_and_named_until_it_can(noise, tmp_path):
     write_run(tmp_path / "run", GOOD)
-    film = films / "images" / "train" / "study 7.png"
-    film.rename(tmp_path / "away.png")
+    image = noise / "images" / "train" / "study 7.png"
+    image.rename(tmp_path / "away.png")
     summary = score_run(tmp_path / "run", SCORER).summary
     assert "nearest_image" not in summary["scores"] and "study 7.png" in summary["left_out"]["nearest_image"]
     assert "nearest_image is left out: " in (tmp_path / "run" / "scores.md").read_text()
-    (tmp_path / "away.png").rename(film)
+    (tmp_path / "away.png").rename(image)
     assert "nearest_image" in score_run(tmp_path / "run", SCORER).summary["scores"]
 
 
-def test_a_test_file_that_changed_gives_no_floor(films, tmp_path):
+def test_a_test_file_that_changed_gives_no_baseline(noise, tmp_path):
     write_run(tmp_path / "run", GOOD)
-    file = films / "test_llava_llada.json"
+    file = noise / "test_llava_llada.json"
     file.write_text(file.read_text() + "\n")
     summary = score_run(tmp_path / "run", SCORER).summary
     assert "not the file of the scores" in summary["left_out"]["nearest_image"]
 
 
-def test_results_of_another_kind_are_one_line(films, tmp_path):
+def test_results_of_another_kind_are_one_line(noise, tmp_path):
     file = write_run(tmp_path / "run", GOOD)
     results = json.loads(file.read_text())
     results["configs"]["mimic_cxr"]["metadata"]["version"] = 1.0
@@ -149,7 +149,7 @@ def test_results_of_another_kind_are_one_line(films, tmp_path):
         score_run(tmp_path / "other", SCORER)
 
 
-def test_several_models_are_compared_with_the_first(films, tmp_path):
+def test_several_models_are_compared_with_the_first(noise, tmp_path):
     runs = []
     for name, texts in (("good", GOOD), ("poor", POOR), ("twin", GOOD)):
         write_run(tmp_path / name, texts)
@@ -162,12 +162,12 @@ def test_several_models_are_compared_with_the_first(films, tmp_path):
     assert difference["value"] == pytest.approx(poor["scores"]["ROUGE_L"]["value"] - good["scores"]["ROUGE_L"]["value"])
     assert difference["high"] < 0 and difference["excludes_0"] and difference["p"] < 0.001
     assert twin["minus_first"]["CIDEr"] == {"value": 0, "low": 0, "high": 0, "p": 1, "excludes_0": False}
-    assert set(comparison["floors"]) == {"constant_report", "nearest_image"}
+    assert set(comparison["baselines"]) == {"constant_report", "nearest_image"}
     table = (tmp_path / "comparison.md").read_text()
     assert "exp/poor - exp/good" in table and "gain from the image: exp/twin" in table
 
 
-def test_models_on_different_studies_are_not_compared(films, tmp_path):
+def test_models_on_different_studies_are_not_compared(noise, tmp_path):
     write_run(tmp_path / "all", GOOD)
     write_run(tmp_path / "two", {half: texts[:2] for half, texts in GOOD.items()})
     scorer = Scorer([ROUGE_L])

@@ -63,8 +63,8 @@ def joined(corpus: Corpus) -> tuple[dict, dict]:
     return tuple({key: [" ".join(tokens(text))] for key, text in enumerate(part)} for part in (references, hypotheses))
 
 
-def corpus_score(family, name: str, corpus: Corpus) -> float:
-    return float(family.scores[name](family.statistics(*corpus).sum(axis=0)))
+def corpus_score(metric, name: str, corpus: Corpus) -> float:
+    return float(metric.scores[name](metric.statistics(*corpus).sum(axis=0)))
 
 
 def corpus_bleu(corpus: Corpus, order: int) -> float:
@@ -112,9 +112,9 @@ def test_real_reports_score_as_in_pycocoevalcap(radiology_data):
     corpus = reports, reports[1:] + reports[:1]
     expected, _ = Bleu(4).compute_score(*joined(corpus), verbose=0)
     assert [corpus_bleu(corpus, order) for order in (1, 2, 3, 4)] == pytest.approx(expected, abs=1e-5)
-    for scorer, family in ((Rouge(), ROUGE_L), (Cider(), CIDER)):
+    for scorer, metric in ((Rouge(), ROUGE_L), (Cider(), CIDER)):
         expected, _ = scorer.compute_score(*joined(corpus))
-        assert corpus_score(family, family.name, corpus) == pytest.approx(expected, abs=1e-9)
+        assert corpus_score(metric, metric.name, corpus) == pytest.approx(expected, abs=1e-9)
     expected, _ = Meteor().compute_score(*joined(corpus))
     assert corpus_score(METEOR, "METEOR", corpus) == pytest.approx(expected, abs=1e-9)
 
@@ -137,9 +137,9 @@ def test_scores_have_a_statistics_matrix_whose_sums_over_any_shards_are_exact():
         for sums in (statistics.sum(axis=0), statistics[::2].sum(axis=0) + statistics[1::2].sum(axis=0))
     )
     assert sharded == pytest.approx(whole, abs=1e-12) and tuple(whole) == scorer.names
-    for family in scorer.families:
-        for name in family.scores:
-            assert whole[name] == pytest.approx(corpus_score(family, name, corpus), abs=1e-12)
+    for metric in scorer.metrics:
+        for name in metric.scores:
+            assert whole[name] == pytest.approx(corpus_score(metric, name, corpus), abs=1e-12)
     many = scorer.scores(np.stack([statistics.sum(axis=0), statistics[:3].sum(axis=0)]))
     assert [many[name][0] for name in scorer.names] == pytest.approx(list(whole.values()))
     assert many["BLEU_4"][1] == pytest.approx(corpus_bleu([part[:3] for part in corpus], 4))
@@ -183,9 +183,9 @@ def test_cider_by_hand():
 
 
 def test_f1_counts_what_is_found_and_agrees_on_nothing():
-    family = micro_f1("words", str.split)
-    assert corpus_score(family, "words", (["a b", "c"], ["b c", ""])) == pytest.approx(2 * 1 / (2 + 2 + 1))
-    assert corpus_score(family, "words", ([""], [""])) == 1
+    metric = micro_f1("words", str.split)
+    assert corpus_score(metric, "words", (["a b", "c"], ["b c", ""])) == pytest.approx(2 * 1 / (2 + 2 + 1))
+    assert corpus_score(metric, "words", ([""], [""])) == 1
     truth = "There is a small left pleural effusion."
     assert corpus_score(FINDING_F1, "finding_F1", ([truth], [truth])) == 1
     assert corpus_score(FINDING_F1, "finding_F1", (["Small right effusion."], [truth])) == 0

@@ -12,8 +12,8 @@ from report_scores.metrics.rouge import rouge_l
 from report_scores.scorer import METEOR
 
 
-def write_noise_films(folder, train: int, test_from: int) -> None:
-    """Make every training film another noise, and test film i almost that of training film `test_from` + i."""
+def write_noise_images(folder, train: int, test_from: int) -> None:
+    """Make every training image another noise, and test image i almost that of training image `test_from` + i."""
     generator = np.random.default_rng(0)
     for index in range(train):
         noise = generator.integers(0, 256, size=(40, 48), dtype=np.uint8)

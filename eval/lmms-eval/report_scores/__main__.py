@@ -11,17 +11,17 @@ from pathlib import Path
 
 from llava.radiology.labels import labels
 from report_scores.lmms_eval_output import check_complete
-from report_scores.metrics.clinical import clinical_families
+from report_scores.metrics.clinical import clinical_metrics
 from report_scores.page import phantom_findings, write_page
 from report_scores.results import compare_runs, score_run
 from report_scores.run_name import run_name
-from report_scores.scorer import FAMILIES, FINDING_F1, Scorer
+from report_scores.scorer import FINDING_F1, METRICS, Scorer
 from report_scores.table import comparison_table, run_table
 
 
 def report(folders: list[Path], finding_f1: bool, clinical: bool) -> None:
     """Print the table of each run, compare several with the first, and write the page of each."""
-    scorer = Scorer([*FAMILIES, *([FINDING_F1] if finding_f1 else []), *(clinical_families() if clinical else [])])
+    scorer = Scorer([*METRICS, *([FINDING_F1] if finding_f1 else []), *(clinical_metrics() if clinical else [])])
     runs = [score_run(folder, scorer) for folder in folders]
     for run in runs:
         print(run_table(run.summary))

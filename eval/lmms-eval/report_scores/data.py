@@ -1,8 +1,8 @@
-"""The documents of the task mimic_cxr: every study of the test set, and after each its twin with shuffled films.
+"""The documents of the task mimic_cxr: every study of the test set, and after each its twin with shuffled images.
 
-Document 2i is study i, document 2i + 1 has the same text with the films of another study. The pairing is over the
+Document 2i is study i, document 2i + 1 has the same text with the images of another study. The pairing is over the
 whole test set, so that a limit on the number of documents does not change it. Each document also carries the constant
-report, another floor.
+report, another baseline.
 """
 
 import functools
@@ -12,7 +12,7 @@ from pathlib import Path
 from dllm.data.records import read_records
 from llava.radiology.checks import check_images, images_of
 from llava.radiology.release import SPLITS
-from report_scores.floors import constant_report, derangement, nearest_images
+from report_scores.baselines import constant_report, derangement, nearest_images
 from report_scores.provenance import sha256
 
 DEFAULT_DATA = Path(__file__).resolve().parents[3] / "data" / "mimic_cxr"
@@ -24,7 +24,7 @@ def data_folder() -> Path:
 
 
 def image_folder() -> Path:
-    """The folder of the films: MIMIC_CXR_IMAGES, or images in the data folder."""
+    """The folder of the images: MIMIC_CXR_IMAGES, or images in the data folder."""
     return Path(os.environ.get("MIMIC_CXR_IMAGES") or data_folder() / "images")
 
 
@@ -57,10 +57,10 @@ def read_studies(path: Path) -> list[dict]:
 def check_test_set() -> dict[str, str]:
     """Return the test films by path with the fingerprint of each file (`check_images`) as text.
 
-    Raises ValueError with one line unless the test file is sound and all its films can be used.
+    Raises ValueError with one line unless the test file is sound and all its images can be used.
     """
-    films = check_images(read_llava_file(split_file("test")), image_folder())
-    return {film: f"{size} {sample.hex()}" for film, (size, sample) in films.items()}
+    fingerprints = check_images(read_llava_file(split_file("test")), image_folder())
+    return {image: f"{size} {sample.hex()}" for image, (size, sample) in fingerprints.items()}
 
 
 def data_hashes() -> dict[str, str]:
@@ -69,7 +69,7 @@ def data_hashes() -> dict[str, str]:
 
 
 def load_documents() -> tuple[list[dict], dict]:
-    """Return the documents of the task, and the provenance of the scores: files, their hashes, choice of the floors.
+    """Return the documents of the task, and the provenance of the scores: files, their hashes, the constant report.
 
     A document is a study of `read_studies` with `shuffled` and `constant_report`, which is None when there is no
     training file. Raises ValueError with one line.
@@ -96,23 +96,23 @@ def load_documents() -> tuple[list[dict], dict]:
 
 
 @functools.cache
-def nearest_reports(test_file: Path, images: Path, hashes: tuple[str, str], number: int) -> list[str]:
-    """Return for the first studies of the test file the report of the training film most like their first film.
+def nearest_reports(test_file: Path, folder: Path, hashes: tuple[str, str], number: int) -> list[str]:
+    """Return for the first studies of the test file the report of the training image most like their first image.
 
     `hashes` are the SHA-256 of test and training file. Raises ValueError with one line: a file is another one by now or
-    missing, a film cannot be read.
+    missing, an image cannot be read.
     """
     files = test_file, test_file.with_name("train_llava_llada.json")
     test, train = map(read_studies, files)
     for file, scored in zip(files, hashes, strict=True):
         if sha256(file) != scored:
             raise ValueError(f"{file}: not the file of the scores any more; evaluate again")
-    films = [[images / study["images"][0] for study in studies] for studies in (test[:number], train)]
-    return [train[place]["report"] for place in nearest_images(*films)]
+    images = [[folder / study["images"][0] for study in studies] for studies in (test[:number], train)]
+    return [train[index]["report"] for index in nearest_images(*images)]
 
 
 def with_image_tokens(question: str, num_images: int) -> str:
-    """Return the question with one image token per film: as it is if it has them, else with the tokens in front."""
+    """Return the question with one image token per image: as it is if it has them, else with the tokens in front."""
     from llava.constants import DEFAULT_IMAGE_TOKEN  # it loads torch, which takes seconds
 
     if question.count(DEFAULT_IMAGE_TOKEN) == num_images:

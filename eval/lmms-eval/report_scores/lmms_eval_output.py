@@ -1,4 +1,4 @@
-"""Reads what lmms_eval writes into the folder of a run: scores beside the floors, and the generated reports."""
+"""Reads what lmms_eval writes into the folder of a run: scores beside the baselines, and the generated reports."""
 
 import json
 import math
@@ -65,7 +65,7 @@ def read_samples(folder: str | Path) -> list[dict]:
 def generations(folder: str | Path) -> dict[str, list[tuple[str, str]]]:
     """Return (reference, generated report) of the newest results in the folder, in the order of the test set.
 
-    The keys are "model" and, for the same texts with the films of other studies, "shuffled_images". Raises ValueError
+    The keys are "model" and, for the same texts with the images of other studies, "shuffled_images". Raises ValueError
     as `read_samples` does.
     """
     texts = {"model": [], "shuffled_images": []}

@@ -1,4 +1,4 @@
-"""The scores of a run: the model beside its floors, every score with its interval, and the gain from the image.
+"""The scores of a run: the model beside its baselines, every score with its interval, and the gain from the image.
 
 They are read from the newest results that lmms_eval wrote into the folder of the run, and left there as scores.md and
 scores.json; those of several runs, compared with the first, as comparison.md and comparison.json.
@@ -72,12 +72,12 @@ def compare_runs(runs: list[Scores], scorer: Scorer, folder: Path) -> dict:
             "run": run.summary["run"],
             "scores": run.summary["scores"]["model"],
             "gain_from_image": run.summary["gain_from_image"],
-            "minus_first": _comparisons(values, resampled, place, 0) if place else None,
+            "minus_first": _comparisons(values, resampled, index, 0) if index else None,
         }
-        for place, run in enumerate(runs)
+        for index, run in enumerate(runs)
     ]
-    floors = {row: scores for row, scores in first["scores"].items() if row not in ("model", "shuffled_images")}
-    comparison = {"studies": first["studies"], "intervals": HOW, "models": models, "floors": floors}
+    baselines = {row: scores for row, scores in first["scores"].items() if row not in ("model", "shuffled_images")}
+    comparison = {"studies": first["studies"], "intervals": HOW, "models": models, "baselines": baselines}
     _write(folder / "comparison", comparison_table(comparison), comparison)
     return comparison
 
@@ -97,8 +97,8 @@ def _score(folder: Path, file: Path, scorer: Scorer, made_from: str) -> Scores:
         "checkpoint": results["model_name"],
         "studies": len(statistics["model"]),
         "scores": {
-            row: {name: asdict(estimate(values[name][place], resampled[name][place])) for name in scorer.names}
-            for place, row in enumerate(rows)
+            row: {name: asdict(estimate(values[name][index], resampled[name][index])) for name in scorer.names}
+            for index, row in enumerate(rows)
         },
         "gain_from_image": _comparisons(values, resampled, rows.index("model"), rows.index("shuffled_images")),
         "gain_over_constant": _comparisons(values, resampled, rows.index("model"), rows.index("constant_report")),
@@ -113,7 +113,7 @@ def _score(folder: Path, file: Path, scorer: Scorer, made_from: str) -> Scores:
 
 
 def _statistics(folder: Path, about: dict, scorer: Scorer) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The statistics of each row [studies, k], and why a floor is left out."""
+    """The statistics of each row [studies, k], and why a baseline is left out."""
     texts, meteor = generations(folder), read_statistics(folder, "METEOR")
     if len(texts["model"]) != len(texts["shuffled_images"]):
         raise ValueError(f"{folder}: an odd number of documents; give lmms_eval an even --limit")
@@ -148,7 +148,7 @@ def _comparisons(values: dict, resampled: dict, row: int, other: int) -> dict[st
 
 
 def _read(folder: Path, made_from: str) -> Scores | None:
-    """The scores in the folder if they were made from just this and no floor is missing."""
+    """The scores in the folder if they were made from just this and no baseline is missing."""
     try:
         summary = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
         statistics = dict(np.load(folder / "statistics.npz"))

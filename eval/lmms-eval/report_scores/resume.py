@@ -47,9 +47,9 @@ class FinishedReports:
                     self.reports[key] = Report(**entry)
 
     def key(self, request: Request, arguments: dict) -> str:
-        """A hash of the settings, the arguments of generation, and the request's text, films and seed."""
-        films = [[image.mode, image.size, hashlib.sha256(image.tobytes()).hexdigest()] for image in request.inputs]
-        return digest([self.settings, arguments, request.question, films, request.seed])
+        """A hash of the settings, the arguments of generation, and the request's text, images and seed."""
+        images = [[image.mode, image.size, hashlib.sha256(image.tobytes()).hexdigest()] for image in request.inputs]
+        return digest([self.settings, arguments, request.question, images, request.seed])
 
     def add(self, key: str, report: Report) -> None:
         """Write a report down. The line break comes first: a line that was torn by a crash stays alone."""

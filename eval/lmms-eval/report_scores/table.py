@@ -4,7 +4,7 @@ BLOCK = 5  # scores beside each other
 
 
 def run_table(summary: dict) -> str:
-    """The table of a run, from what scores.json holds: the model, its floors, and its gains."""
+    """The table of a run, from what scores.json holds: the model, its baselines, and its gains."""
     rows = {row: _estimates(scores) for row, scores in summary["scores"].items()}
     rows["gain from the image"] = _differences(summary["gain_from_image"])
     rows["gain over constant_report"] = _differences(summary["gain_over_constant"])
@@ -13,17 +13,17 @@ def run_table(summary: dict) -> str:
         "The gain from the image is model minus shuffled_images on the same studies; * where an interval excludes 0.",
         f"BLEU, METEOR, ROUGE_L, CIDEr: {summary['task']['normalisation']}. rouge_score_L: that package's own tokens.",
         f"constant_report: {summary['task']['constant_report']}.",
-        *(f"{floor} is left out: {reason}" for floor, reason in summary["left_out"].items()),
+        *(f"{baseline} is left out: {reason}" for baseline, reason in summary["left_out"].items()),
     ]
     return _page(summary["checkpoint"], rows, notes)
 
 
 def comparison_table(comparison: dict) -> str:
-    """The table of several runs, from what comparison.json holds: models, floors, gains, and the models compared."""
+    """The table of several runs, from what comparison.json holds: models, baselines, gains, and the models compared."""
     models = comparison["models"]
     first = models[0]["checkpoint"]
     rows = {model["checkpoint"]: _estimates(model["scores"]) for model in models}
-    rows |= {floor: _estimates(scores) for floor, scores in comparison["floors"].items()}
+    rows |= {baseline: _estimates(scores) for baseline, scores in comparison["baselines"].items()}
     rows |= {f"gain from the image: {model['checkpoint']}": _differences(model["gain_from_image"]) for model in models}
     rows |= {f"{model['checkpoint']} - {first}": _differences(model["minus_first"], p=True) for model in models[1:]}
     notes = [

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from report_scores.scorer import Family, mean, micro_f1
+from report_scores.scorer import Metric, mean, micro_f1
 
 VERSION = "2.2.1"
 
 
-def clinical_families() -> tuple[Family, ...]:
-    """Load the models and return their families of scores.
+def clinical_metrics() -> tuple[Metric, ...]:
+    """Load the models and return their metrics.
 
     Raises ValueError with one line: radeval is not installed, or the weights of a model cannot be fetched.
     """
@@ -55,13 +55,13 @@ def _load(name: str, build: Callable[[], Any]) -> Any:
         raise ValueError(f"{name} cannot be loaded ({reason}); {advice}") from error
 
 
-def _mean_of(radeval: Any, name: str, metric: str, key: str) -> Family:
+def _mean_of(radeval: Any, name: str, metric: str, key: str) -> Metric:
     """The mean over documents of what radeval gives each of them as `key`."""
     evaluator = _load(name, lambda: radeval.RadEval(metrics=[metric], per_sample=True, show_progress=False))
     return mean(name, lambda hyps, refs: np.asarray(evaluator(refs=list(refs), hyps=list(hyps))[key], dtype=float))
 
 
-def _chexbert() -> Family:
+def _chexbert() -> Metric:
     """Micro-F1 of the labels themselves: radeval gives a document only its accuracy, and of a sum of those no F1."""
 
     def build() -> Any:

@@ -39,7 +39,7 @@ class MimicCxr(ConfigurableTask):
 
 
 def doc_to_visual(doc: dict) -> list:
-    """Load the films of a document."""
+    """Load the images of a document."""
     return [load_image(image_folder() / name) for name in doc["images"]]
 
 
@@ -48,8 +48,8 @@ def process_results(doc: dict, results: list[str]) -> dict:
     """Return the statistics of one document under the names of its half of the test set; the aggregations sum them."""
     if doc["shuffled"]:
         return _scores("shuffled_images_", results[0], doc["report"])
-    floor = _scores("constant_report_", doc["constant_report"], doc["report"]) if doc["constant_report"] else {}
-    return _scores("", results[0], doc["report"]) | floor
+    baseline = _scores("constant_report_", doc["constant_report"], doc["report"]) if doc["constant_report"] else {}
+    return _scores("", results[0], doc["report"]) | baseline
 
 
 def _scores(prefix: str, hypothesis: str, reference: str) -> dict:

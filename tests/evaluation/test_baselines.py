@@ -1,4 +1,4 @@
-"""The choice of the constant report, the fixed shuffle of the films, and the training film that looks most alike."""
+"""The choice of the constant report, the fixed shuffle of the images, and the training image that looks most alike."""
 
 import random
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import report_scores.floors
-from report_scores.floors import HELD_OUT, constant_report, derangement, nearest_images
+import report_scores.baselines
+from report_scores.baselines import HELD_OUT, constant_report, derangement, nearest_images
 from report_scores.metrics.rouge import rouge_l
 
 SENTENCES = [
@@ -65,7 +65,7 @@ def test_too_few_reports(train, val):
 def test_derangement_moves_everything(n, seed):
     order = derangement(n, seed)
     assert sorted(order) == list(range(n))
-    assert all(place != index for index, place in enumerate(order))
+    assert all(other != index for index, other in enumerate(order))
 
 
 def test_derangement_is_fixed_by_its_seed():
@@ -79,54 +79,54 @@ def test_one_study_has_no_other(n):
         derangement(n)
 
 
-def write_film(path, values: np.ndarray):
+def write_image(path, values: np.ndarray):
     Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).save(path)
     return path
 
 
 @pytest.fixture
-def films(tmp_path):
-    """Ten training films of noise, and three films that are 7, 0 and 4 with another size, contrast and brightness."""
+def images(tmp_path):
+    """Ten training images of noise, and three images that are 7, 0 and 4 with another size, contrast and brightness."""
     generator = np.random.default_rng(0)
     noise = generator.integers(40, 200, size=(10, 96, 64)).repeat(2, axis=1).repeat(2, axis=2)
-    train = [write_film(tmp_path / f"{index}.png", values) for index, values in enumerate(noise)]
+    train = [write_image(tmp_path / f"{index}.png", values) for index, values in enumerate(noise)]
     other = [
-        write_film(tmp_path / "a.png", noise[7] // 2 + 90),
-        write_film(tmp_path / "b.jpg", noise[0][::2, ::2] * 1.2 - 30),
-        write_film(tmp_path / "c.png", noise[4] + generator.normal(0, 40, size=noise[4].shape)),
+        write_image(tmp_path / "a.png", noise[7] // 2 + 90),
+        write_image(tmp_path / "b.jpg", noise[0][::2, ::2] * 1.2 - 30),
+        write_image(tmp_path / "c.png", noise[4] + generator.normal(0, 40, size=noise[4].shape)),
     ]
     return other, train
 
 
-def test_the_nearest_image_is_the_same_film_in_another_copy(films):
-    other, train = films
+def test_the_nearest_image_is_the_same_image_in_another_copy(images):
+    other, train = images
     assert nearest_images(other, train).tolist() == [7, 0, 4]
 
 
-def test_chunks_change_nothing_and_of_equals_the_first_counts(films, monkeypatch):
-    other, train = films
-    monkeypatch.setattr(report_scores.floors, "CHUNK", 3)
+def test_chunks_change_nothing_and_of_equals_the_first_counts(images, monkeypatch):
+    other, train = images
+    monkeypatch.setattr(report_scores.baselines, "CHUNK", 3)
     assert nearest_images(other, [*train, *train]).tolist() == [7, 0, 4]
     assert nearest_images(other, train[::-1]).tolist() == [2, 9, 5]
 
 
-def test_the_similarity_is_the_correlation_of_the_shrunk_films(films):
-    other, train = films
-    seen = [[np.asarray(Image.open(file).convert("L").resize((32, 32), 4)).ravel() for file in part] for part in films]
+def test_the_similarity_is_the_correlation_of_the_shrunk_images(images):
+    other, train = images
+    seen = [[np.asarray(Image.open(file).convert("L").resize((32, 32), 4)).ravel() for file in part] for part in images]
     correlations = np.corrcoef(seen[0] + seen[1])[:3, 3:]
     rest = [index for index in range(10) if index not in (7, 0, 4)]
     nearest = nearest_images(other, [train[index] for index in rest])
     assert nearest.tolist() == correlations[:, rest].argmax(axis=1).tolist()
 
 
-def test_an_even_film_is_like_none_and_gets_the_first(films, tmp_path):
-    other, train = films
-    even = write_film(tmp_path / "even.png", np.full((40, 40), 90))
+def test_an_even_image_is_like_none_and_gets_the_first(images, tmp_path):
+    other, train = images
+    even = write_image(tmp_path / "even.png", np.full((40, 40), 90))
     assert nearest_images([even], train).tolist() == [0]
     assert nearest_images(other, [even, *train]).tolist() == [8, 1, 5]
 
 
-def test_a_film_that_cannot_be_read_is_named(films, tmp_path):
-    other, train = films
+def test_an_image_that_cannot_be_read_is_named(images, tmp_path):
+    other, train = images
     with pytest.raises(ValueError, match="none.png: no such image file"):
         nearest_images(other, [*train, tmp_path / "none.png"])

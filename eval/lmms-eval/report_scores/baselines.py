@@ -1,8 +1,8 @@
-"""Three floors that a model which looks at the films must beat.
+"""Three baselines that a model which looks at the images must beat.
 
-The constant report: one training report for every film. The shuffled films: every text keeps its place and gets the
-films of another study, so what the score keeps is what the model writes without looking. The nearest image: the report
-of the training film that looks most alike, pixel by pixel, which needs no model.
+The constant report: one training report for every image. The shuffled images: every text stays and gets the images
+of another study, so what the score keeps is what the model writes without looking. The nearest image: the report
+of the training image that looks most alike, pixel by pixel, which needs no model.
 """
 
 import random
@@ -20,8 +20,8 @@ from report_scores.metrics.rouge import rouge_l_of_tokens
 from report_scores.metrics.tokens import tokens
 
 HELD_OUT = 500  # training reports that stand in for a missing validation list, at most
-SIDE = 32  # pixels of the films that are compared
-CHUNK = 4096  # training films that are compared at a time
+SIDE = 32  # pixels of the images that are compared
+CHUNK = 4096  # training images that are compared at a time
 
 
 def constant_report(train_reports: list[str], val_reports: list[str], candidates: int = 150, seed: int = 0) -> str:
@@ -46,12 +46,12 @@ def constant_report(train_reports: list[str], val_reports: list[str], candidates
 
 
 def derangement(n: int, seed: int = 0) -> list[int]:
-    """Return one fixed permutation of 0..n-1 that leaves nothing in its place (Sattolo 1986: a single cycle).
+    """Return one fixed permutation of 0..n-1 that leaves nothing where it was (Sattolo 1986: a single cycle).
 
     Raises ValueError when n is under 2.
     """
     if n < 2:
-        raise ValueError(f"films can only be shuffled between at least 2 studies, but there are {n}")
+        raise ValueError(f"images can only be shuffled between at least 2 studies, but there are {n}")
     order = list(range(n))
     generator = random.Random(seed)
     for last in range(n - 1, 0, -1):
@@ -60,32 +60,31 @@ def derangement(n: int, seed: int = 0) -> list[int]:
     return order
 
 
-def nearest_images(films: Sequence[Path], train_films: Sequence[Path]) -> np.ndarray:
-    """For each film the place in `train_films` of the one with the most similar grey values, int [films].
+def nearest_images(images: Sequence[Path], train_images: Sequence[Path]) -> np.ndarray:
+    """For each image the index in `train_images` of the one with the most similar grey values, int [images].
 
     Films are shrunk to SIDE x SIDE grey pixels and compared by correlation; of equals the first counts. Reads on all
-    cores. Raises ValueError with one line that names a film which cannot be read.
+    cores. Raises ValueError with one line that names an image which cannot be read.
     """
-    wanted = _standardised(list(map_parallel(_thumbnail, films, "reading test films", "film")))
-    best = np.full(len(films), -np.inf, dtype=np.float32)
-    nearest = np.zeros(len(films), dtype=int)
-    thumbnails = map_parallel(_thumbnail, train_films, "reading training films", "film")
-    for start in range(0, len(train_films), CHUNK):
-        similarity = wanted @ _standardised(list(islice(thumbnails, CHUNK))).T  # [films, at most CHUNK]
-        place = similarity.argmax(axis=1)
-        value = similarity[np.arange(len(films)), place]
-        nearest[value > best] = start + place[value > best]
+    rows = _standardised(list(map_parallel(_thumbnail, images, "reading test images", "image")))
+    best = np.full(len(images), -np.inf, dtype=np.float32)
+    nearest = np.zeros(len(images), dtype=int)
+    thumbnails = map_parallel(_thumbnail, train_images, "reading training images", "image")
+    for start in range(0, len(train_images), CHUNK):
+        similarity = rows @ _standardised(list(islice(thumbnails, CHUNK))).T  # [images, at most CHUNK]
+        value = similarity.max(axis=1)
+        nearest = np.where(value > best, start + similarity.argmax(axis=1), nearest)
         best = np.maximum(best, value)
     return nearest
 
 
-def _thumbnail(film: Path) -> np.ndarray:
-    """The film as SIDE x SIDE grey values in one row, uint8."""
-    return np.asarray(load_image(film).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)).ravel()
+def _thumbnail(image: Path) -> np.ndarray:
+    """The image as SIDE x SIDE grey values in one row, uint8."""
+    return np.asarray(load_image(image).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)).ravel()
 
 
 def _standardised(thumbnails: list[np.ndarray]) -> np.ndarray:
-    """Rows of mean 0 and length 1, so that their product is a correlation; an even film is all 0 and like none."""
+    """Rows of mean 0 and length 1, so that their product is a correlation; an even image is all 0 and like none."""
     rows = np.stack(thumbnails).astype(np.float32)
     rows -= rows.mean(axis=1, keepdims=True)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
