@@ -1,11 +1,13 @@
-"""Draws a report as it denoises: the image, and the canvas after some of the steps.
+"""Draws a report as it denoises: the image at the left, the canvas after some of its steps at the right.
 
-python benchmarks/denoising.py --model_path exp/quickstart/distilled --data exp/quickstart/data --out docs/denoising.png
+python benchmarks/denoising.py                                # the quickstart's model and the image of generate_demo.py
+python benchmarks/denoising.py --model_path DIR --data DIR --study 3 --threshold 0.9 --out FILE
 """
 
 import argparse
 import json
 from pathlib import Path
+from textwrap import wrap
 
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
@@ -14,10 +16,14 @@ from llava.data.images import load_image
 from llava.inference import ReportWriter, Request
 from llava.radiology.annotation import clinical_prompt
 
-SIZE, WIDTH, HEIGHT = 26, 1800, 42  # px: of letters, of the picture, of a line; a page shows it at half the size
-LEFT = 520  # px, where the text begins
-INK, PAPER, MASKED, LATE, EARLY = "#1f2328", "#ffffff", "#d0d4d9", "#ffd9a0", "#b6e3c6"
-FONT = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSansMono.ttf")), SIZE)
+ROOT = Path(__file__).resolve().parents[1]
+WIDTH, LEFT, LABEL, LINE = 1800, 480, 130, 44  # px: picture, column of the image, "step 12", a line; shown at half size
+INK, FAINT, PAPER = "#1f2328", "#59636e", "#ffffff"
+MASKED, NEW, KEPT = "#d4d8dd", "#ffc46b", "#bfe5cb"  # tokens
+LEGEND = ((MASKED, "masked"), (NEW, "committed in this step"), (KEPT, "committed before"))
+FONT, SMALL = (
+    ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size) for size in (28, 23)
+)
 
 
 def states_of(writer: ReportWriter, request: Request, threshold: float) -> list[tuple[list[int], list[bool]]]:
@@ -29,46 +35,65 @@ def states_of(writer: ReportWriter, request: Request, threshold: float) -> list[
     return states
 
 
-def draw(image: Image.Image, tokens: list[str], steps: list[int], shown: list[int]) -> Image.Image:
-    """`tokens` of the report, the step (from 1) at which each was committed, and the steps to show."""
-    lines_each = 2 + sum(map(len, tokens)) * FONT.getlength("x") // (WIDTH - LEFT - 40)
-    picture = Image.new("RGB", (WIDTH, int(40 + len(shown) * (lines_each + 0.4) * HEIGHT)), PAPER)
-    picture.paste(image.resize((LEFT - 80, LEFT - 80), Image.Resampling.BICUBIC), (30, 30))
-    pen, y = ImageDraw.Draw(picture), 30
+def draw(image: Image.Image, caption: list[str], tokens: list[str], steps: list[int], shown: list[int], block: int):
+    """`tokens` of the report, the step (from 1) at which each was committed, the steps to show, tokens of a block."""
+    picture = Image.new("RGB", (WIDTH, 3000), PAPER)
+    pen, y, x_max = ImageDraw.Draw(picture), 30, WIDTH - 30
+    picture.paste(image.convert("L").resize((LEFT - 80, LEFT - 80), Image.Resampling.BICUBIC), (30, y))
+    left = y + LEFT - 80 + 14
+    for line in caption:
+        pen.text((30, left), line, FAINT, SMALL)
+        left += 30
+    for colour, text in (*LEGEND, (None, "the block at work")):
+        left += 38
+        pen.rounded_rectangle((30, left, 66, left + 24), 5, colour)
+        if colour is None:
+            pen.rectangle((30, left + 10, 66, left + 14), INK)
+        pen.text((78, left - 2), text, INK, SMALL)
     for step in shown:
-        pen.text((LEFT, y), f"step {step}", INK, FONT)
-        x, y = LEFT, y + HEIGHT
-        for token, at in zip(tokens, steps, strict=True):
-            width = FONT.getlength(token)
-            if x + width > WIDTH - 30:
-                x, y = LEFT, y + HEIGHT
-            colour = MASKED if at > step else LATE if at == step else EARLY
-            pen.rounded_rectangle((x + 1, y + 3, x + width - 1, y + HEIGHT - 5), 5, colour)
+        at_work = steps.index(step) // block
+        pen.text((LEFT, y + 4), f"step {step}", FAINT, FONT)
+        x = LEFT + LABEL
+        for index, (token, at) in enumerate(zip(tokens, steps, strict=True)):
+            if x + FONT.getlength(token.rstrip()) + 10 > x_max:
+                x, y = LEFT + LABEL, y + LINE
+            text = token.lstrip() if x == LEFT + LABEL else token
+            width = FONT.getlength(text) + 6
+            pen.rounded_rectangle(
+                (x + 1, y, x + width - 2, y + 36), 6, MASKED if at > step else NEW if at == step else KEPT
+            )
             if at <= step:
-                pen.text((x, y + 4), token, INK, FONT)
+                pen.text((x + 3, y + 1), text, INK, FONT)
+            if index // block == at_work:
+                pen.rectangle((x + 1, y + 38, x + width - 2, y + 40), INK)
             x += width
-        y += int(1.3 * HEIGHT)
-    return picture.crop((0, 0, WIDTH, max(y, LEFT - 20)))
+        y += LINE + 26
+    return picture.crop((0, 0, WIDTH, max(y, left + 50)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_path", required=True)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the annotation and of images/")
+    parser.add_argument("--model_path", default=str(ROOT / "exp/quickstart/distilled"))
+    parser.add_argument("--data", type=Path, default=ROOT / "exp/quickstart/data", help="annotation and images/")
     parser.add_argument("--study", type=int, default=0, help="number of the test study")
     parser.add_argument("--threshold", type=float, default=0.7)
-    parser.add_argument("--out", default="docs/denoising.png")
+    parser.add_argument("--rows", type=int, default=6, help="steps to show, evenly chosen")
+    parser.add_argument("--out", default=str(ROOT / "docs/denoising.png"))
     args = parser.parse_args()
     record = json.loads((args.data / "annotation_with_clinic_info.json").read_text(encoding="utf-8"))["test"][
         args.study
     ]
     image, writer = load_image(args.data / "images" / record["image_path"][0]), ReportWriter(args.model_path)
     states = states_of(writer, Request([image], clinical_prompt(record)), args.threshold)
-    ids = states[-1][0]
-    end = next(index for index, token in enumerate(ids) if token in writer.diffusion.stop_token_ids)
-    steps = [next(step for step, (_, masked) in enumerate(states, 1) if not masked[index]) for index in range(end)]
-    shown = sorted({round(max(steps) * part / 3) or 1 for part in range(4)})
-    draw(image, [writer.tokenizer.decode([token]) for token in ids[:end]], steps, shown).quantize(128).save(args.out)
+    ids, config = states[-1][0], writer.diffusion
+    num_tokens = 1 + next(index for index, token in enumerate(ids) if token in config.stop_token_ids)
+    steps = [next(step for step, (_, masked) in enumerate(states, 1) if not masked[i]) for i in range(num_tokens)]
+    tokens = [*(writer.tokenizer.decode([token]) for token in ids[: num_tokens - 1]), " [stop]"]
+    gaps = max(1, args.rows - 1)
+    shown = sorted({1 + round((max(steps) - 1) * row / gaps) for row in range(args.rows)})
+    caption = ["phantom image; its reference:", *wrap(record["report"], 32)]
+    draw(image, caption, tokens, steps, shown, config.block_length).quantize(64).save(args.out, optimize=True)
+    print(f"{args.out}: {num_tokens} tokens, the stop token among them, in {max(steps)} steps")
 
 
 if __name__ == "__main__":
