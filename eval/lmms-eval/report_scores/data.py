@@ -81,9 +81,8 @@ def load_documents() -> tuple[list[dict], dict]:
     for study, donor in zip(studies, derangement(len(studies)), strict=True):
         for shuffled, images in ((False, study["images"]), (True, studies[donor]["images"])):
             question = with_image_tokens(study["question"], len(images))
-            documents.append(
-                study | {"images": images, "question": question, "shuffled": shuffled, "constant_report": constant}
-            )
+            more = {"images": images, "question": question, "shuffled": shuffled, "constant_report": constant}
+            documents.append(study | more)
     provenance = {
         "test_file": str(test_file.absolute()),
         "image_folder": str(image_folder().absolute()),
@@ -123,13 +122,9 @@ def with_image_tokens(question: str, num_images: int) -> str:
 
 def _choose_constant_report() -> tuple[str | None, str]:
     """Return the constant report, or None without a training file, and one line that says how it was chosen."""
-    train_file, val_file = split_file("train"), split_file("val")
+    train_file, val_file = files = split_file("train"), split_file("val")
     if not train_file.exists():
         return None, f"left out: {train_file} does not exist"
-    train, val = _reports(train_file), _reports(val_file) if val_file.exists() else []
+    train, val = ([study["report"] for study in read_studies(file)] if file.exists() else [] for file in files)
     chosen_on = f"{len(val)} reports of {val_file.name}" if val else f"reports held out of {train_file.name}"
     return constant_report(train, val), f"best ROUGE_L of a sample of {train_file.name} on {chosen_on}"
-
-
-def _reports(path: Path) -> list[str]:
-    return [study["report"] for study in read_studies(path)]

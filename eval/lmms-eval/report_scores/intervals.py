@@ -25,14 +25,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison(Estimate):
-    """A difference of two systems, its interval, and the two-sided p of "there is none"."""
+    """A difference of two systems, its interval, whether 0 is outside it, and the two-sided p of "there is none"."""
 
     p: float
-
-    @property
-    def excludes_0(self) -> bool:
-        """Whether 0 is outside the interval."""
-        return self.low > 0 or self.high < 0
+    excludes_0: bool
 
 
 def resampled_sums(statistics: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
@@ -60,9 +56,9 @@ def compare(value: float, other: float, resampled: np.ndarray, other_resampled: 
     differences = resampled - other_resampled
     tail = min(np.sum(differences <= 0), np.sum(differences >= 0))
     p = min(1.0, 2 * (tail + 1) / (len(differences) + 1))
-    return Comparison(float(value - other), *_interval(differences), p=float(p))
+    low, high = _interval(differences)
+    return Comparison(float(value - other), low, high, float(p), excludes_0=low > 0 or high < 0)
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return tuple(map(float, np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])))

@@ -18,11 +18,17 @@ def results_file(folder: str | Path) -> Path:
 
 
 def read_results(file: str | Path) -> dict:
-    """Return all that the results file holds; ValueError unless it is whole."""
+    """Return all that the results file holds; ValueError unless it is whole and of this version of the task."""
     try:
-        return json.loads(Path(file).read_text(encoding="utf-8"))
+        results = json.loads(Path(file).read_text(encoding="utf-8"))
     except ValueError:
         raise ValueError(f"{file}: not JSON, it was not written to its end; remove it and evaluate again") from None
+    if TASK not in results["configs"]:
+        raise ValueError(f"{file}: no scores of task {TASK}")
+    version = results["configs"][TASK]["metadata"]["version"]
+    if version != TASK_VERSION:
+        raise ValueError(f"{file}: of version {version} of the task, not {TASK_VERSION}; evaluate again")
+    return results
 
 
 def read_scores(file: str | Path) -> dict[str, dict[str, float]]:
@@ -31,12 +37,12 @@ def read_scores(file: str | Path) -> dict[str, dict[str, float]]:
     Raises ValueError with one line that names the scores which are missing or not numbers.
     """
     results = read_results(file)["results"].get(TASK, {})
-    names = {row: {metric: f"{prefix}{metric}" for metric in TASK_METRICS} for row, prefix in PREFIXES.items()}
-    values = {name: results.get(f"{name},none") for row in names.values() for name in row.values()}
+    names = [f"{prefix}{metric}" for prefix in PREFIXES.values() for metric in TASK_METRICS]
+    values = {name: results.get(f"{name},none") for name in names}
     missing = [name for name, value in values.items() if not isinstance(value, float | int) or not math.isfinite(value)]
     if missing:
         raise ValueError(f"{file}: no score for {', '.join(missing)} of task {TASK}")
-    return {row: {metric: values[name] for metric, name in columns.items()} for row, columns in names.items()}
+    return {row: {metric: values[f"{prefix}{metric}"] for metric in TASK_METRICS} for row, prefix in PREFIXES.items()}
 
 
 def read_statistics(folder: str | Path, metric: str) -> dict[str, list[list[float]]]:
@@ -68,11 +74,11 @@ def generations(folder: str | Path) -> dict[str, list[tuple[str, str]]]:
     The keys are "model" and, for the same texts with the images of other studies, "shuffled_images". Raises ValueError
     as `read_samples` does.
     """
-    texts = {"model": [], "shuffled_images": []}
-    for sample in read_samples(folder):
-        half = "model" if "ROUGE_L" in sample else "shuffled_images"
-        texts[half].append((sample["target"], sample["filtered_resps"]))
-    return texts
+    samples = read_samples(folder)
+    return {
+        row: [(sample["target"], sample["filtered_resps"]) for sample in samples if f"{PREFIXES[row]}ROUGE_L" in sample]
+        for row in ("model", "shuffled_images")
+    }
 
 
 def check_complete(folder: str | Path) -> None:

@@ -76,16 +76,11 @@ def read_run(folder: Path, read: Read) -> tuple[list[Study], Path]:
         true, found = read(reference), read(generated)
         by_state = zip(STATES, (true & found, true - found, found - true), strict=True)
         findings = [(state, name) for state, names in by_state for name in sorted(names)]
-        study = Study(
-            number,
-            record["images"],
-            record["question"],
-            _marked(reference, [finding for finding in findings if finding[0] != "invented"], read),
-            _marked(generated, [finding for finding in findings if finding[0] != "missed"], read),
-            sample["ROUGE_L"],
-            findings,
-        )
-        studies.append(study)
+        reports = [
+            _marked(text, [(state, name) for state, name in findings if state != other], read)
+            for text, other in ((reference, "invented"), (generated, "missed"))
+        ]
+        studies.append(Study(number, record["images"], record["question"], *reports, sample["ROUGE_L"], findings))
     return sorted(studies, key=lambda study: (-study.errors, study.rouge_l)), Path(about["image_folder"])
 
 
@@ -107,12 +102,8 @@ def page(studies: list[Study], images: dict[str, str | None], title: str) -> str
     by_state = Counter(state for study in studies for state, _ in study.findings)
     by_name = Counter(name for study in studies for _, name in study.findings)
     totals = {name: [counts[state, name] for state in STATES] for name, _ in by_name.most_common()}
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.get_template("page.html.jinja").render(
         title=title,
         studies=studies,

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -45,12 +46,9 @@ def versions() -> dict[str, str]:
 
 def git_state() -> dict | None:
     """{"commit": hash, "dirty": whether any file differs from it} of this repository; None where there is none."""
-    here = Path(__file__).resolve().parent
+    git = partial(subprocess.check_output, cwd=Path(__file__).parent, text=True, stderr=subprocess.DEVNULL)
     try:
-        outputs = [
-            subprocess.run(["git", "-C", here, *command], capture_output=True, text=True, check=True).stdout
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
-        ]
+        commit, changes = git(["git", "rev-parse", "HEAD"]), git(["git", "status", "--porcelain"])
     except (OSError, subprocess.CalledProcessError):
         return None
-    return {"commit": outputs[0].strip(), "dirty": bool(outputs[1].strip())}
+    return {"commit": commit.strip(), "dirty": bool(changes)}

@@ -13,30 +13,17 @@ import numpy as np
 from dllm.data.files import replacing
 from report_scores.data import nearest_reports
 from report_scores.intervals import LEVEL, RESAMPLES, compare, estimate, resampled_sums
-from report_scores.lmms_eval_output import (
-    TASK,
-    TASK_VERSION,
-    generations,
-    read_results,
-    read_scores,
-    read_statistics,
-    results_file,
-)
+from report_scores.lmms_eval_output import TASK, generations, read_results, read_scores, read_statistics, results_file
 from report_scores.provenance import SCORING, code_sha256, digest, sha256
 from report_scores.scorer import METEOR, Scorer
 from report_scores.table import comparison_table, run_table
 
-SETTINGS = Path("reports") / "settings.json"  # in a run's folder; report_scores.resume writes it
 HOW = f"{LEVEL:.0%}, percentile bootstrap over studies, {RESAMPLES} resamples, seed 0"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of a run.
-
-    summary     what scores.json holds
-    statistics  [studies, k] of each row of the table
-    """
+    """The scores of a run: what scores.json holds, and the statistics [studies, k] of each row of the table."""
 
     summary: dict
     statistics: dict[str, np.ndarray]
@@ -86,12 +73,10 @@ def _score(folder: Path, file: Path, scorer: Scorer, made_from: str) -> Scores:
     read_scores(file)
     results = read_results(file)
     about = results["configs"][TASK]["metadata"]
-    if about["version"] != TASK_VERSION:
-        raise ValueError(f"{file}: of version {about['version']} of the task, not {TASK_VERSION}; evaluate again")
     statistics, left_out = _statistics(folder, about, scorer)
     values, resampled = _bootstrap(np.stack(list(statistics.values())), scorer)
     rows = list(statistics)
-    settings = folder / SETTINGS
+    settings = folder / "reports" / "settings.json"  # of report_scores.resume
     summary = {
         "run": str(folder),
         "checkpoint": results["model_name"],
@@ -140,11 +125,10 @@ def _bootstrap(statistics: np.ndarray, scorer: Scorer) -> tuple[dict[str, np.nda
 
 def _comparisons(values: dict, resampled: dict, row: int, other: int) -> dict[str, dict]:
     """One row minus another, by score."""
-    found = {
-        name: compare(values[name][row], values[name][other], resampled[name][row], resampled[name][other])
+    return {
+        name: asdict(compare(values[name][row], values[name][other], resampled[name][row], resampled[name][other]))
         for name in values
     }
-    return {name: asdict(comparison) | {"excludes_0": comparison.excludes_0} for name, comparison in found.items()}
 
 
 def _read(folder: Path, made_from: str) -> Scores | None:

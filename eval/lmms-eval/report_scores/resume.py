@@ -51,12 +51,6 @@ class FinishedReports:
         images = [[image.mode, image.size, hashlib.sha256(image.tobytes()).hexdigest()] for image in request.inputs]
         return digest([self.settings, arguments, request.question, images, request.seed])
 
-    def add(self, key: str, report: Report) -> None:
-        """Write a report down. The line break comes first: a line that was torn by a crash stays alone."""
-        self.file.write("\n" + json.dumps({"key": key} | asdict(report)))
-        self.file.flush()
-        self.reports[key] = report
-
     def complete(self, requests: Iterable[Request], arguments: dict, write: Write) -> Iterator[tuple[int, Report]]:
         """Yield (index, report) of all requests as they are finished: those at hand, and those that `write` writes.
 
@@ -78,7 +72,8 @@ class FinishedReports:
             yield from at_hand
             at_hand.clear()
             index, key = asked.popleft()
-            self.add(key, report)
+            self.reports[key] = report
+            print("\n" + json.dumps({"key": key} | asdict(report)), end="", file=self.file, flush=True)
             yield index, report
         yield from at_hand
 

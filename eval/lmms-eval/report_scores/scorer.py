@@ -101,20 +101,10 @@ class Scorer:
         return {name: score(part) for metric, part in parts for name, score in metric.scores.items()}
 
 
-def corpus_bleu_1(rows: Sequence[Sequence[float]]) -> float:
-    """BLEU_1 of the corpus from `bleu_statistics`, for lmms_eval."""
-    return _corpus(BLEU, "BLEU_1", rows)
+def _of_corpus(metric: Metric, name: str) -> Callable[[Sequence[Sequence[float]]], float]:
+    """The function of lmms_eval that turns the statistics of all documents into a score."""
+    return lambda rows: float(metric.scores[name](np.sum(rows, axis=0)))
 
 
-def corpus_bleu_4(rows: Sequence[Sequence[float]]) -> float:
-    """BLEU_4 of the corpus from `bleu_statistics`, for lmms_eval."""
-    return _corpus(BLEU, "BLEU_4", rows)
-
-
-def corpus_meteor(rows: Sequence[Sequence[float]]) -> float:
-    """METEOR of the corpus from `meteor_statistics`, for lmms_eval."""
-    return _corpus(METEOR, "METEOR", rows)
-
-
-def _corpus(metric: Metric, name: str, rows: Sequence[Sequence[float]]) -> float:
-    return float(metric.scores[name](np.sum(rows, axis=0)))
+corpus_bleu_1, corpus_bleu_4 = _of_corpus(BLEU, "BLEU_1"), _of_corpus(BLEU, "BLEU_4")
+corpus_meteor = _of_corpus(METEOR, "METEOR")

@@ -103,15 +103,14 @@ class LlavaOneVersionQwen(lmms):
         return FinishedReports(folder, settings, rank=int(os.environ.get("RANK", 0)))  # self.rank comes later
 
     def _write(self, jobs: list[tuple], gen_kwargs: dict):
-        """Yield (index, report) of the requests with these arguments, as they are finished."""
+        """(index, report) of the requests with these arguments, as they are finished."""
         requests = map(self._request, jobs)
+        write = partial(self.writer.write_all, batch_size=self.batch_size, **gen_kwargs)
         if self.finished is None:
-            yield from enumerate(self.writer.write_all(requests, self.batch_size, **gen_kwargs))
-            return
+            return enumerate(write(requests))
         arguments = self._arguments(gen_kwargs)
         self.finished.describe(self.about | {"generation": arguments})
-        write = partial(self.writer.write_all, batch_size=self.batch_size, **gen_kwargs)
-        yield from self.finished.complete(requests, arguments, write)
+        return self.finished.complete(requests, arguments, write)
 
     def _arguments(self, gen_kwargs: dict) -> dict:
         """Every argument of generation by its value, the checkpoint's own included."""
