@@ -150,7 +150,8 @@ def test_no_requests_no_reports(writer):
 
 
 def test_stop_strings_are_no_generation_argument(writer):
-    writer.parse({"stop_strings": ("a",), "gen_length": 5})
+    parsed = writer.parse({"stop_strings": ("a",), "gen_length": 5})
+    assert parsed.stop_strings == ("a",) and parsed.decoding.gen_length == 5
 
 
 @pytest.mark.parametrize("question", ["no mark", "<image>\n<image>\ntwo"])
