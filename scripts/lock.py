@@ -13,19 +13,20 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-NOT_LOCKED = re.compile("llada-v-qwen|lmms-eval-llada-v-qwen|nvidia-.*|cuda-.*|triton")  # ours, and torch's for a GPU
+OWN = ("llada-v-qwen", "lmms-eval-llada-v-qwen")
+CUDA = Path(__file__).resolve().parents[1] / "requirements-cuda.txt"
 HEADER = """\
 # The exact version of every distribution that scripts/environment.sh installs: in the environment, in its folder of
 # towers, and in pip's isolated builds of sdists. Made by `bash scripts/lock.sh` on Python {python}; do not edit.
-# pip reads it as constraints (-c, --build-constraint), so it serves a GPU machine too: torch's CUDA packages (nvidia-*,
-# cuda-*, triton) are not here, the metadata of this torch pins them. Versions are without a local part (+cpu).
+# pip reads it as constraints (-c, --build-constraint), so it serves a GPU machine too: what torch brings there is taken
+# over from requirements-cuda.txt, and a CPU machine installs none of it. Versions are without a local part (+cpu).
 """
 
 
 def lockable(distributions: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Name and version as the lock writes them, of all distributions but our own and torch's CUDA packages."""
+    """Name and version as the lock writes them, of all distributions but our own."""
     pins = {(canonicalize_name(name), version.partition("+")[0]) for name, version in distributions}
-    return {(name, version) for name, version in pins if not NOT_LOCKED.fullmatch(name)}
+    return {(name, version) for name, version in pins if name not in OWN}
 
 
 def installed() -> set[tuple[str, str]]:
@@ -40,6 +41,12 @@ def logged(log: str) -> set[tuple[str, str]]:
     return lockable(each.rsplit("-", 1) for each in found)
 
 
+def for_gpus() -> set[tuple[str, str]]:
+    """What torch brings on a GPU machine."""
+    lines = CUDA.read_text().splitlines()
+    return lockable(line.split("==") for line in lines if not line.startswith("#"))
+
+
 def lock(pins: set[tuple[str, str]]) -> str:
     """The text of requirements.lock; ValueError if a distribution came at two versions."""
     names = [name for name, _ in pins]
@@ -50,6 +57,6 @@ def lock(pins: set[tuple[str, str]]) -> str:
 
 if __name__ == "__main__":
     try:
-        print(lock(installed() | logged(Path(sys.argv[1]).read_text())), end="")
+        print(lock(installed() | logged(Path(sys.argv[1]).read_text()) | for_gpus()), end="")
     except ValueError as error:
         sys.exit(f"error: {error}")

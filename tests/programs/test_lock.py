@@ -69,11 +69,10 @@ def test_what_breaks_transformers_without_a_gpu_is_in_no_file_that_pip_resolves(
 
 def test_a_lock_names_what_is_there_and_what_builds_took(program):
     log = "T1   Successfully installed setuptools-84.2.1\nT2 Successfully installed Jinja2-3.1.6 llada_v_qwen-0.1.0\n"
-    pins = program.logged(log) | program.lockable(
-        [("torch", "2.13.0+cpu"), ("triton", "3.7"), ("nvidia-nccl-cu13", "2"), ("tritonclient", "1")]
-    )
-    lines = [line for line in program.lock(pins).splitlines() if not line.startswith("#")]
-    assert lines == ["jinja2==3.1.6", "setuptools==84.2.1", "torch==2.13.0", "tritonclient==1"]
+    found = program.logged(log) | program.lockable([("torch", "2.13.0+cpu")])
+    lines = [line for line in program.lock(found).splitlines() if not line.startswith("#")]
+    assert lines == ["jinja2==3.1.6", "setuptools==84.2.1", "torch==2.13.0"]
+    assert program.for_gpus() <= set(pins().items())
 
 
 def test_two_versions_of_one_distribution_are_refused(program):
