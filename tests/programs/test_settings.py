@@ -8,7 +8,8 @@ from transformers import HfArgumentParser
 
 from llava.train.args import DataArguments, ModelArguments, TrainingArguments
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "train/scripts"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "train/scripts"
 STAGE = (SCRIPTS / "stage.sh").read_text()
 STAGES = {name: (SCRIPTS / f"llada_v_{name}.sh").read_text() for name in ("pretrain", "finetune")}
 # What a full run wants otherwise than the program alone, transformers' own defaults among it.
@@ -67,3 +68,17 @@ def test_defaults_differ_only_where_they_are_meant_to(options, stage):
 def test_each_difference_is_one(options):
     found = [different(options, flags(STAGE) | flags(text)) for text in STAGES.values()]
     assert set.union(*found) >= MEANT_TO_DIFFER
+
+
+def test_the_page_names_the_differences():
+    page = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+    paragraph = page[page.index("Meant to differ") :].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", paragraph)) == MEANT_TO_DIFFER | {"mm_tunable_parts"}
+
+
+def test_the_page_names_the_variables_that_are_not_their_flag():
+    texts = (STAGE[STAGE.index("run_stage()") :], *STAGES.values())
+    renamed = {(flag, var) for text in texts for flag, var in re.findall(r'--(\w+) "\$\{?(\w+)', text)}
+    renamed = {(flag, var) for flag, var in renamed if flag.upper() != var and flag != "nproc_per_node"}  # torchrun's
+    page = " ".join((ROOT / "docs/settings.md").read_text(encoding="utf-8").split())
+    assert renamed == {(flag, var) for var, flag in re.findall(r"`([A-Z_]+)` \(`--(\w+)`\)", page)}
