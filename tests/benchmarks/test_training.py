@@ -179,8 +179,8 @@ def test_ragged_samples_are_the_same_in_random_batches_and_in_buckets(bench):
         contents.append(sorted(sample["prompt_ids"] + sample["response_ids"] for batch in batches for sample in batch))
     assert contents[0] == contents[1] == contents[2]
     sizes = [bench.sizes(Case("block", batches)) for batches in (RANDOM, BUCKETS)]
-    assert sizes[0]["fed"] == sizes[1]["fed"] and sizes[0]["samples"] == 24
-    padding = [each["places"] - each["fed"] for each in sizes]
+    assert sizes[0]["trunk_tokens"] == sizes[1]["trunk_tokens"] and sizes[0]["samples"] == 24
+    padding = [each["padded_tokens"] - each["trunk_tokens"] for each in sizes]
     assert padding[1] < 0.7 * padding[0]
 
 
@@ -208,7 +208,8 @@ def test_what_the_seed_feeds():
         "labels": torch.tensor([[7, 7, IGNORE_INDEX, IGNORE_INDEX], [7, 7, 7, 7]]),
     }
     counts = {name: int(count) for name, count in literal_counts(batch).items()}
-    assert counts == {"samples": 2, "fed": 28, "places": 36, "pairs": 2 * (25 + 81), "targets": 6}
+    sizes = {"trunk_tokens": 28, "padded_tokens": 36, "attention_pairs": 2 * (25 + 81)}
+    assert counts == {"samples": 2, "targets": 6} | sizes
 
 
 @pytest.mark.parametrize("mode", [REFERENCE, "bidirectional", "prefix", "block"])
@@ -219,10 +220,10 @@ def test_operations_are_those_of_the_step(bench, mode):
         bench.step(Case(mode))()
     sizes, pair, row = bench.sizes(Case(mode)), 3 * 4 * 32 * 2, 3 * 2 * 32 * 97
     wasted = {
-        REFERENCE: (sizes["fed"] - sizes["targets"]) * row,
+        REFERENCE: (sizes["trunk_tokens"] - sizes["targets"]) * row,
         "bidirectional": 0,
-        "prefix": (3 * 64**2 - sizes["pairs"]) * pair,
-        "block": (3 * 80**2 - sizes["pairs"]) * pair,
+        "prefix": (3 * 64**2 - sizes["attention_pairs"]) * pair,
+        "block": (3 * 80**2 - sizes["attention_pairs"]) * pair,
     }
     assert bench.operations(Case(mode)) + wasted[mode] == pytest.approx(counter.get_total_flops(), rel=0.02)
 

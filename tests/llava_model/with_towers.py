@@ -159,7 +159,7 @@ def test_training_saves_a_folder_that_needs_no_other(world, saved, tmp_path, nam
     with torch.no_grad():  # buffers that are not saved are the same, too
         trained = trainer.model.model.vision_tower(images)
         torch.testing.assert_close(model.model.vision_tower(images), trained, rtol=0, atol=1e-6)
-    assert processor.image_mean == trainer.image_processor.image_mean != [0.5] * 3
+    assert processor.image_mean == trainer.processors[0].image_mean != [0.5] * 3
 
     record = json.loads(world.test.read_text())[0]
     request = Request([Image.open(world.images / record["image"]).convert("RGB")], record["conversations"][0]["value"])
