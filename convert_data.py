@@ -9,8 +9,8 @@ release as its publisher ships it (--root) also the annotation.
 """
 
 import argparse
-import sys
 
+from dllm.program import run_program
 from llava.radiology.annotation import check_writable, convert_annotation, convert_release
 from llava.radiology.iu_xray import read_iu_xray
 from llava.radiology.mimic_cxr import read_mimic_release
@@ -64,12 +64,8 @@ def convert(args: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    args = parse_arguments()
-    try:
-        print(convert(args))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    print(convert(parse_arguments()))
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

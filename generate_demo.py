@@ -13,35 +13,23 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import get_args
 
 import torch
 from PIL import Image
 from tqdm import tqdm
 
+from dllm.core.decoding import Decoding
 from dllm.inference.results_file import ResultsFile
+from dllm.program import run_program
 from llava.data.images import load_image
 from llava.inference import BLANK_LENGTH, DTYPES, ReportWriter, Request, tokens_per_step
 from llava.radiology.annotation import clinical_prompt
 from llava.radiology.release import CONTEXT_FIELDS, TARGETS
 
 QUICKSTART = Path(__file__).resolve().parent / "exp/quickstart"
-GENERATION = {  # arguments of dllm.core.decoding.Decoding
-    "--gen_length": (int, "canvas in tokens; default: the model's own"),
-    "--block_length": (int, "tokens written before the next begin; default: the model's own"),
-    "--gen_steps": (int, "denoising steps over the canvas; default: one token a step"),
-    "--threshold": (float, "commit every token at least this confident, instead of gen_steps"),
-    "--factor": (float, "commit as many tokens as are confident together, instead of gen_steps; 1 is cautious"),
-    "--remasking": (str, "low_confidence (default) or random"),
-    "--cfg_scale": (float, "classifier-free guidance; default 0"),
-    "--cfg_against": (
-        str,
-        "what guidance leads away from: no_prompt (default) or blank_images, the same without an image",
-    ),
-    "--temperature": (float, "default 0: the most probable token"),
-    "--cache": (str, "what is kept between steps; default: the exact cache where the model's pattern has one"),
-}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -56,9 +44,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--target", choices=TARGETS, default="findings", help="what the model was trained to write")
     parser.add_argument("--template", default="", help="text that stays, with ____ where the model is to write")
     parser.add_argument("--blank_length", type=int, default=BLANK_LENGTH, help="tokens of a blank that text follows")
-    for flag, (kind, meaning) in GENERATION.items():
-        parser.add_argument(flag, type=kind, help=meaning)
-    parser.add_argument("--compile", action="store_true", help="compile the steps: for many images on a GPU")
+    for each in fields(Decoding):
+        value = {"action": "store_true"} if each.type is bool else {"type": next(iter(get_args(each.type)), each.type)}
+        parser.add_argument(f"--{each.name}", default=None, help=each.metadata["help"], **value)
     parser.add_argument("--seed", type=int, default=0, help="of temperature and random remasking")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
@@ -69,8 +57,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     values = {name: value for name, value in vars(args).items() if value is not None}
-    gen_kwargs = {name: values[name] for name in (flag[2:] for flag in GENERATION) if name in values}
-    gen_kwargs |= {"compile": True} if args.compile else {}
+    gen_kwargs = {each.name: values[each.name] for each in fields(Decoding) if each.name in values}
     context = {name: values[name] for name in (*CONTEXT_FIELDS, "target") if name in values}
     if args.images is None:
         if args.out is not None:
@@ -197,7 +184,4 @@ def step_printer(writer: ReportWriter):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

@@ -18,11 +18,11 @@ import sys
 import time
 from pathlib import Path
 
-from llava.model.multimodal_encoder.builder import tower_marker
+from dllm.program import run_program
 from llava.phantom.generate import ANNOTATION, CAPTIONS
 from llava.radiology.curation import write_subset, write_training_sets
-from llava.radiology.findings import finding_f1, parse_report
-from report_scores.results import generations, read_scores, results_file
+from report_scores.lmms_eval_output import generations, read_scores, results_file
+from report_scores.scorer import FINDING_F1
 
 ROOT = Path(__file__).resolve().parents[1]
 PROCESSES = 2
@@ -31,14 +31,8 @@ DISK_SPACE = 1e9  # bytes
 REPORTS = "reports_llava.json"  # of real studies, as stage 2 reads them
 REAL_IMAGES = {"image_size": 128}  # a phantom shows its findings at half the side
 # What measured best in the time (docs/experiments). Stage 1 trains the towers too: they start from random weights.
-TOWERS = {
-    "hidden_size": 96,
-    "layers": 3,
-    "vision_hidden_size": 128,
-    "vision_layers": 5,
-    "image_size": 64,
-    "patch_size": 16,
-}
+TOWERS = {"hidden_size": 96, "layers": 3, "vision_hidden_size": 128, "vision_layers": 5}
+TOWERS |= {"image_size": 64, "patch_size": 16}
 SETTINGS = {
     "ATTENTION_PATTERN": "block",
     "BLOCK_LENGTH": "8",
@@ -66,23 +60,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "exp/quickstart", help="output folder")
     parser.add_argument("--annotation", type=Path, help="annotation file of real studies; default: phantom studies")
     parser.add_argument("--images", type=Path, help="image folder of --annotation")
-    parser.add_argument(
-        "--captions",
-        type=Path,
-        help="LLaVA JSON for tower and stage 1; default: the phantom captions, or the labels of the reports",
-    )
+    help_of_captions = "LLaVA JSON for tower and stage 1; default: the phantom captions, or the labels of the reports"
+    parser.add_argument("--captions", type=Path, help=help_of_captions)
     parser.add_argument("--caption_images", type=Path, help="image folder of --captions")
-    parser.add_argument(
-        "--vision_tower", help="folder of the tower to start from, timm: before one of timm; default: a tiny SigLIP"
-    )
+    parser.add_argument("--vision_tower", help="tower to start from: a folder, timm:FOLDER; default: a tiny SigLIP")
     parser.add_argument("--train", type=int, default=12000, help="most training studies")
     parser.add_argument("--test", type=int, default=200, help="most test studies")
     parser.add_argument("--tower_epochs", type=float, default=6, help="passes of the vision tower over the images")
     parser.add_argument("--caption_epochs", type=float, default=2, help="passes of stage 1 over the captions")
     parser.add_argument("--epochs", type=float, default=2, help="passes of stage 2 over the training studies")
-    parser.add_argument(
-        "--repeat_abnormal", type=int, default=3, help="times that a pass shows a real study with an abnormal label"
-    )
+    parser.add_argument("--repeat_abnormal", type=int, default=3, help="times a pass shows an abnormal real study")
     parser.add_argument("--own_reports", type=int, default=4000, help="training studies of the distillation; 0: none")
     args = parser.parse_args()
     for given, needed in (("annotation", "images"), ("captions", "caption_images")):
@@ -95,13 +82,11 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def run(title: str, *command: object, env: dict[str, str] | None = None) -> None:
+def run(title: str, *command: object, env: dict | None = None) -> None:
     """Runs one step of the job in the repository root; its own messages say what went wrong if it fails."""
-    print(
-        f"\n== {title}\n{' '.join(f'{k}={v!r}' for k, v in (env or {}).items())} {' '.join(map(str, command))}",
-        flush=True,
-    )
-    if subprocess.run([str(part) for part in command], cwd=ROOT, env=os.environ | ON_CPU | (env or {})).returncode:
+    env = {name: str(value) for name, value in (env or {}).items()}
+    print(f"\n== {title}\n", *(f"{name}={value!r}" for name, value in env.items()), *command, flush=True)
+    if subprocess.run([str(part) for part in command], cwd=ROOT, env=os.environ | ON_CPU | env).returncode:
         raise ValueError(f"step {title!r} failed: its message is above; run the same command again once it is mended")
 
 
@@ -109,10 +94,8 @@ def check_last_steps(out: Path) -> None:
     """Looks for what the last steps need before the first one runs; ValueError with the cause and the remedy."""
     if (free := shutil.disk_usage(out).free) < DISK_SPACE:
         raise ValueError(f"{out}: {free / 1e9:.1f} GB are free, a run needs {DISK_SPACE / 1e9:g}; give another --out")
-    command = ("bash", "eval/scripts/evaluate.sh", "--check")
-    found = subprocess.run(
-        command, cwd=ROOT, env=os.environ | ON_CPU | {"PYTHON": sys.executable}, stderr=subprocess.PIPE, text=True
-    )
+    command, env = ("bash", "eval/scripts/evaluate.sh", "--check"), os.environ | ON_CPU | {"PYTHON": sys.executable}
+    found = subprocess.run(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
     if found.returncode:
         raise ValueError(found.stderr.strip().rpartition("\n")[2].removeprefix("error: "))
 
@@ -125,7 +108,7 @@ def make_data(args: argparse.Namespace, data: Path) -> Path:
             write_subset(args.annotation, data / ANNOTATION, args.train, args.test)
         elif not (data / ANNOTATION).is_file():
             generator = (sys.executable, "-m", "llava.phantom.generate", "--out", data, "--seed", 0, "--size", 128)
-            run("phantom films", *generator, "--train", args.train, "--val", args.test, "--test", args.test)
+            run("phantom images", *generator, "--train", args.train, "--val", args.test, "--test", args.test)
         convert = (sys.executable, "convert_data.py", "--annotation", data / ANNOTATION, "--out_dir", data)
         run("conversion", *convert, "--images", images)
     if args.annotation and not (data / CAPTIONS).is_file():
@@ -143,54 +126,52 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
         flags = [part for name, size in sizes.items() for part in (f"--{name}", size)]
         run("tiny towers", sys.executable, "-m", "llava.model.tiny", "--data_path", reports, "--out", towers, *flags)
     captions, caption_images = (args.captions, args.caption_images) if args.captions else (data / CAPTIONS, images)
-    library, colon, start = str(args.vision_tower or towers / "vision_tower").rpartition(":")
-    start = Path(start).resolve() if Path(start).is_dir() else start  # else its name on the hub
-    trained = towers / "trained_vision_tower"
-    if not (trained / tower_marker(f"{library}{colon}")).is_file():
-        program = ("torchrun", "--standalone", "--nproc_per_node", PROCESSES, "-m", "llava.train.pretrain_tower")
-        flags = ("--vision_tower", f"{library}{colon}{start}", "--out", trained)
-        flags += ("--data_path", captions, "--image_folder", caption_images, "--epochs", args.tower_epochs)
-        flags += (f"--select_layer={SETTINGS['MM_VISION_SELECT_LAYER']}",)
-        flags += ("--augment",) if args.annotation else ()
-        run("the vision tower on its own", *program, *flags)
-    if not (stage1 / "model.safetensors").is_file():
-        env = {"LM_PATH": str(towers / "language_model"), "VISION_TOWER": f"{library}{colon}{trained}"}
-        env |= {"DATA_PATH": str(captions), "IMAGE_FOLDER": str(caption_images), "OUTPUT_DIR": str(stage1)}
-        env |= {"NUM_TRAIN_EPOCHS": str(args.caption_epochs)}
-        env |= {"EXTRA_ARGS": f"--mm_vision_tower_lr {VISION_RATE} {SETTINGS['EXTRA_ARGS']}"}
-        run("stage 1", "bash", "train/scripts/llada_v_pretrain.sh", 1, PROCESSES, env=SETTINGS | env)
-    if not (stage2 / "model.safetensors").is_file():
-        env = {"LM_PATH": str(stage1), "VISION_TOWER": "", "PRETRAIN_MM_MLP_ADAPTER": ""}
-        env |= {"DATA_PATH": str(reports), "IMAGE_FOLDER": str(images), "OUTPUT_DIR": str(stage2)}
-        env |= {"NUM_TRAIN_EPOCHS": str(args.epochs), "MM_VISION_TOWER_LR": VISION_RATE}
-        run("stage 2", "bash", "train/scripts/llada_v_finetune.sh", 1, PROCESSES, env=SETTINGS | env)
-    return distill(args, data / "train_llava_llada.json", images) if args.own_reports else stage2
-
-
-def distill(args: argparse.Namespace, reports: Path, images: Path) -> Path:
-    """Stage 2 goes on with the model's own reports, so that several tokens a step do not mix several wordings."""
-    stage2, distilled, own = args.out / "stage2", args.out / "distilled", args.out / "own_reports.json"
-    if not (distilled / "model.safetensors").is_file():
-        if not own.is_file():
-            command = (sys.executable, "-m", "llava.distill", "--model_path", stage2, "--data_path", reports)
-            command += ("--image_folder", images, "--out", own, "--limit", args.own_reports)
-            run("own reports", *command, env={"OMP_NUM_THREADS": str(PROCESSES)})
-        env = {"LM_PATH": str(stage2), "VISION_TOWER": "", "PRETRAIN_MM_MLP_ADAPTER": "", "DATA_PATH": str(own)}
-        env |= {"IMAGE_FOLDER": str(images), "OUTPUT_DIR": str(distilled), "MM_VISION_TOWER_LR": VISION_RATE}
-        run("distillation", "bash", "train/scripts/llada_v_finetune.sh", 1, PROCESSES, env=SETTINGS | env | DISTILL)
+    tower = train_tower(args, towers, captions, caption_images)
+    env = {"LM_PATH": towers / "language_model", "VISION_TOWER": tower, "NUM_TRAIN_EPOCHS": args.caption_epochs}
+    stage("stage 1", "llada_v_pretrain.sh", stage1, captions, caption_images, env)
+    go_on = {"VISION_TOWER": "", "PRETRAIN_MM_MLP_ADAPTER": ""}
+    env = go_on | {"LM_PATH": stage1, "NUM_TRAIN_EPOCHS": args.epochs}
+    stage("stage 2", "llada_v_finetune.sh", stage2, reports, images, env)
+    if not args.own_reports:
+        return stage2
+    # Stage 2 goes on with the model's own reports, so that several tokens a step do not mix several wordings.
+    own, distilled = args.out / "own_reports.json", args.out / "distilled"
+    if not own.is_file():
+        command = (sys.executable, "-m", "llava.distill", "--model_path", stage2, "--image_folder", images)
+        command += ("--data_path", data / "train_llava_llada.json", "--out", own, "--limit", args.own_reports)
+        run("own reports", *command, env={"OMP_NUM_THREADS": PROCESSES})
+    stage("distillation", "llada_v_finetune.sh", distilled, own, images, go_on | {"LM_PATH": stage2} | DISTILL)
     return distilled
+
+
+def train_tower(args: argparse.Namespace, towers: Path, captions: Path, images: Path) -> Path:
+    """Teaches the vision tower the words of the captions; returns its folder."""
+    trained = towers / "trained_vision_tower"
+    if not (trained / "preprocessor_config.json").is_file():
+        library, colon, start = str(args.vision_tower or towers / "vision_tower").rpartition(":")
+        start = Path(start).resolve() if Path(start).is_dir() else start  # else its name on the hub
+        program = ("torchrun", "--standalone", "--nproc_per_node", PROCESSES, "-m", "llava.train.pretrain_tower")
+        flags = ("--vision_tower", f"{library}{colon}{start}", "--out", trained, "--epochs", args.tower_epochs)
+        flags += ("--data_path", captions, "--image_folder", images)
+        flags += (f"--select_layer={SETTINGS['MM_VISION_SELECT_LAYER']}", *["--augment"] * bool(args.annotation))
+        run("the vision tower on its own", *program, *flags)
+    return trained
+
+
+def stage(title: str, script: str, out: Path, data: Path, images: Path, env: dict) -> None:
+    """Runs a stage script, unless its model is there already."""
+    if not (out / "model.safetensors").is_file():
+        env = SETTINGS | {"DATA_PATH": data, "IMAGE_FOLDER": images, "OUTPUT_DIR": out} | env
+        run(title, "bash", f"train/scripts/{script}", 1, PROCESSES, "--mm_vision_tower_lr", VISION_RATE, env=env)
 
 
 def summarise(args: argparse.Namespace, model: Path, results: Path) -> dict:
     """What the run found, as written to summary.json."""
     scores, texts = read_scores(results_file(results)), generations(results)
-    states = {
-        stage: json.loads((args.out / stage / "trainer_state.json").read_text()) for stage in ("stage1", "stage2")
-    }
-    seconds = {
-        stage: round(state["log_history"][-1]["train_runtime"] / state["global_step"], 3)
-        for stage, state in states.items()
-    }
+    seconds = {}
+    for name in ("stage1", "stage2"):
+        state = json.loads((args.out / name / "trainer_state.json").read_text())
+        seconds[name] = round(state["log_history"][-1]["train_runtime"] / state["global_step"], 3)
     summary = {
         "metrics": scores["model"],
         "floors": {name: scores[name] for name in ("constant_report", "shuffled_images")},
@@ -201,10 +182,11 @@ def summarise(args: argparse.Namespace, model: Path, results: Path) -> dict:
         "resampler": SETTINGS["MM_RESAMPLER_TYPE"],
     }
     if args.annotation is None:
-        summary["finding_f1"] = {
-            half: finding_f1([parse_report(report) for _, report in pairs], [parse_report(truth) for truth, _ in pairs])
-            for half, pairs in texts.items()
-        }
+        summary["finding_f1"] = {}
+        for half, pairs in texts.items():
+            references, reports = zip(*pairs, strict=True)
+            sums = FINDING_F1.statistics(reports, references).sum(axis=0)
+            summary["finding_f1"][half] = float(FINDING_F1.scores["finding_F1"](sums))
     return summary
 
 
@@ -224,11 +206,8 @@ def main() -> None:
     for name, value in vars(args).items():
         if isinstance(value, Path):
             setattr(args, name, value.resolve())  # the steps run in other folders
-    settings = {key: str(value) for key, value in vars(args).items()} | {
-        "towers": TOWERS,
-        "stages": SETTINGS,
-        "distill": DISTILL,
-    }
+    settings = {key: str(value) for key, value in vars(args).items()}
+    settings |= {"towers": TOWERS, "stages": SETTINGS, "distill": DISTILL}
     remembered = args.out / "settings.json"
     if remembered.is_file() and json.loads(remembered.read_text()) != settings:
         raise ValueError(f"{args.out} holds a run with other settings; give another --out or remove it")
@@ -240,17 +219,13 @@ def main() -> None:
     data = args.out / "data"
     images = make_data(args, data)
     model = train(args, data, images)
-    env = {"MODEL_PATH": str(model), "MIMIC_CXR_DATA": str(data), "MIMIC_CXR_IMAGES": str(images)}
-    env |= {"OUTPUT_PATH": str(args.out / "results"), "NUM_PROCESSES": str(PROCESSES), "BATCH_SIZE": "25"}
-    env |= {"MODEL_PATHS": "", "FINDING_F1": "" if args.annotation else "1"}
-    run("evaluation", "bash", "eval/scripts/evaluate.sh", env=env | {"PYTHON": sys.executable})
+    env = {"MIMIC_CXR_DATA": data, "MIMIC_CXR_IMAGES": images, "OUTPUT_PATH": args.out / "results"}
+    env |= {"NUM_PROCESSES": PROCESSES, "BATCH_SIZE": 25, "FINDING_F1": "" if args.annotation else 1}
+    run("evaluation", "bash", "eval/scripts/evaluate.sh", model, env=env | {"PYTHON": sys.executable})
     summary = summarise(args, model, args.out / "results")
     (args.out / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print_summary(summary, (time.time() - start) / 60)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

@@ -17,17 +17,8 @@ from report_scores.metrics.meteor import meteor_statistics
 def write_studies(folder: Path) -> None:
     Image.new("L", (32, 32)).save(folder / "image.png")
     for split in ("train", "test"):
-        records = [
-            {
-                "id": f"{split}-{number}",
-                "image": "image.png",
-                "conversations": [
-                    {"from": "human", "value": "<image>\n"},
-                    {"from": "gpt", "value": f"Made up, {number}."},
-                ],
-            }
-            for number in range(2)
-        ]
+        turns = [{"from": "human", "value": "<image>\n"}, {"from": "gpt", "value": "Made up."}]
+        records = [{"id": f"{split}{n}", "image": "image.png", "conversations": turns} for n in range(2)]
         (folder / f"{split}_llava_llada.json").write_text(json.dumps(records))
 
 

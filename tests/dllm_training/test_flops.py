@@ -68,7 +68,8 @@ def test_a_frozen_model_passes_gradient_on_to_its_prompt():
     """One product less than training it: the gradient of the weights."""
     model = tiny_model("block", torch.float32)
     (every, _), (only_forward, _) = step_costs(model), step_costs(model.requires_grad_(False))
-    model.input_path = lambda: (nn.Linear(1, 1), torch.zeros(1, 1))  # something that learns stands before the prompt
+    model.before = nn.Linear(1, 1)  # something that learns stands before the prompt
+    model.input_path = lambda: (lambda model, example: model.before(example), torch.zeros(1, 1))
     passed, kept = step_costs(model)
     assert passed.per_token == pytest.approx(2 * only_forward.per_token, rel=1e-2)
     assert every.per_token == pytest.approx(3 * only_forward.per_token, rel=1e-2)

@@ -5,6 +5,7 @@ import os
 import pytest
 
 import report_scores.__main__
+from dllm.program import run_program
 from oracles.report_runs import write_run
 from report_scores.__main__ import main
 from report_scores.run_name import run_name
@@ -19,27 +20,31 @@ def one_score(monkeypatch):
     monkeypatch.setattr(report_scores.__main__, "METRICS", (ROUGE_L,))
 
 
+def run(*arguments: str) -> None:
+    run_program(lambda: main([*arguments]))
+
+
 def test_name(data, tmp_path, capsys):
     (tmp_path / "config.json").write_text("{}")
-    main(["name", str(tmp_path), "dtype=float32", "limit="])
+    run("name", str(tmp_path), "dtype=float32", "limit=")
     assert capsys.readouterr().out == run_name(tmp_path, ["dtype=float32", "limit="]) + "\n"
     (data / "images" / "test" / "study 1.png").unlink()
     with pytest.raises(SystemExit, match="^error: .*study 1.png"):
-        main(["name", str(tmp_path)])
+        run("name", str(tmp_path))
 
 
 def test_complete(data, tmp_path):
     with pytest.raises(SystemExit, match="^error: .*no results"):
-        main(["complete", str(tmp_path)])
+        run("complete", str(tmp_path))
     write_run(tmp_path / "run", TEXTS)
-    main(["complete", str(tmp_path)])
+    run("complete", str(tmp_path))
 
 
 def test_report_prints_all_tables_and_pages(data, tmp_path, capsys):
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         write_run(folder, TEXTS)
-    main(["report", *map(str, folders)])
+    run("report", *map(str, folders))
     out = capsys.readouterr().out
     for file in (tmp_path / "comparison.md", folders[0] / "scores.md", folders[1] / "scores.md"):
         assert file.read_text() in out
@@ -49,7 +54,7 @@ def test_report_prints_all_tables_and_pages(data, tmp_path, capsys):
 
 def test_finding_f1_is_asked_for(data, tmp_path, capsys):
     write_run(tmp_path / "run", TEXTS)
-    main(["report", str(tmp_path / "run"), "--finding_f1"])
+    run("report", str(tmp_path / "run"), "--finding_f1")
     assert "finding_F1" in capsys.readouterr().out and not (tmp_path / "comparison.md").exists()
     assert "effusion left" in (tmp_path / "run" / "reports.html").read_text(encoding="utf-8")
 
@@ -61,5 +66,5 @@ def test_what_cannot_be_written_is_one_line(data, tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(source))
 
     monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(SystemExit, match="error: .*scores.md.*: cannot be written"):
-        main(["report", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match="error: .*scores.md.*: Permission denied"):
+        run("report", str(tmp_path / "run"))

@@ -3,7 +3,6 @@
 import json
 import shutil
 from argparse import Namespace
-from pathlib import Path
 
 import open_clip
 import pytest
@@ -17,9 +16,7 @@ from timm.models import save_for_hf
 from llava.data.images import preprocess_image
 from llava.inference import ReportWriter, Request
 from llava.model.builder import load_pretrained_model
-from llava.model.multimodal_encoder import library_encoder
-from llava.model.multimodal_encoder.builder import load_vision_tower, save_vision_tower, tower_marker
-from llava.model.multimodal_encoder.library_encoder import LIBRARIES
+from llava.model.multimodal_encoder.builder import load_vision_tower, save_vision_tower
 from llava.train.pretrain_tower import pretrain
 from oracles.tiny import STAGE_1, build_trainer
 
@@ -168,35 +165,37 @@ def test_training_saves_a_folder_that_needs_no_other(world, saved, tmp_path, nam
 
 
 @pytest.mark.parametrize("name", ["clip", "biomedclip", "resnet"])
-def test_a_tower_that_learned_on_its_own_is_a_folder_of_its_library(world, saved, tmp_path, name):
+def test_a_tower_that_learned_on_its_own_is_a_folder_for_training(world, saved, tmp_path, name):
     spec, _ = saved[name]
-    library, _, folder = spec.partition(":")
     flags = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3, "augment": True, "select_layer": -2, "seed": 0}
     files = {"data_path": str(world.train), "image_folder": str(world.images), "out": str(tmp_path / "out")}
     pretrain(Namespace(vision_tower=spec, **files, **flags))
 
-    names = LIBRARIES[library][:2]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".bin") == sorted(names)
-    assert (tmp_path / "out" / names[0]).read_bytes() == (Path(folder) / names[0]).read_bytes()
-    before, after = load_file(Path(folder) / names[1]), load_file(tmp_path / "out" / names[1])
-    changed = {key for key in before if not torch.equal(before[key], after[key])}
-    towers = [load_vision_tower(f"{library}:{path}", -2, torch.float32)[0] for path in (folder, tmp_path / "out")]
-    weights = [dict(tower.encoder.named_parameters()) for tower in towers]
-    assert len(changed) == sum(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-    assert len(changed) > len(weights[0]) / 2 and before.keys() == after.keys()
+    (before, processor), (after, again) = (load_vision_tower(each, -2, torch.float32) for each in (spec, files["out"]))
+    assert processor.to_dict() == again.to_dict()
+    for name in ("library", "factory", "select_layer", "image_size", "patch_size", "hidden_size"):
+        assert json.loads(json.dumps(getattr(before.config, name))) == getattr(after.config, name), name
+    weights = [dict(tower.encoder.named_parameters()) for tower in (before, after)]
+    assert weights[0].keys() == weights[1].keys()
+    changed = {key for key in weights[0] if not torch.equal(weights[0][key], weights[1][key])}
+    assert len(changed) > len(weights[0]) / 2
+    trainer = build_trainer(world.arguments(tmp_path / "model", vision_tower=files["out"], max_steps=1))
+    started = trainer.model.model.vision_tower.encoder.state_dict()
+    assert all(torch.equal(weight, started[key]) for key, weight in after.encoder.state_dict().items())
+    with pytest.raises(ValueError, match="was cut at layer -2"):
+        load_vision_tower(files["out"], -1, torch.float32)
 
 
 @pytest.mark.parametrize("name", ["clip", "resnet"])
-def test_a_tower_whose_writing_was_interrupted_has_no_marker(saved, tmp_path, monkeypatch, name):
-    spec, _ = saved[name]
-    tower, _ = load_vision_tower(spec, -2, torch.float32)
+def test_a_tower_whose_writing_was_interrupted_has_no_processor(saved, tmp_path, monkeypatch, name):
+    tower, processor = load_vision_tower(saved[name][0], -2, torch.float32)
     with monkeypatch.context() as patch:
-        patch.setattr(library_encoder, "save_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(type(tower), "save_pretrained", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            save_vision_tower(tower, spec, tmp_path)
-    assert not (tmp_path / tower_marker(spec)).exists()
-    save_vision_tower(tower, spec, tmp_path)
-    assert (tmp_path / tower_marker(spec)).is_file()
+            save_vision_tower(tower, processor, saved[name][0], tmp_path)
+    assert not list(tmp_path.iterdir())
+    save_vision_tower(tower, processor, saved[name][0], tmp_path)
+    assert (tmp_path / "preprocessor_config.json").is_file()
 
 
 def test_stage_1_leaves_no_bit_of_a_frozen_tower_changed(world, saved, tmp_path):

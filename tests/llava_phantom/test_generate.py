@@ -14,7 +14,8 @@ from PIL import Image
 from llava.phantom import generate as phantom
 from llava.phantom.generate import ANNOTATION, CAPTIONS, SPLITS, make_study, render, write_release
 from llava.phantom.report import CONTEXT, write_context
-from llava.radiology.findings import SEVERITIES, SIDES, Finding, finding_f1, parse_report, sides_of
+from llava.radiology.findings import SEVERITIES, SIDES, Finding, parse_report, sides_of
+from report_scores.scorer import micro_f1
 
 GRADED = [name for name, severities in SEVERITIES.items() if len(severities) > 1]
 SIDED = [name for name in SEVERITIES if sides_of(name) == SIDES]
@@ -62,7 +63,8 @@ def test_rates_are_those_of_a_mixed_ward(truths):
 
 
 def test_the_findings_of_another_study_score_low(truths):
-    score = finding_f1(truths[1:] + truths[:1], truths)
+    metric = micro_f1("f1", iter)
+    score = metric.scores["f1"](metric.statistics(truths[1:] + truths[:1], truths).sum(axis=0))
     print(f"micro-F1 between random pairs of studies: {score:.3f}")
     assert score < 0.3
 
@@ -252,7 +254,7 @@ def test_the_command_writes_a_release_or_one_line(tmp_path):
     assert "phantom images" in done.stderr
     wrong = run("--out", str(tmp_path / "c"), "--train", "-3")
     assert wrong.returncode == 1
-    assert wrong.stderr.splitlines() == ["phantom: --train -3 is out of range: use 0 to 3333330"]
+    assert wrong.stderr.splitlines() == ["error: --train -3 is out of range: use 0 to 3333330"]
     (tmp_path / "file").write_text("")
     blocked = run("--out", str(tmp_path / "file"), "--train", "1")
     assert blocked.returncode == 1 and "Traceback" not in blocked.stderr and "file" in blocked.stderr

@@ -104,7 +104,7 @@ def test_the_command_writes_a_release_or_one_line(tmp_path):
     assert {row["split"] for row in table(tmp_path / "r", "split")} == {"test"}
     again = run("--test", "1")
     assert again.returncode == 1 and again.stderr == (
-        f"phantom_release: {tmp_path}/r/mimic-cxr-2.0.0-split.csv.gz is there already: remove the folder or choose"
+        f"error: {tmp_path}/r/mimic-cxr-2.0.0-split.csv.gz is there already: remove the folder or choose"
         " another --out\n"
     )
-    assert run().stderr == "phantom_release: no studies asked for: set --train, --val or --test above 0\n"
+    assert run().stderr == "error: no studies asked for: set --train, --val or --test above 0\n"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llava.phantom.report import write_report
-from llava.radiology.findings import SEVERITIES, Finding, finding_f1, parse_report, sides_of
+from llava.radiology.findings import SEVERITIES, Finding, parse_report, sides_of
 
 PAIRS = [(name, side) for name in SEVERITIES for side in sides_of(name)]
 LEFT, RIGHT = ("effusion", "left"), ("effusion", "right")
@@ -148,22 +148,3 @@ def test_very_long_text_is_read():
     assert parse_report("small left effusion and no " * 40_000) == {LEFT}
     assert parse_report("heart is " * 40_000 + "enlarged") == {("cardiomegaly", "")}
     assert parse_report("x" * 1_000_000) == set()
-
-
-def test_f1_counts_pairs_over_all_studies():
-    truth = [{LEFT, ("edema", "")}, set(), {RIGHT}]
-    predicted = [{LEFT}, {("tube", "")}, {LEFT}]
-    assert finding_f1(predicted, truth) == pytest.approx(2 * 1 / (3 + 3))
-    assert finding_f1(truth, truth) == 1.0
-    assert finding_f1([set(), set(), set()], truth) == 0.0
-
-
-def test_f1_is_defined_without_any_positive():
-    assert finding_f1([set()], [set()]) == 1.0
-    assert finding_f1([], []) == 1.0
-    assert finding_f1([{LEFT}], [set()]) == 0.0
-
-
-def test_f1_refuses_unequal_lengths():
-    with pytest.raises(ValueError, match="1 predictions for 2 studies"):
-        finding_f1([set()], [set(), set()])

@@ -15,13 +15,15 @@ import io
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from llava.phantom.generate import JPEG_QUALITY, SPLITS, Study, check_request, make_study, render, run_program
+from dllm.program import run_program
+from llava.phantom.generate import JPEG_QUALITY, SPLITS, Study, check_request, main, make_study, render
 from llava.phantom.report import write_caption
 
 BANNER = f"{'_' * 60}\n{'FINAL REPORT':^60}\n\n"
@@ -231,4 +233,4 @@ def _write_table(path: Path, columns: list[str], rows: list) -> None:
 
 
 if __name__ == "__main__":
-    run_program("phantom_release", "Write the chest phantom as MIMIC-CXR is shipped.", "patients", write_mimic_release)
+    run_program(partial(main, "Write the chest phantom as MIMIC-CXR is shipped.", "patients", write_mimic_release))

@@ -2,9 +2,12 @@
 
 import re
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from dllm.core.decoding import Decoding
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -14,7 +17,9 @@ SHOWN = re.compile(r"```bash\n(.*?)```|((?:^ {4}\S.*\n)+)", flags=re.DOTALL | re
 PROGRAM = re.compile(r"(?:bash|python|sbatch(?: --\S+)*) (?:-m ([\w.]+)|([\w/.-]+\.(?:sh|py)))(.*)")
 OURS = ("dllm", "llava", "report_scores")
 OPTIONS_IN = {"quickstart.sh": "scripts/quickstart.py", "mimic_release.py": "train/llava/phantom/generate.py"}
-LOOPED = ("indication", "comparison", "history", "technique", "train", "val", "test")  # options that a loop adds
+# Options that a loop adds.
+LOOPED = ("indication", "comparison", "history", "technique", "train", "val", "test")
+LOOPED += tuple(each.name for each in fields(Decoding))
 
 
 def commands(page: Path) -> list[str]:

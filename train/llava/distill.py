@@ -10,7 +10,6 @@ Stage 2 then goes on from the model (`LM_PATH=exp/stage2 VISION_TOWER= PRETRAIN_
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ import torch
 from dllm.data.files import replacing
 from dllm.inference.own_responses import own_responses
 from dllm.inference.results_file import ResultsFile
+from dllm.program import run_program
 from llava.data.dataset import image_names, read_records
 from llava.data.images import load_image
 from llava.inference import DTYPES, ReportWriter, Request
@@ -61,7 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Stage 2: everything learns on radiology reports, from the adapter of stage 1.
 #
-#     cd train && bash scripts/llada_v_finetune.sh <num_nodes> <gpu_num>
+#     cd train && bash scripts/llada_v_finetune.sh <num_nodes> <gpu_num> [--flag value ...]
 #
 # LORA_ENABLE=True LEARNING_RATE=2e-4: an adapter of the language model learns in its stead, and is merged when saved.
 # With LM_PATH=<trained model> VISION_TOWER= PRETRAIN_MM_MLP_ADAPTER= it goes on from a model that has everything.

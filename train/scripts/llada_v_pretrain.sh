@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Stage 1: resampler and projector learn on image-caption pairs; encoder and language model are frozen.
 #
-#     cd train && bash scripts/llada_v_pretrain.sh <num_nodes> <gpu_num>
+#     cd train && bash scripts/llada_v_pretrain.sh <num_nodes> <gpu_num> [--flag value ...]
 #
 # Writes $OUTPUT_DIR/mm_projector.safetensors. Settings are environment variables, here and in stage.sh.
 set -euo pipefail

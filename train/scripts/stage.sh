@@ -6,13 +6,14 @@ source scripts/run_and_tell.sh
 
 NUM_NODES=${1:-1}
 GPU_NUM=${2:-1}
+FLAGS=("${@:3}") # further arguments of train.py, which win over all below
 RANK=${RANK:-0} # of several nodes, like the two below; on one node torchrun finds a free port
 MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
 MASTER_PORT=${MASTER_PORT:-29199}
 DEEPSPEED=${DEEPSPEED-scripts/zero3.json} # or zero1, zero2, zero3pp; empty: plain DDP
 LM_PATH=${LM_PATH:-model/Qwen3-0.6B-diffusion-mdlm-v0.1}
 VISION_TOWER=${VISION_TOWER-model/siglip2-so400m-patch14-384} # empty: LM_PATH is a trained model, which has one
-EXTRA_ARGS=${EXTRA_ARGS:-} # any other argument of train.py, split at spaces
+EXTRA_ARGS=${EXTRA_ARGS:-} # the same in a variable, split at spaces
 
 if [ -n "${CUDA_VISIBLE_DEVICES-all}" ] && command -v nvidia-smi >/dev/null; then
     BF16=${BF16:-True} TF32=${TF32:-True}
@@ -64,7 +65,7 @@ run_stage() { # run_stage arguments of this stage...
         --seed "${SEED:-42}" \
         --dry_run "${DRY_RUN:-False}" \
         --bf16 "$BF16" \
-        "$@"
+        "$@" "${FLAGS[@]}"
     # shellcheck disable=SC2086
     run_and_tell torchrun "$@" $EXTRA_ARGS
 }

@@ -6,9 +6,9 @@ python -m report_scores report RUN_FOLDER [RUN_FOLDER ...]
 """
 
 import argparse
-import sys
 from pathlib import Path
 
+from dllm.program import run_program
 from llava.radiology.labels import labels
 from report_scores.lmms_eval_output import check_complete
 from report_scores.metrics.clinical import clinical_metrics
@@ -48,18 +48,13 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("--clinical", action="store_true", help="also CheXbert F1, RadGraph F1 and RadCliQ (radeval)")
 
     args = parser.parse_args(arguments)
-    try:
-        if args.command == "name":
-            print(run_name(args.checkpoint, args.settings))
-        elif args.command == "complete":
-            check_complete(args.folder)
-        else:
-            report(args.folders, args.finding_f1, args.clinical)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {error.filename}: cannot be written ({error.strerror})")
+    if args.command == "name":
+        print(run_name(args.checkpoint, args.settings))
+    elif args.command == "complete":
+        check_complete(args.folder)
+    else:
+        report(args.folders, args.finding_f1, args.clinical)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

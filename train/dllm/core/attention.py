@@ -13,7 +13,6 @@ The response may be packed several times after one prompt: once clean (`block` t
 never see each other.
 """
 
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -51,8 +50,7 @@ def allowed(pattern: str, q: Tokens, k: Tokens) -> Tensor:
     return (sees & k.valid) | (q.index == k.index)
 
 
-@dataclass
-class Layout:
+class Layout(NamedTuple):
     """Roles of a packed batch: `role`, `view`, `block`, `valid` are [B, L]; `position` is [..., B, L]."""
 
     role: Tensor
@@ -77,23 +75,21 @@ class Layout:
     @staticmethod
     def cat(parts: list["Layout"]) -> "Layout":
         """Packs parts one after another along the sequence."""
-        names = ("role", "view", "block", "valid", "position")
-        return Layout(*(torch.cat([getattr(part, name) for part in parts], dim=-1) for name in names))
+        return Layout(*(torch.cat(attribute, dim=-1) for attribute in zip(*parts, strict=True)))
 
     def keep(self, rows: Tensor) -> "Layout":
         """The layout of these rows of the batch."""
-        names = ("role", "view", "block", "valid")
-        return Layout(*(getattr(self, name)[rows] for name in names), self.position[..., rows, :])
+        return Layout(*(attribute[rows] for attribute in self[:-1]), self.position[..., rows, :])
 
     def with_role(self, part: slice, role: int) -> "Layout":
         """The same layout with another role for a part of the sequence."""
         changed = self.role.clone()
         changed[:, part] = role
-        return replace(self, role=changed)
+        return self._replace(role=changed)
 
     def tokens(self, index: Tensor) -> Tokens:
         """Attributes of the tokens at `index` [n], each [B, n]."""
-        return Tokens(self.role[:, index], self.view[:, index], self.block[:, index], self.valid[:, index], index[None])
+        return Tokens(*(attribute[:, index] for attribute in self[:-1]), index[None])
 
     def mask(self, pattern: str, queries: slice = slice(None), keys: slice = slice(None)) -> Tensor:
         """The boolean attention mask [B, 1, queries, keys], True = may attend (SDPA's convention)."""
@@ -109,7 +105,7 @@ class Layout:
             return allowed(pattern, token(row, query), token(row, key))
 
         def token(row: Tensor, index: Tensor) -> Tokens:
-            return Tokens(*(getattr(self, name)[row, index] for name in ("role", "view", "block", "valid")), index)
+            return Tokens(*(attribute[row, index] for attribute in self[:-1]), index)
 
         B, L = self.role.shape
         return create_block_mask(mask_mod, B, None, L, L, device=self.role.device)

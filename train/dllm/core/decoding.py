@@ -1,7 +1,7 @@
 """How a response is written: the arguments of sampling, checked before any work."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 
 REMASKING = ("low_confidence", "random")
 CFG_AGAINST = ("no_prompt", "blank_inputs")
@@ -15,41 +15,35 @@ CACHES = {
 POSITIVE = ("gen_length", "block_length", "gen_steps", "prompt_interval", "response_interval")
 
 
+def _setting(default, text: str):
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass(frozen=True)
 class Decoding:
-    """How a response is written.
+    """How a response is written. What each field means is its help, which the programs print too.
 
-    gen_length         tokens of the canvas; rounded up to whole blocks while writing, then cut
-    block_length       tokens that are filled before the next ones begin
-    gen_steps          denoising steps over the whole canvas, shared equally by the blocks (default: one token a step)
-    threshold          commit every candidate at least this confident instead (Wu et al. 2025, Fast-dLLM)
-    factor             commit the n most confident candidates instead, n the largest for which (n + 1)(1 - c_n) < factor
-                       (Wu et al. 2025); it and `threshold` always commit the best one
-    remasking          which candidates count as best: `low_confidence` keeps the most probable, `random` any
-    cfg_scale          classifier-free guidance: logits = u + (cfg_scale + 1) (c - u), off at 0
-    cfg_against        what u is without: `no_prompt`, the whole prompt (mask embeddings take its place), or
-                       `blank_inputs`, what is given beside the text, which is blank then
-    temperature        0 takes the most probable token, otherwise samples from softmax(logits / temperature)
-    cache              what is kept between steps (see `dllm.core.cache`); default: `exact` where the attention pattern
-                       has an exact one, else `none`
-    prompt_interval, response_interval   steps of a block between two refreshes, for the cache `dllmcache`
-    compile            steps of fixed shapes through torch.compile, on a GPU as CUDA graphs; the first batch waits for
-                       the compiler
+    `threshold` and `factor`, of which each step commits the best candidate at least: Wu et al. 2025, Fast-dLLM. The
+    caches: `dllm.core.cache`.
     """
 
-    gen_length: int
-    block_length: int
-    gen_steps: int | None = None
-    threshold: float | None = None
-    factor: float | None = None
-    remasking: str = "low_confidence"
-    cfg_scale: float = 0.0
-    cfg_against: str = "no_prompt"
-    temperature: float = 0.0
-    cache: str | None = None
-    prompt_interval: int = 25
-    response_interval: int = 7
-    compile: bool = False
+    gen_length: int = _setting(MISSING, "tokens of the canvas; default: the model's own")
+    block_length: int = _setting(MISSING, "tokens written before the next ones begin; default: the model's own")
+    gen_steps: int | None = _setting(None, "denoising steps over the canvas, over all blocks; default: one a token")
+    threshold: float | None = _setting(None, "commit every token at least this confident instead (Fast-dLLM)")
+    factor: float | None = _setting(
+        None, "commit the most confident n tokens instead, n the largest with (n + 1)(1 - c_n) < factor (Fast-dLLM)"
+    )
+    remasking: str = _setting("low_confidence", "low_confidence: the most probable are committed first; or random")
+    cfg_scale: float = _setting(0.0, "classifier-free guidance: logits = u + (cfg_scale + 1)(c - u); 0: none")
+    cfg_against: str = _setting(
+        "no_prompt", "what u is without: no_prompt, the whole prompt; blank_inputs, what is given beside the text"
+    )
+    temperature: float = _setting(0.0, "0: the most probable token, else one drawn from softmax(logits / temperature)")
+    cache: str | None = _setting(None, f"what is kept between steps: {', '.join(CACHES)}; default: an exact one")
+    prompt_interval: int = _setting(25, "steps of a block between two refreshes of the whole cache dllmcache")
+    response_interval: int = _setting(7, "steps of a block between two refreshes of its part of the response")
+    compile: bool = _setting(False, "compile the steps, on a GPU as CUDA graphs; the first batch waits")
 
     def __post_init__(self):
         for name in POSITIVE:
@@ -84,7 +78,7 @@ class Decoding:
 
         Raises ValueError on an unknown argument, an impossible value, or a cache that the model's pattern rules out.
         """
-        known = [field.name for field in fields(cls)]
+        known = [each.name for each in fields(cls)]
         if unknown := set(arguments) - set(known):
             raise ValueError(f"unknown generation argument {sorted(unknown)[0]!r}; known: {', '.join(known)}")
         decoding = cls(**{"gen_length": config.gen_length, "block_length": config.block_length} | arguments)

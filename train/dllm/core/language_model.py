@@ -3,6 +3,7 @@
 A model that sees or hears adds how its prompts are embedded, and which parts it has.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -50,8 +51,8 @@ class MaskedDiffusionLM:
         """The decoding that these arguments ask for over the defaults of the config (`Decoding.of`)."""
         return Decoding.of(self.diffusion, **arguments)
 
-    def input_path(self) -> tuple[nn.Module, Tensor] | None:
-        """A module that does all between one input and the language model, and an example of its argument."""
+    def input_path(self) -> tuple[Callable[[nn.Module, Tensor], Tensor], Tensor] | None:
+        """What is done between an input and the language model, a function of model and input; an example of one."""
         return None
 
     def losses(

@@ -2,12 +2,13 @@
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from transformers import TrainingArguments
+from transformers.hf_argparser import HfArg
 
 from dllm.core.losses import NORMALISATIONS
 from dllm.core.noise import ForwardProcess
@@ -17,19 +18,14 @@ from dllm.core.noise import ForwardProcess
 class ModelArguments:
     """What is built. The pattern and the lengths are saved in the checkpoint's config."""
 
-    model_name_or_path: str = field(metadata={"help": "folder of a language model, or of a trained model"})
-    attention_pattern: str = field(default="block", metadata={"help": "bidirectional, prefix, block"})
-    block_length: int = field(default=32, metadata={"help": "tokens that are written before the next ones begin"})
-    gen_length: int = field(default=256, metadata={"help": "canvas of a response in tokens"})
-    lora_enable: bool = field(
-        default=False, metadata={"help": "train an adapter of the language model in its stead; it is merged when saved"}
-    )
-    lora_r: int = field(default=64, metadata={"help": "rank of the adapter"})
-    lora_alpha: int = field(default=16, metadata={"help": "scaling of the adapter: alpha / rank"})
-    lora_dropout: float = field(
-        default=0.0,
-        metadata={"help": "of the adapter's input; unlike all other noise it depends on the number of processes"},
-    )
+    model_name_or_path: str = HfArg(help="folder of a language model, or of a trained model")
+    attention_pattern: str = HfArg(default="block", help="bidirectional, prefix, block")
+    block_length: int = HfArg(default=32, help="tokens that are written before the next ones begin")
+    gen_length: int = HfArg(default=256, help="canvas of a response in tokens")
+    lora_enable: bool = HfArg(default=False, help="train an adapter in the language model's stead; merged when saved")
+    lora_r: int = HfArg(default=64, help="rank of the adapter")
+    lora_alpha: int = HfArg(default=16, help="scaling of the adapter: alpha / rank")
+    lora_dropout: float = HfArg(default=0.0, help="of the adapter's input; depends on the number of processes")
 
     def diffusion(self) -> dict:
         """The fields that a model's diffusion config takes over by name."""
@@ -53,27 +49,19 @@ class MDLMConfig(TrainingArguments):
 
     part_rates: ClassVar[dict[str, str]] = {}
 
-    noise_estimator: str = field(
-        default="stratified", metadata={"help": "stratified, pair, single, uniform, seed_literal"}
-    )
-    noise_schedule: str = field(default="linear", metadata={"help": "linear, cosine, sqrt (single views only)"})
-    noise_eps: float = field(default=1e-3, metadata={"help": "smallest mask rate"})
-    loss_normalisation: str = field(default="sequence", metadata={"help": "sequence, token, batch"})
-    pad_to_multiple_of: int = field(default=8, metadata={"help": "of the prompt's tokens, for few shapes"})
-    eval_noise_levels: int = field(default=4, metadata={"help": "stratified pairs per validation sample"})
-    train_sampling_strategy: str = field(
-        default="group_by_length", metadata={"help": "group_by_length (of datasets that tell), random, sequential"}
-    )
-    model_max_length: int = field(default=1024, metadata={"help": "longest prompt + response in tokens"})
-    dry_run: bool = field(default=False, metadata={"help": "print what the run would do, and what it takes; then stop"})
-    optim: str = field(default="adamw_torch", metadata={"help": "optimizer of transformers"})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "samples are the dataset's own"})
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "logs a mean in place of a loss that is not finite, and goes on"}
-    )
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "every trained weight has a gradient in every batch; DDP need not look"}
-    )
+    noise_estimator: str = HfArg(default="stratified", help="stratified, pair, single, uniform, seed_literal")
+    noise_schedule: str = HfArg(default="linear", help="linear, cosine, sqrt (single views only)")
+    noise_eps: float = HfArg(default=1e-3, help="smallest mask rate")
+    loss_normalisation: str = HfArg(default="sequence", help="sequence, token, batch")
+    pad_to_multiple_of: int = HfArg(default=8, help="of the prompt's tokens, for few shapes")
+    eval_noise_levels: int = HfArg(default=4, help="stratified pairs per validation sample")
+    train_sampling_strategy: str = HfArg(default="group_by_length", help="group_by_length, random, sequential")
+    model_max_length: int = HfArg(default=1024, help="longest prompt + response in tokens")
+    dry_run: bool = HfArg(default=False, help="print what the run would do, and what it takes; then stop")
+    optim: str = HfArg(default="adamw_torch", help="optimizer of transformers")
+    remove_unused_columns: bool = HfArg(default=False, help="samples are the dataset's own")
+    logging_nan_inf_filter: bool = HfArg(default=False, help="logs a mean in place of a NaN or infinite loss")
+    ddp_find_unused_parameters: bool | None = HfArg(default=False, help="every weight has a gradient in every batch")
 
     def __post_init__(self):
         self._check_launch()

@@ -8,7 +8,9 @@ count.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -72,12 +74,11 @@ def step_costs(model: MaskedDiffusionLM, dtype: torch.dtype | None = None) -> tu
     and before the weights are partitioned.
     """
     assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
-    path = model.input_path()
-    per_input, prompt_flows = measure(*path, dtype) if path else ((0, 0), False)
-    trunk, head = _Trunk(model, prompt_flows), _Head(model)
-    (short, flows), (long, _) = (
-        measure(trunk, torch.zeros(1, n, dtype=torch.long), dtype) for n in (LENGTH, 2 * LENGTH)
-    )
+    function, example = model.input_path() or (None, None)
+    per_input, prompt_flows = measure(Part(model, function), example, dtype) if function else ((0, 0), False)
+    trunk, head = Part(model, partial(_trunk, prompt_flows=prompt_flows)), Part(model, _head)
+    ids = torch.zeros(1, 2 * LENGTH, dtype=torch.long)
+    (short, flows), (long, _) = (measure(trunk, ids[:, :n], dtype) for n in (LENGTH, 2 * LENGTH))
     hidden = torch.zeros(LENGTH, model.diffusion.hidden_size, dtype=dtype or model.dtype, requires_grad=flows)
     rows, _ = measure(head, hidden, dtype)
     costs = []
@@ -87,29 +88,28 @@ def step_costs(model: MaskedDiffusionLM, dtype: torch.dtype | None = None) -> tu
     return tuple(costs)
 
 
-class _Trunk(nn.Module):
-    """Embeddings and trunk of a model, from ids [B, n]."""
+class Part(nn.Module):
+    """A function of a model and a tensor, as a module that has the model's weights."""
 
-    def __init__(self, model: nn.Module, prompt_flows: bool):
+    def __init__(self, model: nn.Module, function: Callable[[nn.Module, Tensor], Tensor]):
         super().__init__()
-        self.model, self.prompt_flows = model, prompt_flows
+        self.model, self.function = model, function
 
-    def forward(self, ids: Tensor) -> Tensor:
-        embeds = self.model.embed(ids)
-        if self.prompt_flows and not embeds.requires_grad:
-            embeds.requires_grad_()
-        return self.model.trunk(embeds, None, torch.arange(ids.shape[1], device=ids.device)[None])
+    def forward(self, example: Tensor) -> Tensor:
+        return self.function(self.model, example)
 
 
-class _Head(nn.Module):
-    """Head and loss of a model, from hidden states [n, D]."""
+def _trunk(model: MaskedDiffusionLM, ids: Tensor, prompt_flows: bool) -> Tensor:
+    """Embeddings and trunk, from ids [B, n]."""
+    embeds = model.embed(ids)
+    if prompt_flows and not embeds.requires_grad:
+        embeds.requires_grad_()
+    return model.trunk(embeds, None, torch.arange(ids.shape[1], device=ids.device)[None])
 
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return head_losses(self.model, hidden, torch.zeros(len(hidden), dtype=torch.long, device=hidden.device))
+def _head(model: MaskedDiffusionLM, hidden: Tensor) -> Tensor:
+    """Head and loss, from hidden states [n, D]."""
+    return head_losses(model, hidden, torch.zeros(len(hidden), dtype=torch.long, device=hidden.device))
 
 
 def measure(module: nn.Module, example: Tensor, dtype: torch.dtype | None = None) -> tuple[tuple[int, int], bool]:

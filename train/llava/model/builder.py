@@ -101,12 +101,11 @@ def load_adapter(model: LlavaQwen3ModelLM, file: str) -> None:
                 f"adapter {file} was trained with {name} {types.get(name)!r}, the model has "
                 f"{getattr(model.config, name)!r}; give the types of stage 1"
             )
-    if state.keys() != own.keys():
-        raise ValueError(f"adapter {file} was trained with a resampler of another depth; give the settings of stage 1")
-    for name, tensor in state.items():
-        if tensor.shape != own[name].shape:
-            raise ValueError(
-                f"adapter {file} has {name} of shape {list(tensor.shape)}, the model {list(own[name].shape)}; give the "
-                "widths of stage 1"
-            )
+    shapes, needed = ({name: list(tensor.shape) for name, tensor in each.items()} for each in (state, own))
+    if shapes != needed:
+        name = min(name for name in shapes | needed if shapes.get(name) != needed.get(name))
+        found = f"of shape {shapes[name]}" if name in shapes else "not at all"
+        raise ValueError(
+            f"adapter {file} has {name} {found}, the model {needed.get(name)}; give the settings of stage 1"
+        )
     model.load_state_dict(state, strict=False)

@@ -4,12 +4,12 @@ python -m llava.model.tiny --data_path train_llava_llada.json --out exp/towers
 """
 
 import argparse
-import sys
 
 import torch
 from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
+from dllm.program import run_program
 from llava.conversation import SYSTEM_PROMPT
 from llava.data.dataset import read_records
 
@@ -45,12 +45,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    try:
-        records = read_records(args.data_path)
-    except ValueError as error:
-        sys.exit(f"tiny: error: {error}")
-    texts = [SYSTEM_PROMPT, *(turn["value"] for record in records for turn in record["conversations"])]
-    tokenizer = train_tokenizer(texts, args.vocab_size)
+    turns = [turn for record in read_records(args.data_path) for turn in record["conversations"]]
+    tokenizer = train_tokenizer([SYSTEM_PROMPT, *(turn["value"] for turn in turns)], args.vocab_size)
     save_language_model(f"{args.out}/language_model", tokenizer, args.hidden_size, args.layers)
     save_vision_tower(
         f"{args.out}/vision_tower", args.image_size, args.patch_size, args.vision_hidden_size, args.vision_layers
@@ -59,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -9,7 +9,6 @@ is the same whatever the number of studies. Every patient has one study.
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dllm.data.files import replacing
+from dllm.program import run_program
 from llava.phantom.image import render_image
 from llava.phantom.report import write_caption, write_context, write_report
 from llava.radiology.findings import SEVERITIES, Finding, sides_of
@@ -181,21 +181,17 @@ def check_request(counts: Mapping[str, int], seed: int, size_px: int) -> None:
         raise ValueError(f"--size {size_px} is out of range: use 32 to 4096 pixels")
 
 
-def run_program(program: str, description: str, counted: str, write: Callable[..., Path]) -> None:
+def main(description: str = __doc__, counted: str = "studies", write: Callable[..., Path] = write_release) -> None:
     """Writes a release from the command line by `write(out, counts, seed, size_px)`, which counts `counted`."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder to write")
     for split in SPLITS:
         parser.add_argument(f"--{split}", type=int, default=0, help=f"number of {split} {counted}")
     parser.add_argument("--seed", type=int, default=0, help="seed of the release")
     parser.add_argument("--size", type=int, default=128, help="width and height of a frontal image in pixels")
     args = parser.parse_args()
-    try:
-        path = write(args.out, {split: getattr(args, split) for split in SPLITS}, args.seed, args.size)
-    except (ValueError, OSError) as error:
-        sys.exit(f"{program}: {error}")
-    print(path)
+    print(write(args.out, {split: getattr(args, split) for split in SPLITS}, args.seed, args.size))
 
 
 if __name__ == "__main__":
-    run_program("phantom", "Write a release of the chest phantom.", "studies", write_release)
+    run_program(main)

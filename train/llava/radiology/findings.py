@@ -3,7 +3,6 @@
 A finding is scored as the pair (name, side). The side is the patient's. A finding that has no side carries "".
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from llava.radiology.labels import LINE, PACEMAKER, TERMS, TUBE
@@ -172,19 +171,3 @@ def _share_sides(mentions: list[_Mention]) -> None:
                 mention.sides = sides
             elif mention.name not in UNSIDED:
                 sides = mention.sides
-
-
-def finding_f1(predicted: Sequence[Iterable], truth: Sequence[Iterable]) -> float:
-    """Micro-F1 over the pairs (name, side) of parallel sequences of sets, in [0, 1].
-
-    Where no study has a finding and none is predicted, the two agree, and the score is 1.
-
-    Raises:
-        ValueError: the sequences differ in length.
-    """
-    if len(predicted) != len(truth):
-        raise ValueError(f"{len(predicted)} predictions for {len(truth)} studies: give one set for each study")
-    pairs = [(set(guess), set(true)) for guess, true in zip(predicted, truth, strict=True)]
-    hits = sum(len(guess & true) for guess, true in pairs)
-    total = sum(len(guess) + len(true) for guess, true in pairs)
-    return 2 * hits / total if total else 1.0

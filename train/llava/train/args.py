@@ -1,7 +1,9 @@
 """Command-line arguments of training, beside those of every run. Names are those of LLaVA where it has one."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from transformers.hf_argparser import HfArg
 
 from dllm.training import arguments
 from llava.constants import PARTS
@@ -17,26 +19,21 @@ RESAMPLER_FIELDS = ("mm_projector", "mm_resampler", "mm_qformer", "mm_perceiver"
 class ModelArguments(arguments.ModelArguments):
     """What is built. The mm_* settings are saved in the checkpoint's config too."""
 
-    mm_tunable_parts: str = field(metadata={"help": f"parts to train, joined by commas: {', '.join(PARTS)}"})
-    vision_tower: str | None = field(
-        default=None,
-        metadata={"help": "folder of a SigLIP model, open_clip:NAME or timm:NAME (or folder); a trained model has one"},
-    )
-    pretrain_mm_mlp_adapter: str | None = field(default=None, metadata={"help": "adapter file of stage 1"})
-    version: str = field(default="qwen", metadata={"help": "conversation template"})
-    mm_vision_select_layer: int = field(default=-2, metadata={"help": "hidden state of the encoder that is used"})
-    mm_projector_type: str = field(default="mlp2x_gelu", metadata={"help": "mlp2x_gelu, linear, identity"})
-    mm_resampler_type: str = field(
-        default="qformer", metadata={"help": "qformer, perceiver, spatial_pool, masked_drop, none"}
-    )
-    mm_qformer_depth: int = field(default=12, metadata={"help": "layers"})
-    mm_qformer_hidden_size: int = field(default=768, metadata={"help": "width, in heads of 64"})
-    mm_qformer_latents: int = field(default=64, metadata={"help": "queries = visual tokens per image"})
-    mm_perceiver_depth: int = field(default=3, metadata={"help": "self-attention layers"})
-    mm_perceiver_latents: int = field(default=64, metadata={"help": "latents = visual tokens per image"})
-    mm_spatial_pool_stride: int = field(default=2, metadata={"help": "patches per side that are pooled to one"})
-    mm_spatial_pool_mode: str = field(default="bilinear", metadata={"help": "average, max, bilinear"})
-    mm_mask_drop_ratio: float = field(default=0.25, metadata={"help": "share of the patches kept in training"})
+    mm_tunable_parts: str = HfArg(help=f"parts to train, joined by commas: {', '.join(PARTS)}")
+    vision_tower: str | None = HfArg(default=None, help="SigLIP folder, open_clip:NAME or timm:NAME (or folder)")
+    pretrain_mm_mlp_adapter: str | None = HfArg(default=None, help="adapter file of stage 1")
+    version: str = HfArg(default="qwen", help="conversation template")
+    mm_vision_select_layer: int = HfArg(default=-2, help="hidden state of the encoder that is used")
+    mm_projector_type: str = HfArg(default="mlp2x_gelu", help="mlp2x_gelu, linear, identity")
+    mm_resampler_type: str = HfArg(default="qformer", help="qformer, perceiver, spatial_pool, masked_drop, none")
+    mm_qformer_depth: int = HfArg(default=12, help="layers")
+    mm_qformer_hidden_size: int = HfArg(default=768, help="width, in heads of 64")
+    mm_qformer_latents: int = HfArg(default=64, help="queries = visual tokens per image")
+    mm_perceiver_depth: int = HfArg(default=3, help="self-attention layers")
+    mm_perceiver_latents: int = HfArg(default=64, help="latents = visual tokens per image")
+    mm_spatial_pool_stride: int = HfArg(default=2, help="patches per side that are pooled to one")
+    mm_spatial_pool_mode: str = HfArg(default="bilinear", help="average, max, bilinear")
+    mm_mask_drop_ratio: float = HfArg(default=0.25, help="share of the patches kept in training")
 
     def check(self) -> None:
         super().check()
@@ -65,20 +62,14 @@ class ModelArguments(arguments.ModelArguments):
 class DataArguments:
     """What is read."""
 
-    data_path: str = field(metadata={"help": "LLaVA JSON file"})
-    image_folder: str = field(metadata={"help": "folder that the records' images are relative to"})
-    eval_data_path: str | None = field(
-        default=None, metadata={"help": "LLaVA JSON file of validation, whose loss --eval_strategy asks for"}
-    )
-    image_aspect_ratio: str = field(
-        default="square", metadata={"help": "square, pad, anyres, anyres_max_N (N: tiles at most, beside the whole)"}
-    )
-    image_grid_pinpoints: str | None = field(
-        default=None, metadata={"help": f"grids of anyres, or their resolutions in pixels: {EXAMPLE}"}
-    )
-    video_folder: str | None = field(default=None, metadata={"help": "folder that the records' videos are relative to"})
-    video_fps: float = field(default=1.0, metadata={"help": "frames taken of each second of a video"})
-    frames_upbound: int = field(default=0, metadata={"help": "frames of a video at most; 0: no bound"})
+    data_path: str = HfArg(help="LLaVA JSON file")
+    image_folder: str = HfArg(help="folder that the records' images are relative to")
+    eval_data_path: str | None = HfArg(default=None, help="LLaVA JSON file of validation (--eval_strategy)")
+    image_aspect_ratio: str = HfArg(default="square", help="square, pad, anyres, anyres_max_N (at most N tiles)")
+    image_grid_pinpoints: str | None = HfArg(default=None, help=f"grids of anyres, or pixels: {EXAMPLE}")
+    video_folder: str | None = HfArg(default=None, help="folder that the records' videos are relative to")
+    video_fps: float = HfArg(default=1.0, help="frames taken of each second of a video")
+    frames_upbound: int = HfArg(default=0, help="frames of a video at most; 0: no bound")
 
     def videos(self) -> VideoFolder | None:
         return VideoFolder(self.video_folder, self.video_fps, self.frames_upbound) if self.video_folder else None
@@ -111,7 +102,5 @@ class TrainingArguments(arguments.MDLMConfig):
         "mm_mlp_adapter": "mm_projector_lr",
     }
 
-    mm_projector_lr: float | None = field(
-        default=None, metadata={"help": "of projector and resampler; else --learning_rate"}
-    )
-    mm_vision_tower_lr: float | None = field(default=None, metadata={"help": "of the encoder; else --learning_rate"})
+    mm_projector_lr: float | None = HfArg(default=None, help="of projector and resampler; else --learning_rate")
+    mm_vision_tower_lr: float | None = HfArg(default=None, help="of the encoder; else --learning_rate")

@@ -5,7 +5,7 @@
 
 From the features of 4 x 4 parts of an image, a linear layer says which words and which pairs of neighbouring words its
 text has (Joulin et al. 2016; Li et al. 2017, "Learning visual n-grams"). The layer is thrown away; `--out` is a folder
-like that of `--vision_tower`, for the stage scripts. For small towers and data: the pixels of all images are held in
+for `--vision_tower` of the stage scripts. For small towers and data: the pixels of all images are held in
 memory. A published SigLIP has learned more than this from its own captions and does not need it.
 """
 
@@ -127,7 +127,7 @@ def pretrain(args: argparse.Namespace) -> str:
     trainer.add_callback(Progress())
     trainer.train()
     if settings.process_index == 0:
-        save_vision_tower(tower, args.vision_tower, args.out)
+        save_vision_tower(tower, processor, args.vision_tower, args.out)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -1,5 +1,7 @@
 """LlavaQwen3ModelLM: the vision-language model on the Qwen3 diffusion language model."""
 
+from collections.abc import Callable
+
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
@@ -135,20 +137,9 @@ class LlavaQwen3ModelLM(MaskedDiffusionLM, LlavaMetaForCausalLM, PreTrainedModel
             unconditional = self.prepare_prompt(input_ids, attention_mask, torch.zeros_like(images))
         return prompt, unconditional
 
-    def input_path(self) -> tuple[nn.Module, Tensor]:
+    def input_path(self) -> tuple[Callable[[nn.Module, Tensor], Tensor], Tensor]:
         side = self.config.vision_config.image_size
-        return _OneImage(self.model), torch.zeros(1, 3, side, side)
-
-
-class _OneImage(nn.Module):
-    """Everything between pixels [1, 3, S, S] and the language model."""
-
-    def __init__(self, vision: LlavaMetaModel):
-        super().__init__()
-        self.vision = vision
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.vision(images, torch.zeros(1))
+        return lambda model, images: model.model(images, torch.zeros(1)), torch.zeros(1, 3, side, side)
 
 
 AutoConfig.register("llava_qwen3", LlavaQwen3Config)

@@ -12,12 +12,7 @@ from transformers import (
 )
 
 from dllm.pipelines.loading import check_folder, load_whole
-from llava.model.multimodal_encoder.library_encoder import (
-    LIBRARIES,
-    LibraryVisionTower,
-    load_library_tower,
-    save_library_tower,
-)
+from llava.model.multimodal_encoder.library_encoder import LIBRARIES, LibraryVisionTower, load_library_tower
 from llava.model.multimodal_encoder.siglip_encoder import SigLipVisionTower, truncated_config
 
 
@@ -26,34 +21,33 @@ def load_vision_tower(
 ) -> tuple[PreTrainedModel, SiglipImageProcessorPil]:
     """A tower with its weights, cut after the selected layer, and its image processor.
 
-    `name` is a SigLIP folder, or `open_clip:` or `timm:` before a folder or the name of a repository on the Hugging
-    Face hub. Raises ValueError if it cannot be loaded whole, or has no such layer.
+    `name` is a folder of SigLIP or of `save_vision_tower`, or `open_clip:` or `timm:` before a folder or the name of a
+    repository on the Hugging Face hub. Raises ValueError if it cannot be loaded whole, or has no such layer.
     """
     library, _, source = name.partition(":")
     if library in LIBRARIES:
         return load_library_tower(library, source, select_layer, dtype)
-    check_folder(name, "preprocessor_config.json")
+    if check_folder(name, "preprocessor_config.json").get("model_type") == LibraryVisionTower.config_class.model_type:
+        tower = load_whole(LibraryVisionTower, name, dtype=dtype)
+        if tower.config.select_layer != select_layer:
+            raise ValueError(f"{name} was cut at layer {tower.config.select_layer}; ask for that one")
+        return tower, SiglipImageProcessorPil.from_pretrained(name)
     config = truncated_config(name, select_layer)
     tower = load_whole(SigLipVisionTower, name, config=config, dtype=dtype)
     size = {"height": config.image_size, "width": config.image_size}
     return tower, SiglipImageProcessorPil.from_pretrained(name, size=size)
 
 
-def tower_marker(name: str) -> str:
-    """The file that `save_vision_tower` writes last: where it is, the folder is whole."""
-    library = name.partition(":")[0]
-    return LIBRARIES[library][0] if library in LIBRARIES else "preprocessor_config.json"
-
-
-def save_vision_tower(tower: PreTrainedModel, name: str, folder: str) -> None:
-    """Writes the tower that was loaded from `name` as that was written, with the layers that were cut unchanged."""
-    library, _, source = name.partition(":")
-    if library in LIBRARIES:
-        return save_library_tower(tower, source, folder)
-    whole = SiglipVisionModel.from_pretrained(name)
-    whole.load_state_dict(tower.state_dict(), strict=False)
-    whole.save_pretrained(folder)
-    SiglipImageProcessorPil.from_pretrained(name).save_pretrained(folder)
+def save_vision_tower(tower: PreTrainedModel, processor: SiglipImageProcessorPil, name: str, folder: str) -> None:
+    """Writes a trained tower for `load_vision_tower`; a SigLIP with the layers of `name` that were cut. The processor
+    comes last: where it is, the folder is whole.
+    """
+    if isinstance(tower, SigLipVisionTower):
+        whole = SiglipVisionModel.from_pretrained(name)
+        whole.load_state_dict(tower.state_dict(), strict=False)
+        tower = whole
+    tower.save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 def build_vision_config(values: dict) -> PreTrainedConfig:

@@ -5,7 +5,6 @@ own factory, so a checkpoint needs nothing but the library to build it again.
 """
 
 import json
-import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.dataclasses import strict
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, SiglipImageProcessorPil
 
@@ -97,32 +96,10 @@ def load_library_tower(
     patch_size = side // rows
     if rows != columns or side // patch_size != rows:
         raise ValueError(f"{library}:{source} makes {rows} x {columns} features of {side} pixels; use another tower")
-    tower = LibraryVisionTower(
-        LibraryVisionConfig(
-            library=library,
-            factory=factory,
-            select_layer=select_layer,
-            image_size=side,
-            patch_size=patch_size,
-            hidden_size=width,
-        )
-    )
+    sizes = {"select_layer": select_layer, "image_size": side, "patch_size": patch_size, "hidden_size": width}
+    tower = LibraryVisionTower(LibraryVisionConfig(library=library, factory=factory, **sizes))
     tower.encoder = encoder
     return tower.to(dtype), SiglipImageProcessorPil(**pixels)
-
-
-def save_library_tower(tower: LibraryVisionTower, source: str, out: str) -> None:
-    """Writes the folder that `source` names again, with the weights of the tower in place of those it had."""
-    library = tower.config.library
-    config, weights, prefix = LIBRARIES[library]
-    folder = find_folder(library, source)
-    tensors = load_file(folder / weights)
-    for name, tensor in tower.encoder.state_dict().items():
-        stored = prefix + name if prefix + name in tensors else f"{prefix}trunk.{name}"  # a model of timm in open_clip
-        tensors[stored] = tensor.detach().to(tensors[stored].dtype).contiguous()
-    Path(out).mkdir(parents=True, exist_ok=True)
-    save_file(tensors, Path(out) / weights)
-    shutil.copy2(folder / config, out)
 
 
 def find_folder(library: str, source: str) -> Path:
