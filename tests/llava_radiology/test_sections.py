@@ -556,3 +556,160 @@ def test_shape(report, expected, layout):
 
 def test_there_are_enough_shapes():
     assert len({name for name, *_ in SHAPES}) == len(SHAPES) >= 45
+
+
+# Misspelt headings
+
+# One letter missing, added, wrong or swapped: slips as radiologists make them.
+MISSPELT = {
+    "INDICATION": "NDICATION IDICATION INIDCATION INDICATON INDICATIION INDICAITON INDECATION",
+    "FINDINGS": "FINDINS FINDINDGS FINDGINGS FINDNGS FINDNINGS FINIDNGS FIINDINGS INDINGS FIMDINGS",
+    "IMPRESSION": "MPRESSION IMPRESSON IMPRRESSION IMORESSION IMPRESSOIN IMPRSSION IMPRESION IMPERSSION IMPESSION",
+    "COMPARISON": "COMPARISION COMPARSION COMPARRISON CMOPARISON COMPARISN OMPARISON",
+    "TECHNIQUE": "TECHNQUE TECHINQUE TECHNIQE TECHNIQEU TECNIQUE ECHNIQUE",
+    "HISTORY": "HISOTRY HISTROY HISTRY ISTORY HISTORRY HISTOTY",
+    "EXAMINATION": "EXAMINATON EXAMIANTION XAMINATION EXAMNIATION EXAMINATIION",
+    "CONCLUSION": "CONCLUSON CONLCUSION ONCLUSION CONCLUSSION",
+    "OBSERVATIONS": "OBSERVATONS OBSERVTIONS",
+    "CLINICAL HISTORY": "CLINCAL HISTORY CLNICAL HISTROY",
+    "REASON FOR EXAMINATION": "REASN FOR EXAMINATION REASON FOR EXMAINATION REASON FOR EXAMINTION",
+    "FINDINGS AND IMPRESSION": "FINDNGS AND IMPRESSON FINDINGS AND IMPRESION",
+}
+WORDS = {name: len(name.split()) for name in MISSPELT}
+SLIPS = [
+    (name, " ".join(words[start : start + WORDS[name]]))
+    for name, words in ((name, text.split()) for name, text in MISSPELT.items())
+    for start in range(0, len(words), WORDS[name])
+]
+AROUND = """
+EXAMINATION: Chest.
+
+INDICATION: Cough for weeks.
+
+HISTORY: Smoker.
+
+TECHNIQUE: Two views.
+
+COMPARISON: None.
+
+{findings}
+
+{impression}
+"""
+
+
+def report_with(name, spelt):
+    """A report with the heading `name` in it, as `spelt`."""
+    headed = {"findings": "FINDINGS: The lungs are clear.", "impression": "IMPRESSION: Normal chest."}
+    text = AROUND.format(**headed)
+    if f"{name}:" in text:
+        return text.replace(f"{name}:", f"{spelt}:")
+    others = {
+        "CONCLUSION": "IMPRESSION",
+        "OBSERVATIONS": "FINDINGS",
+        "CLINICAL HISTORY": "HISTORY",
+        "REASON FOR EXAMINATION": "INDICATION",
+    }
+    if name in others:
+        return text.replace(f"{others[name]}:", f"{spelt}:")
+    return AROUND.format(findings="", impression=f"{spelt}: The lungs are clear.")
+
+
+@pytest.mark.parametrize("change", [str, str.title, lambda text: text.replace(":", " :")], ids=["as is", "title", ":"])
+@pytest.mark.parametrize("name, spelt", SLIPS)
+def test_a_misspelt_heading_is_read_as_the_right_one(name, spelt, change):
+    right, wrong = (change(report_with(name, heading)) for heading in (name, spelt))
+    assert right != wrong and parse_sections(as_in_mimic(wrong)) == parse_sections(as_in_mimic(right))
+
+
+def slips(name):
+    """Every way in which one letter of a name is missing, doubled, swapped with the next, or replaced by an X."""
+    for at in range(len(name)):
+        yield name[:at] + name[at + 1 :]
+        yield name[:at] + name[at] + name[at:]
+        yield name[:at] + "X" + name[at + 1 :]
+        if name[at : at + 1] != name[at + 1 : at + 2]:
+            yield name[:at] + name[at : at + 2][::-1] + name[at + 2 :]
+
+
+@pytest.mark.parametrize("name", [name for name, words in WORDS.items() if words == 1])
+def test_any_one_slip_is_forgiven(name):
+    right = parse_sections(report_with(name, name))
+    wrong = [spelt for spelt in slips(name) if parse_sections(report_with(name, spelt)) != right]
+    assert wrong == []
+
+
+def test_misspelt_headings_alone_on_their_lines_are_headings():
+    text = "HISOTRY\nFall.\n\nFINDNGS\nNo fracture.\n\nIMPRESION\nNormal chest."
+    assert parse_sections(text) == sections("No fracture.", "Normal chest.", history="Fall.")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Fillings: two.",
+        "Feeding: by tube.",
+        "Medication: aspirin.",
+        "Medications: aspirin.",
+        "Induration: none.",
+        "Occlusion: none.",
+        "Inclusion: none.",
+        "Contusion: right base.",
+        "Concussion: none.",
+        "Compression: T8.",
+        "Depression: of the diaphragm.",
+        "Reports: of a fall.",
+        "Technical: limited.",
+        "Indicating pneumonia: the left base is dense.",
+        "Impressive effusion: it reaches the apex.",
+        "Findingsare clear.",
+        "Comparsion is made to ___: no change.",
+        "Impresion of the rib is healed.",
+        "Histroy unknown, no change: stable.",
+        "Indicaton of edema.",
+        "LUNGS: Clear.",
+        "PLEURA: No effusion.",
+    ],
+)
+def test_a_sentence_that_begins_with_a_near_word_is_text(line):
+    text = f"INDICATION: Cough.\n\nFINDINGS: The heart is large.\n{line}\n\nIMPRESSION: Stable."
+    assert parse_sections(text) == sections(f"The heart is large. {line}", "Stable.", "Cough.")
+
+
+def test_a_near_word_in_a_wrapped_sentence_or_inside_a_line_is_text():
+    text = "FINDINGS: Please see the earlier\nimpresion: unchanged. No Comparsion: none was sent."
+    assert parse_sections(text) == sections(" ".join(text.removeprefix("FINDINGS: ").split()))
+
+
+# A context is never a target
+
+
+@pytest.mark.parametrize("name", ["Comparison", "COMPARISON", "Comparsion", "History", "Technique", "Indicaton"])
+@pytest.mark.parametrize(
+    "start", ["FINDINGS:\n", "FINDINGS\n", "Findings:\n", "FINDINGS AND IMPRESSION:\n", "IMPRESSION:\n"]
+)
+def test_a_context_at_the_head_of_a_reading_is_no_part_of_it(name, start):
+    found = parse_sections(f"{start}{name}: AP of ___.\nThe lungs\nare clear.\n\nThe heart is large.")
+    reading = "The lungs are clear. The heart is large."
+    assert [text for text in found.values() if text].count("AP of ___.") == 1
+    assert {found["findings"], found["impression"]} <= {reading, ""} and reading in found.values()
+
+
+@pytest.mark.parametrize(
+    "report, expected",
+    [
+        (
+            "FINDINGS:\nTechnique: AP view.\nComparison: Radiograph of\n___ and ___\nClear.\nIMPRESSION: Normal.",
+            sections("Clear.", "Normal.", technique="AP view.", comparison="Radiograph of ___ and ___"),
+        ),
+        ("FINDINGS: Comparison: ___. Clear. No change.", sections("Clear. No change.", comparison="___.")),
+        ("FINDINGS: COMPARISON: None IMPRESSION: Normal.", sections("", "Normal.", comparison="None")),
+        (
+            "FINDINGS:\nCOMPARISON: ___. CT ___.\nIMPRESSION: Normal.",
+            sections("", "Normal.", comparison="___. CT ___."),
+        ),
+        ("IMPRESSION:\nComparison: ___.\nNo change.", sections("", "No change.", comparison="___.")),
+    ],
+)
+def test_a_context_at_the_head_of_a_reading_ends_with_its_sentence(report, expected):
+    assert parse_sections(as_in_mimic(report)) == expected

@@ -16,9 +16,15 @@ Radiologists head their sections in many ways, or not at all. The rules:
 6. What comes before the last banner FINAL REPORT is a preliminary reading: of it only the context counts, where the
    final report has none. A banner that continues a report on its next page is no such banner.
 7. An addendum is left out: it corrects a report, and is none itself. One behind the reading reaches to the end.
+8. At the start of a line, before a colon or alone, a heading may be misspelt: in each word of 7 letters or more, of
+   4 or more where the heading has several, one letter may be missing, added, wrong or swapped with the next.
+9. A context whose heading follows that of findings or impression, with no text and no empty line between, is no part of
+   them. It ends where a sentence ends: with a line, or anywhere if it began on the line of their heading.
 """
 
+import os
 import re
+from functools import cache
 
 SECTIONS = ("findings", "impression", "indication", "history", "comparison", "technique")
 READING, CONTEXT = SECTIONS[:2], SECTIONS[2:]
@@ -48,19 +54,33 @@ _VIEW_WORDS = (
     r"|an?|the|of|and|in|on|at|from|with|dated|performed|obtained|provided|submitted|was|were|is|are|am|pm|m|p|hours|hrs"
     r"|[\d_]+"
 )
+# The words of HEADINGS that are looked for when a heading is misspelt.
+_WORDS = (
+    "accession addendum approved attending background brief chest chief clinical communication comparison complaint"
+    " conclusion condition critical data date details dictated electronically exam examination finding findings history"
+    " illness images imaging impression impressions indication indications information interpretation interpreted"
+    " medical methods notification number observation observations opinion patient preliminary present previous prior"
+    " procedure protocol provisional radiographic radiographs read reading reason recommendation recommendations"
+    " reference referral relevant report request signed studies study summary technique underlying views"
+).split()
 
 _SECTION_NAMES = {section: re.compile(names, re.IGNORECASE) for section, names in HEADINGS.items()}
 _NAME = "(?:" + "|".join(HEADINGS.values()) + ")"
 _JOINER = r" ?(?:[/&,]|\band\b) ?"
+_NAMES = rf"{_NAME}(?:{_JOINER}{_NAME})*"
 _VIEW_LINE = (
     r"(?=[^:\n]*\b(?:chest|thorax|cxr|views?|radiographs?|x-?rays?|films?)\b)"
     rf"[^\w:\n]*(?:\b(?:{_VIEW_WORDS})\b(?:[^\w:\n]|(?<=\d):(?=\d))*)+"
 )
 _HEADING = re.compile(
-    rf"^(?P<views>{_VIEW_LINE}):(?!\d)|(?<!\w)(?P<name>{_NAME}(?:{_JOINER}{_NAME})*)(?!\w) ?(?P<colon>:?)",
+    rf"^(?P<views>{_VIEW_LINE}):(?!\d)|(?<!\w)(?P<name>{_NAMES})(?!\w) ?(?P<colon>:?)",
     re.IGNORECASE | re.MULTILINE,
 )
+_NEARLY = re.compile(rf"^[a-z]+(?:(?: |{_JOINER})[a-z]+){{0,5}}(?= ?:| ?$)", re.IGNORECASE | re.MULTILINE)
+_IS_HEADING = re.compile(_NAMES, re.IGNORECASE)
 _TITLE = re.compile(_VIEW_LINE, re.IGNORECASE)
+_SENTENCE_ENDS = re.compile(r"[.?!](?!\S)|(?=\n\n)|\Z")
+_LINE_ENDS = re.compile(r"(?:[.?!_]|\b[Nn]one|\bNONE)(?=\n(?![a-z])|\Z)|(?=\n\n)|\Z")
 _BANNER = re.compile(r"^[^\w\n]*FINAL REPORT[^\w\n]*$", re.MULTILINE)
 _RULER = re.compile(r"^[_=*-]{8,}$", re.MULTILINE)
 _CONTINUED = r"\(cont[\w']*\.?\)"  # at the head of a page; "(Over)" is at the foot of the one before
@@ -70,7 +90,8 @@ _PAGE_BREAK = re.compile(rf"\(over\).*?{_CONTINUED}|FINAL REPORT\s*{_CONTINUED}|
 def parse_sections(report: str) -> dict[str, str]:
     """The text of each of SECTIONS on one line, runs of spaces made one, "" where the report has none."""
     lines = "\n".join(" ".join(line.split()) for line in report.splitlines())
-    *before, final = _BANNER.split(_RULER.sub("", _PAGE_BREAK.sub("\n", lines)))
+    lines = _NEARLY.sub(_respelt, _RULER.sub("", _PAGE_BREAK.sub("\n", lines)))
+    *before, final = _BANNER.split(lines)
     parts, earlier = _cut(final), _cut("\n\n".join(before))
 
     texts = {section: _joined(parts, section) or _joined(earlier, section) for section in CONTEXT}
@@ -80,18 +101,59 @@ def parse_sections(report: str) -> dict[str, str]:
     return {section: texts[section] for section in SECTIONS}
 
 
+def _respelt(match: re.Match) -> str:
+    """What may be a heading as HEADINGS spells it, or as it is where that makes it none."""
+    line, shortest = match[0], 4 if " " in match[0] else 7
+    if _IS_HEADING.fullmatch(line) or not (line[0].isupper() or _sentence_starts(match.string[: match.start()])):
+        return line
+    corrected = re.sub(r"[A-Za-z]+", lambda word: _nearest(word[0], shortest), line)
+    return corrected if _IS_HEADING.fullmatch(corrected) else line
+
+
+@cache
+def _nearest(word: str, shortest: int) -> str:
+    """The first of _WORDS with that many letters that is one slip away, in the word's case; if none is, the word."""
+    near = next((known for known in _WORDS if len(known) >= shortest and _is_slip(word.lower(), known)), None)
+    if near is None or word.lower() in _WORDS:
+        return word
+    return near.upper() if word.isupper() else near.capitalize() if word[0].isupper() else near
+
+
+def _is_slip(word: str, known: str) -> bool:
+    """Whether one letter of the word is missing, added, wrong or swapped with the next."""
+    start = len(os.path.commonprefix((word, known)))
+    ours, theirs = word[start:], known[start:]
+    swapped = ours[1::-1] == theirs[:2] and ours[2:] == theirs[2:]
+    return swapped or ours == theirs[1:] or ours[1:] in (theirs, theirs[1:])
+
+
 def _cut(text: str) -> list[tuple[str, str]]:
     """The text cut at its headings: (section, paragraph or passage), in their order."""
     parts, section, start = [], UNHEADED, 0
     for match in _HEADING.finditer(text):
-        following = _heading_of(match, section)
+        following = _heading_of(match, section) if match.start() >= start else None
         if following is None:
             continue
         parts += _split(section, text[start : match.start()])
         section, start = following, match.end()
+        while section in (*READING, BOTH) and (context := _context_at(text, start)):
+            parts.append(context[:2])
+            start = context[2]
         if section == ADDENDUM and any(part[0] in (*READING, BOTH, VIEWS) for part in parts):
             return parts
     return parts + _split(section, text[start:])
+
+
+def _context_at(text: str, start: int) -> tuple[str, str, int] | None:
+    """The context whose heading stands at `start`, behind one of findings or impression: section, text, its end."""
+    gap = re.compile(r" ?\n?").match(text, start)
+    heading = _HEADING.match(text, gap.end())
+    if heading is None or not heading["colon"] or _section_of(heading["name"]) not in CONTEXT:
+        return None
+    found = (_LINE_ENDS if "\n" in gap[0] else _SENTENCE_ENDS).search(text, heading.end())
+    following = (other.start() for other in _HEADING.finditer(text, heading.end()) if _heading_of(other, UNHEADED))
+    end = min(found.end(), next(following, len(text)))
+    return _section_of(heading["name"]), text[heading.end() : end], end
 
 
 def _heading_of(match: re.Match, current: str) -> str | None:
@@ -101,8 +163,8 @@ def _heading_of(match: re.Match, current: str) -> str | None:
     text, name = match.string, match["name"]
     line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]  # what stands before the name
     before = text[: match.start()]
-    paragraph_starts = not before.strip() or before.endswith("\n\n")
-    sentence_starts = paragraph_starts or before.rstrip().endswith((".", "?", "!", ":"))
+    paragraph_starts = _paragraph_starts(before)
+    sentence_starts = _sentence_starts(before)
     section = _section_of(name)
     if line:  # in capitals, but not the end of a longer name in capitals; "Findings:" after a sentence
         longer = re.fullmatch(r"[A-Z][A-Z0-9 /&',()#-]*", line)
@@ -115,6 +177,14 @@ def _heading_of(match: re.Match, current: str) -> str | None:
     else:
         is_heading = name.isupper() and (section == ADDENDUM or name == "WET READ")
     return section if is_heading else None
+
+
+def _paragraph_starts(before: str) -> bool:
+    return not before.strip() or before.endswith("\n\n")
+
+
+def _sentence_starts(before: str) -> bool:
+    return _paragraph_starts(before) or before.rstrip().endswith((".", "?", "!", ":"))
 
 
 def _section_of(name: str) -> str:
