@@ -1,6 +1,8 @@
 """A release of MIMIC-CXR becomes an annotation and LLaVA files: what is kept, what is left out, what is refused."""
 
+import csv
 import gzip
+import io
 import json
 import os
 import shutil
@@ -20,6 +22,7 @@ from llava.model.multimodal_resampler.builder import num_image_tokens
 from llava.radiology.annotation import ANNOTATION, convert_annotation, convert_release
 from llava.radiology.findings import parse_report
 from llava.radiology.mimic_cxr import read_mimic_release
+from llava.radiology.sections import SECTIONS
 from oracles.mimic_release import (
     LATERAL_VIEWS,
     SHAPES,
@@ -358,3 +361,130 @@ def test_root_and_dataset_go_together(release):
     for wrong in (("--root", release), ("--dataset", "mimic-cxr")):
         done = run(*wrong)
         assert done.returncode == 2 and "--root names the folder of a release" in done.stderr
+
+
+# Sections from the official script's table, and trees as wget leaves them
+
+
+def write_sectioned(path, rows):
+    """mimic_cxr_sectioned.csv of {study: (impression, findings, comparison)}, compressed if its name says so."""
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["study", "impression", "findings", "last_paragraph", "comparison"])
+    table.writerows([f"s{study}", *texts[:2], "", texts[2]] for study, texts in rows.items())
+    data = text.getvalue().encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def sectioned(release):
+    """The rows that our own rules would have given."""
+    found = by_study(read_mimic_release(release).splits)
+    return {
+        study: [record[name] for name in ("impression", "findings", "comparison")] for study, record in found.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["mimic_cxr_sectioned.csv", "mimic_cxr_sectioned.csv.gz"])
+def test_findings_and_impression_come_from_the_sectioned_table(copy, release, tmp_path, name):
+    expected, rows = by_study(read_mimic_release(release).splits), sectioned(release)
+    missing = next(iter(rows))
+    changed = {
+        study: [f"Sign of\n {study}.", f"Clear,\n \n  but {study}.", "Of old."] for study in rows if study != missing
+    }
+    table = write_sectioned(copy / name, changed)
+    found = read_mimic_release(copy)
+    studies = by_study(found.splits)
+    assert studies.keys() >= changed.keys() and missing not in studies
+    assert found.left_out["train", "not in mimic_cxr_sectioned.csv"] >= 1
+    for study in changed:
+        ours = expected[study] | {"impression": f"Sign of {study}.", "findings": f"Clear, but {study}."}
+        assert studies[study] == ours  # the context is that of the report
+    assert f"\nfindings and impression are those of {table}" in convert_release(
+        found, copy, tmp_path, "frontal", "both"
+    )
+
+
+def test_the_sectioned_table_will_do_without_reports(copy, release):
+    rows = sectioned(release)
+    for report in copy.rglob("s*.txt"):
+        report.unlink()
+    write_sectioned(copy / "mimic_cxr_sectioned.csv", rows)
+    studies = by_study(read_mimic_release(copy).splits)
+    assert studies.keys() == rows.keys()
+    for study, (impression, findings, comparison) in rows.items():
+        texts = dict.fromkeys(SECTIONS, "") | {
+            "impression": impression,
+            "findings": findings,
+            "comparison": comparison,
+        }
+        assert texts.items() <= studies[study].items()
+
+
+@pytest.mark.parametrize(
+    "spoil, problem",
+    [
+        (
+            lambda table: table.write_text("study,findings\n"),
+            ": has no column 'impression'; write it again with create_",
+        ),
+        (lambda table: truncate(table, table.stat().st_size - 30), "the line is cut off; write it again with create_"),
+    ],
+)
+def test_a_bad_sectioned_table_is_one_line(copy, release, spoil, problem):
+    table = write_sectioned(copy / "mimic_cxr_sectioned.csv", sectioned(release))
+    spoil(table)
+    with pytest.raises(ValueError) as error:
+        read_mimic_release(copy)
+    assert str(error.value).startswith(str(table)) and problem in str(error.value) and "\n" not in str(error.value)
+
+
+def as_wget_leaves_it(copy, root):
+    """Moves reports to mimic-cxr and the rest to mimic-cxr-jpg of PhysioNet below `root`, with a page of the site."""
+    jpg, reports = (root / "physionet.org/files" / name / "2.1.0" for name in ("mimic-cxr-jpg", "mimic-cxr"))
+    jpg.parent.mkdir(parents=True)
+    shutil.move(copy, jpg)
+    for report in list(jpg.rglob("s*.txt")):
+        target = reports / report.relative_to(jpg)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        report.rename(target)
+    (root / "physionet.org/robots.txt").write_text("")
+    return jpg
+
+
+@pytest.mark.parametrize("below", [".", "physionet.org", "physionet.org/files"])
+def test_a_tree_as_wget_leaves_it(copy, release, tmp_path, below):
+    root = tmp_path / "download"
+    jpg = as_wget_leaves_it(copy, root)
+    expected, found = read_mimic_release(release), read_mimic_release(root / below)
+    assert found.splits == expected.splits and found.left_out == expected.left_out
+    assert found.images.samefile(jpg / "files")
+
+
+def test_reports_images_and_tables_in_trees_of_their_own(copy, release, tmp_path):
+    jpg = as_wget_leaves_it(copy, tmp_path / "download")
+    images, tables = tmp_path / "disk/images", tmp_path / "download/tables"
+    images.mkdir(parents=True)
+    shutil.move(jpg / "files", images / "jpg")
+    tables.mkdir()
+    for table in jpg.glob("*.gz"):
+        shutil.move(table, tables)
+    found = read_mimic_release(tmp_path / "download", tmp_path / "disk")
+    assert found.splits == read_mimic_release(release).splits and found.images == images / "jpg"
+
+
+def test_hidden_files_are_skipped_and_counted(copy, release, tmp_path):
+    for hidden in (
+        "._mimic-cxr-2.0.0-split.csv.gz",
+        ".DS_Store",
+        "__MACOSX/files/p10/._a.txt",
+        ".cache/files/p10/a.txt",
+    ):
+        (copy / hidden).parent.mkdir(parents=True, exist_ok=True)
+        (copy / hidden).write_bytes(b"\0\5\26\7")
+    found = read_mimic_release(copy)
+    assert found.splits == read_mimic_release(release).splits and found.notes == (
+        "4 hidden files (._*, __MACOSX) skipped",
+    )
+    assert convert_release(found, copy, tmp_path / "out", "frontal", "findings").count(found.notes[0]) == 1

@@ -148,7 +148,7 @@ def _convert(release: Release, out_dir: str | Path, views: str, where: str | Pat
     lines = [line for split in SPLITS for line in _summary(split, release, converted, targets[split])]
     if len(splits) > 1 and (unknown := without_patient(splits)):
         lines.append(f"{unknown} studies have no subject_id: whether their patients are in two splits is not checked")
-    return "\n".join(lines)
+    return "\n".join([*lines, *release.notes])
 
 
 def _summary(split: str, release: Release, converted: dict[str, list[dict]], target: Path) -> list[str]:

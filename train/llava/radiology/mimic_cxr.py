@@ -6,75 +6,109 @@
     ROOT/mimic-cxr-2.0.0-metadata.csv.gz                 unpacked (.csv) they are read as well
     ROOT/mimic-cxr-2.0.0-chexpert.csv.gz                 labels, if it is there; else those of ...-negbio.csv.gz
 
-Images and tables may lie in another folder than the reports.
+Images and tables may lie in another folder than the reports, and all of it at any depth below ROOT, as `wget -r` leaves
+it (physionet.org/files/mimic-cxr-jpg/2.1.0/files/p10/...). Where mimic_cxr_sectioned.csv(.gz) is there, made by the
+section script of MIMIC-CXR's own code), findings and impression are those of its columns; the context is that of the
+reports where they are there, else its comparison.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from dllm.data.parallel import map_parallel
-from llava.radiology.release import SPLITS, Release, choose_images
-from llava.radiology.sections import parse_sections
+from llava.radiology.release import SPLITS, Release, choose_images, hidden_note, walk
+from llava.radiology.sections import READING, SECTIONS, parse_sections
 
 PUBLISHED_SPLITS = dict(zip(("train", "validate", "test"), SPLITS, strict=True))
+TABLE = "mimic-cxr-2.0.0-{}.csv"
 LABEL_TABLES = ("chexpert", "negbio")
 POSITIVE = "1.0"  # 0.0 is denied, -1.0 uncertain, empty not mentioned
 IMAGE_TYPES = (".jpg", ".dcm")
+SECTIONED = "mimic_cxr_sectioned.csv"
 
 NOT_IN_METADATA = "not in the metadata file"
 NO_REPORT = "no report file"
 EMPTY_REPORT = "empty report file"
 NO_IMAGE = "image file missing"
+NOT_SECTIONED = f"not in {SECTIONED}"
+
+
+@dataclass(frozen=True)
+class _Places:
+    """What a folder holds: folders of p10, p11, ..., the nearest first; all folders outside them; hidden files."""
+
+    trees: list[Path]
+    folders: list[Path]
+    hidden: int
 
 
 def read_mimic_release(root: str | Path, images: str | Path | None = None, views: str = "frontal") -> Release:
     """Read the release at `root`: the studies of the split file in its order, with images, sections and labels.
 
-    `images` is the folder of the images, with or without its subfolder `files`; without it they are looked for at
-    `root`. `views` is that of `choose_images`; an image that it does not take may be missing. The `id` of a record is
-    that of its study ("s50414267"). The reports are parsed on all cores.
+    `images` is the folder of the images; without it they are looked for at `root`. `views` is that of `choose_images`;
+    an image that it does not take may be missing. The `id` of a record is that of its study ("s50414267"). The reports
+    are parsed on all cores.
 
     Raises ValueError with one line: a table or folder is missing, damaged or lacks a column, a study is in two splits
     or of two patients, a report is not UTF-8 text.
     """
     root, images = Path(root), Path(images or root)
-    tables = list(dict.fromkeys((root, images, images.parent if images.name == "files" else images)))
-    reports, images = _report_folder(root), _image_folder(images)
-    release = choose_images(replace(_read_tables(tables), images=images), views)
-    read = partial(_read_study, reports, images)
-    for split, records in release.splits.items():
-        results = list(map_parallel(read, records, f"reading the {split} reports", "report"))
-        release.splits[split] = [result for result in results if isinstance(result, dict)]
-        release.left_out.update((split, reason) for reason in results if isinstance(reason, str))
-    return release
-
-
-def _report_folder(root: Path) -> Path:
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; name that of the release with --root")
-    for folder in (root / "mimic-cxr-reports" / "files", root / "files"):
-        if folder.is_dir():
-            return folder
-    raise ValueError(f"{root}: holds no folder 'files' of reports; unpack mimic-cxr-reports.zip of MIMIC-CXR there")
-
-
-def _image_folder(images: Path) -> Path:
     if not images.is_dir():
         raise ValueError(f"{images}: no such image folder; name it with --images")
-    return images / "files" if (images / "files").is_dir() else images
+    here = _search(root)
+    there = here if images == root else _search(images)
+    tables = list(dict.fromkeys((*here.folders, *there.folders, images.parent if images.name == "files" else images)))
+    source = _find_table(tables, SECTIONED)
+    texts = _read_sectioned(source) if source else None
+    reports = _tree(here.trees, "s*.txt")
+    if reports is None and source is None:
+        raise ValueError(f"{root}: holds no folder 'files' of reports; unpack mimic-cxr-reports.zip of MIMIC-CXR there")
+    images = _tree(there.trees, "s*/*.jpg", "s*/*.dcm") or images
+    release = choose_images(replace(_read_tables(tables), images=images), views)
+    read = partial(_read_study, reports or root, images)
+    for split, records in release.splits.items():
+        studies = [(record, None if texts is None else texts.get(record["id"], {})) for record in records]
+        results = list(map_parallel(read, studies, f"reading the {split} reports", "report"))
+        release.splits[split] = [result for result in results if isinstance(result, dict)]
+        release.left_out.update((split, reason) for reason in results if isinstance(reason, str))
+    notes = (f"findings and impression are those of {source}",) if source else ()
+    return replace(release, notes=notes + hidden_note(here.hidden))
+
+
+def _search(root: Path) -> _Places:
+    trees, visited, number = [], [], 0
+    for folder, folders, _, hidden in walk(root):
+        patients = [name for name in folders if re.fullmatch(r"p\d\d", name)]
+        trees += [folder] if patients else []
+        folders[:] = [name for name in folders if name not in patients]  # their files are found by name
+        visited.append(folder)
+        number += hidden
+    trees.sort(key=lambda tree: (tree.parent.name != "mimic-cxr-reports", len(tree.parts)))
+    visited.sort(key=lambda folder: len(folder.parts))
+    return _Places(trees, visited, number)
+
+
+def _tree(trees: Sequence[Path], *files: str) -> Path | None:
+    """The first of the trees with such files of a patient; the first if none has any or there is one; None of none."""
+    if len(trees) < 2:
+        return next(iter(trees), None)
+    return next((tree for file in files for tree in trees if any(tree.glob(f"p[0-9][0-9]/p*/{file}"))), trees[0])
 
 
 def _read_tables(folders: Sequence[Path]) -> Release:
     """The studies of the split file with their images (paths without their ending), views and labels."""
-    split_table, metadata = _find_table(folders, "split"), _find_table(folders, "metadata")
+    split_table, metadata = _need_table(folders, "split"), _need_table(folders, "metadata")
     labels = _read_labels(folders)
     images = {row["dicom_id"]: row["ViewPosition"].strip() for row in _rows(metadata, "dicom_id", "ViewPosition")}
     order = {dicom_id: index for index, dicom_id in enumerate(images)}
@@ -113,55 +147,77 @@ def _read_split(table: Path) -> dict[tuple[str, str, str], list[str]]:
 def _read_labels(folders: Sequence[Path]) -> dict[str, list[str]]:
     """The positive labels of each study that the first of LABEL_TABLES names; of none if no table is there."""
     for name in LABEL_TABLES:
-        if (table := _find_table(folders, name, required=False)) is not None:
+        if (table := _find_table(folders, TABLE.format(name))) is not None:
             rows = _rows(table, "study_id")
             return {row["study_id"]: [name for name, value in row.items() if value == POSITIVE] for row in rows}
     return {}
 
 
-def _find_table(folders: Sequence[Path], name: str, required: bool = True) -> Path | None:
+def _need_table(folders: Sequence[Path], name: str) -> Path:
+    if (table := _find_table(folders, TABLE.format(name))) is None:
+        raise ValueError(f"{folders[0] / TABLE.format(name)}.gz: no such file; copy it from MIMIC-CXR-JPG on PhysioNet")
+    return table
+
+
+def _find_table(folders: Sequence[Path], file: str) -> Path | None:
     """The first of the folders' files of that name, plain or compressed."""
-    file = f"mimic-cxr-2.0.0-{name}.csv"
-    for table in (folder / (file + ending) for folder in folders for ending in ("", ".gz")):
-        if table.is_file():
-            return table
-    if required:
-        raise ValueError(f"{folders[0] / file}.gz: no such file; copy it from MIMIC-CXR-JPG on PhysioNet")
-    return None
+    tables = (folder / (file + ending) for folder in folders for ending in ("", ".gz"))
+    return next((table for table in tables if table.is_file()), None)
 
 
-def _rows(table: Path, *columns: str) -> Iterator[dict[str, str]]:
+def _read_sectioned(table: Path) -> dict[str, dict[str, str]]:
+    """Findings, impression and comparison of each study ("s50414267"), each on one line."""
+    rows = _rows(table, "study", *READING, "comparison", remedy="write it again with create_section_files.py")
+    texts = (*READING, "comparison")
+    return {f"s{row['study'].removeprefix('s')}": {name: " ".join(row[name].split()) for name in texts} for row in rows}
+
+
+def _rows(
+    table: Path, *columns: str, remedy: str = "copy the file again from MIMIC-CXR-JPG"
+) -> Iterator[dict[str, str]]:
     """The rows of a table that must have these columns."""
     try:
         with (gzip.open if table.suffix == ".gz" else open)(table, "rt", encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             for column in columns:
                 if column not in (rows.fieldnames or ()):
-                    raise ValueError(f"{table}: has no column {column!r}; copy the file again from MIMIC-CXR-JPG")
+                    raise ValueError(f"{table}: has no column {column!r}; {remedy}")
             for row in rows:
                 if None in row.values():
-                    raise ValueError(f"{table}, line {rows.line_num}: the line is cut off; copy the file again")
+                    raise ValueError(f"{table}, line {rows.line_num}: the line is cut off; {remedy}")
                 yield row
     except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{table}: cannot be read ({error}); copy the file again from MIMIC-CXR-JPG") from error
+        raise ValueError(f"{table}: cannot be read ({error}); {remedy}") from error
 
 
-def _read_study(reports: Path, images: Path, record: dict) -> dict | str:
-    """The record with its sections and the files of its images, or the reason why the study is left out."""
+def _read_study(reports: Path, images: Path, study: tuple[dict, dict | None]) -> dict | str:
+    """The record with its sections and the files of its images, or the reason why the study is left out.
+
+    A study is its record and its row of SECTIONED: None where there is no such table, empty where it lacks the study.
+    """
+    record, row = study
     folder = Path(record["image_path"][0]).parent  # of the images; the report lies beside it
-    report = reports / folder.with_name(f"{folder.name}.txt")
+    text = _read_report(reports / folder.with_name(f"{folder.name}.txt"))
+    if row is None and not (text or "").strip():
+        return NO_REPORT if text is None else EMPTY_REPORT
+    if row is not None and not row:
+        return NOT_SECTIONED
+    texts = dict.fromkeys(SECTIONS, "") | (row or {}) if text is None else parse_sections(text)
+    texts |= {name: row[name] for name in READING} if row else {}
+    paths = [_image_file(images, image) for image in record["image_path"]]
+    return record | texts | {"image_path": paths} if all(paths) else NO_IMAGE
+
+
+def _read_report(report: Path) -> str | None:
+    """The text of a report; None if there is no such file."""
     try:
-        text = report.read_text(encoding="utf-8-sig")
+        return report.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        return NO_REPORT
+        return None
     except UnicodeDecodeError as error:
         raise ValueError(f"{report}: the report is not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except OSError as error:
         raise ValueError(f"{report}: the report cannot be read ({error.strerror}); copy it again") from None
-    if not text.strip():
-        return EMPTY_REPORT
-    paths = [_image_file(images, image) for image in record["image_path"]]
-    return record | parse_sections(text) | {"image_path": paths} if all(paths) else NO_IMAGE
 
 
 def _image_file(folder: Path, image: str) -> str | None:

@@ -6,8 +6,9 @@ from which images, is chosen here, in the same way for all of them.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -36,16 +37,41 @@ class Release:
     `labels`, the positive clinical labels, where the source has them. `choose_target` adds `report`.
 
     `left_out` counts studies by (split, reason); a reason is a short text in words that a radiologist understands.
+    `notes` are lines for the end of the summary.
     """
 
     splits: dict[str, list[dict]] = field(default_factory=lambda: {split: [] for split in SPLITS})
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
     images: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def reasons(self, split: str) -> list[str]:
         """One line per reason for which studies of the split were left out, the most frequent first."""
         counts = [(-count, reason) for (at, reason), count in self.left_out.items() if at == split and count]
         return [f"  left out, {reason}: {-count}" for count, reason in sorted(counts)]
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str], int]]:
+    """`os.walk` in order of names, without what is hidden: each folder, its folders and files, how many files it hides.
+
+    Hidden are "._1.xml" and other names with a dot in front, and __MACOSX, with all that is in them. Whoever takes a
+    folder from the list does not enter it.
+    """
+    for folder, folders, files in os.walk(root, followlinks=True):
+        hidden = [name for name in folders if _is_hidden(name)]
+        inside = sum(len(names) for name in hidden for *_, names in os.walk(Path(folder, name)))
+        folders[:] = sorted(set(folders) - set(hidden))
+        seen = sorted(name for name in files if not _is_hidden(name))
+        yield Path(folder), folders, seen, inside + len(files) - len(seen)
+
+
+def hidden_note(number: int) -> tuple[str, ...]:
+    """The line of the summary on hidden files that `walk` left out."""
+    return (f"{number} hidden files (._*, __MACOSX) skipped",) if number else ()
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def choose_images(release: Release, views: str) -> Release:
