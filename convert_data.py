@@ -40,17 +40,25 @@ def parse_arguments() -> argparse.Namespace:
         choices=VIEWS,
         help="the first frontal image of a study (default), all frontal ones (MIMIC-CXR's default), or all images",
     )
+    parser.add_argument(
+        "--compare_sections",
+        metavar="FILE",
+        help="mimic_cxr_sectioned.csv of MIMIC-CXR's own section script: say how many studies have its findings and"
+        " impression by our rules too, and show the first that do not",
+    )
     args = parser.parse_args()
     if (args.root is None) != (args.dataset == "annotation"):
         parser.error("--root names the folder of a release: it goes with --dataset mimic-cxr or iu-xray")
     if args.images is not None and args.dataset == "iu-xray":
         parser.error("--images is not for --dataset iu-xray, whose images are looked for in --root")
+    if args.compare_sections is not None and args.dataset != "mimic-cxr":
+        parser.error("--compare_sections is for --dataset mimic-cxr, whose reports have sections to compare")
     return args
 
 
 def read_release(args: argparse.Namespace, views: str) -> Release:
     if args.dataset == "mimic-cxr":
-        return read_mimic_release(args.root, args.images, views)
+        return read_mimic_release(args.root, args.images, views, args.compare_sections)
     return choose_images(read_iu_xray(args.root), views)
 
 

@@ -440,6 +440,51 @@ def test_a_bad_sectioned_table_is_one_line(copy, release, spoil, problem):
     assert str(error.value).startswith(str(table)) and problem in str(error.value) and "\n" not in str(error.value)
 
 
+def test_compare_sections_says_how_many_agree_and_shows_ten_that_do_not(release, tmp_path):
+    rows = sectioned(release)
+    studies = list(rows)
+    for study in studies[:12]:
+        rows[study] = [rows[study][0], rows[study][1].split(" ", 1)[0] + " differs\n here.", ""]
+    rows["59999999"] = ["Not in the release.", "", ""]
+    table = write_sectioned(tmp_path / "theirs.csv.gz", rows)
+    done = run("--dataset", "mimic-cxr", "--root", release, "--out_dir", tmp_path / "out", "--compare_sections", table)
+    assert done.returncode == 0, done.stderr
+    plain = read_mimic_release(release)
+    assert read(tmp_path / "out" / ANNOTATION)["train"][0]["findings"] == plain.splits["train"][0]["findings"]  # ours
+    lines = done.stdout.splitlines()
+    (at,) = [number for number, line in enumerate(lines) if "word for word" in line]
+    agree, both = len(studies) - 12, len(studies)
+    assert lines[at] == (
+        f"{agree} of {both} studies have the findings and impression of {table} by our rules too, word for word;"
+        " the first 10 that do not:"
+    )
+    shown = [line for line in lines[at + 1 :] if line.startswith("  s")]
+    assert len(shown) == 10 and len({line.split(",")[0] for line in shown}) == 10
+    first = by_study(plain.splits)[studies[0]]["findings"].split()
+    quoted = " ".join(first[1:9])
+    assert shown[0] == f"  s{studies[0]}, findings: after 1 words ours {quoted!r}, there 'differs here.'"
+
+
+def test_the_summary_compares_where_table_and_reports_are_there(copy, release):
+    rows = sectioned(release)
+    table = write_sectioned(copy / "mimic_cxr_sectioned.csv", rows)
+    number = len(rows)
+    assert read_mimic_release(copy).notes == (
+        f"findings and impression are those of {table}",
+        f"{number} of {number} studies have the findings and impression of {table} by our rules too, word for word",
+    )
+    for report in copy.rglob("s*.txt"):
+        report.unlink()
+    assert read_mimic_release(copy).notes == (f"findings and impression are those of {table}",)
+
+
+def test_sections_to_compare_must_be_there_and_of_mimic(release, tmp_path):
+    done = run("--annotation", "a.json", "--compare_sections", "b.csv")
+    assert done.returncode == 2 and "--compare_sections is for --dataset mimic-cxr" in done.stderr
+    with pytest.raises(ValueError, match="none.csv: cannot be read .*No such file.*; write it again with create_"):
+        read_mimic_release(release, compare=tmp_path / "none.csv")
+
+
 def as_wget_leaves_it(copy, root):
     """Moves reports to mimic-cxr and the rest to mimic-cxr-jpg of PhysioNet below `root`, with a page of the site."""
     jpg, reports = (root / "physionet.org/files" / name / "2.1.0" for name in ("mimic-cxr-jpg", "mimic-cxr"))

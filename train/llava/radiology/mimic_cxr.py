@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import os
 import re
 import zlib
 from collections import Counter
@@ -34,6 +35,7 @@ LABEL_TABLES = ("chexpert", "negbio")
 POSITIVE = "1.0"  # 0.0 is denied, -1.0 uncertain, empty not mentioned
 IMAGE_TYPES = (".jpg", ".dcm")
 SECTIONED = "mimic_cxr_sectioned.csv"
+SHOWN, QUOTED_WORDS = 10, 8  # of the studies whose sections differ
 
 NOT_IN_METADATA = "not in the metadata file"
 NO_REPORT = "no report file"
@@ -51,12 +53,15 @@ class _Places:
     hidden: int
 
 
-def read_mimic_release(root: str | Path, images: str | Path | None = None, views: str = "frontal") -> Release:
+def read_mimic_release(
+    root: str | Path, images: str | Path | None = None, views: str = "frontal", compare: str | Path | None = None
+) -> Release:
     """Read the release at `root`: the studies of the split file in its order, with images, sections and labels.
 
     `images` is the folder of the images; without it they are looked for at `root`. `views` is that of `choose_images`;
     an image that it does not take may be missing. The `id` of a record is that of its study ("s50414267"). The reports
-    are parsed on all cores.
+    are parsed on all cores. The notes say how many studies have in the table `compare`, or in the SECTIONED that is
+    there, the findings and impression that our rules find in their report.
 
     Raises ValueError with one line: a table or folder is missing, damaged or lacks a column, a study is in two splits
     or of two patients, a report is not UTF-8 text.
@@ -77,13 +82,44 @@ def read_mimic_release(root: str | Path, images: str | Path | None = None, views
     images = _tree(there.trees, "s*/*.jpg", "s*/*.dcm") or images
     release = choose_images(replace(_read_tables(tables), images=images), views)
     read = partial(_read_study, reports or root, images)
+    ours = {}  # by our rules, of every report that was read
     for split, records in release.splits.items():
         studies = [(record, None if texts is None else texts.get(record["id"], {})) for record in records]
         results = list(map_parallel(read, studies, f"reading the {split} reports", "report"))
-        release.splits[split] = [result for result in results if isinstance(result, dict)]
-        release.left_out.update((split, reason) for reason in results if isinstance(reason, str))
-    notes = (f"findings and impression are those of {source}",) if source else ()
-    return replace(release, notes=notes + hidden_note(here.hidden))
+        ours |= {record["id"]: found for record, (_, found) in zip(records, results, strict=True) if found}
+        release.splits[split] = [result for result, _ in results if isinstance(result, dict)]
+        release.left_out.update((split, result) for result, _ in results if isinstance(result, str))
+    notes = [f"findings and impression are those of {source}"] if source else []
+    if compare is not None:
+        notes += _compare(ours, _read_sectioned(Path(compare)), Path(compare))
+    elif source and ours:
+        notes += _compare(ours, texts, source)
+    return replace(release, notes=(*notes, *hidden_note(here.hidden)))
+
+
+def _compare(ours: dict[str, dict[str, str]], theirs: dict[str, dict[str, str]], table: Path) -> list[str]:
+    """How many studies have the same words in both, and the first SHOWN that do not, from the first word on."""
+    both = [study for study in ours if study in theirs]
+    differ = {study: [name for name in READING if ours[study][name] != theirs[study][name]] for study in both}
+    differ = {study: names for study, names in differ.items() if names}
+    line = (
+        f"{len(both) - len(differ)} of {len(both)} studies have the findings and impression of {table} by our rules too"
+    )
+    shown = list(differ.items())[:SHOWN]
+    places = [
+        f"  {study}, {name}: {_difference(ours[study][name], theirs[study][name])}"
+        for study, names in shown
+        for name in names
+    ]
+    return [f"{line}, word for word" + (f"; the first {len(shown)} that do not:" if shown else ""), *places]
+
+
+def _difference(ours: str, theirs: str) -> str:
+    """Both texts from the first word in which they differ."""
+    words = ours.split(), theirs.split()
+    same = len(os.path.commonprefix(words))
+    quoted = [repr(" ".join(text[same : same + QUOTED_WORDS])) for text in words]
+    return f"after {same} words ours {quoted[0]}, there {quoted[1]}"
 
 
 def _search(root: Path) -> _Places:
@@ -190,22 +226,26 @@ def _rows(
         raise ValueError(f"{table}: cannot be read ({error}); {remedy}") from error
 
 
-def _read_study(reports: Path, images: Path, study: tuple[dict, dict | None]) -> dict | str:
-    """The record with its sections and the files of its images, or the reason why the study is left out.
+def _read_study(
+    reports: Path, images: Path, study: tuple[dict, dict | None]
+) -> tuple[dict | str, dict[str, str] | None]:
+    """The record with its sections and the files of its images, or the reason why the study is left out; and the
+    sections of its report by our rules, None without a report.
 
     A study is its record and its row of SECTIONED: None where there is no such table, empty where it lacks the study.
     """
     record, row = study
     folder = Path(record["image_path"][0]).parent  # of the images; the report lies beside it
     text = _read_report(reports / folder.with_name(f"{folder.name}.txt"))
-    if row is None and not (text or "").strip():
-        return NO_REPORT if text is None else EMPTY_REPORT
+    ours = parse_sections(text) if text and text.strip() else None
+    if row is None and ours is None:
+        return NO_REPORT if text is None else EMPTY_REPORT, None
     if row is not None and not row:
-        return NOT_SECTIONED
-    texts = dict.fromkeys(SECTIONS, "") | (row or {}) if text is None else parse_sections(text)
-    texts |= {name: row[name] for name in READING} if row else {}
+        return NOT_SECTIONED, ours
+    texts = ours or dict.fromkeys(SECTIONS, "") | row
+    texts = texts | {name: row[name] for name in READING} if row else texts
     paths = [_image_file(images, image) for image in record["image_path"]]
-    return record | texts | {"image_path": paths} if all(paths) else NO_IMAGE
+    return (record | texts | {"image_path": paths} if all(paths) else NO_IMAGE), ours
 
 
 def _read_report(report: Path) -> str | None:
