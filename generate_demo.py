@@ -27,7 +27,7 @@ from dllm.program import run_program
 from llava.data.images import load_image
 from llava.inference import BLANK_LENGTH, DTYPES, ReportWriter, Request, tokens_per_step
 from llava.radiology.annotation import clinical_prompt
-from llava.radiology.release import CONTEXT_FIELDS, TARGETS
+from llava.radiology.release import CONTEXT_FIELDS, TARGETS, is_hidden
 
 QUICKSTART = Path(__file__).resolve().parent / "exp/quickstart"
 
@@ -136,13 +136,14 @@ def describe_folder(args: argparse.Namespace, context: dict, gen_kwargs: dict) -
 
 
 def image_files(folder: str) -> tuple[list[str], int]:
-    """The image files below a folder by their path in it, sorted, and the number of its other files."""
+    """The image files below a folder by their path in it, sorted, and the number of its other and hidden files."""
     if not Path(folder).is_dir():
         raise ValueError(f"{folder}: no such image folder; name it with --images")
     readable = {".dcm"} | {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     walk = os.walk(folder, onerror=_refuse, followlinks=True)
     files = [Path(parent, name) for parent, _, names in walk for name in names]
-    images = sorted(str(file.relative_to(folder)) for file in files if file.suffix.lower() in readable)
+    paths = (file.relative_to(folder) for file in files if file.suffix.lower() in readable)
+    images = sorted(str(path) for path in paths if not any(map(is_hidden, path.parts)))
     if not images:
         raise ValueError(f"{folder}: none of its {len(files)} files is an image; name another folder with --images")
     return images, len(files) - len(images)

@@ -378,6 +378,10 @@ def test_demo_takes_dicom_files_of_a_folder(tmp_path):
     write(tmp_path / "film.dcm", FILM)
     (tmp_path / "notes.txt").write_text("no film")
     assert image_files(str(tmp_path)) == (["film.dcm"], 1)
+    for hidden in ("._film.dcm", "__MACOSX/film.dcm", ".cache/film.dcm"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"\0\5\26\7")
+    assert image_files(str(tmp_path)) == (["film.dcm"], 4)
 
 
 def test_pydicom_is_loaded_with_the_first_dicom_file(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from llava.data.images import check_image
+from llava.radiology.annotation import convert_release
 from llava.radiology.iu_xray import image_name, labels_of, read_iu_xray, split_of
 from llava.radiology.release import choose_images
 
@@ -204,6 +205,26 @@ def test_studies_that_cannot_be_used_are_counted(tmp_path):
         (split_of("CXR4"), "image file missing"): 1,
         (split_of("CXR5"), "neither findings nor impression"): 1,
     }
+
+
+HIDDEN = ("ecgen-radiology/._1.xml", "__MACOSX/a/1.xml", "__MACOSX/a/._b.xml", ".ipynb_checkpoints/1.xml", ".DS_Store")
+
+
+@pytest.mark.parametrize("r2gen_too", [False, True])
+def test_hidden_files_are_skipped_and_counted(tmp_path, r2gen_too):
+    write_study(tmp_path, 1)
+    if r2gen_too:
+        (tmp_path / "annotation.json").write_text(json.dumps({"train": [r2gen(1)]}))
+        write_images(tmp_path, *(f"images/{name}" for name in r2gen(1)["image_path"]))
+    plain = read_iu_xray(tmp_path)
+    for name in (*HIDDEN, "NLMCXR_png/._CXR1_IM-0007-1001.png", "._indiana_projections.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X")
+    found = read_iu_xray(tmp_path)
+    assert plain.notes == () and found.notes == ("7 hidden files (._*, __MACOSX) skipped",)
+    assert (found.splits, found.left_out) == (plain.splits, plain.left_out)
+    shown = convert_release(choose_images(found, "first"), tmp_path, tmp_path / "out", "first", "findings")
+    assert found.notes[0] in shown.splitlines()
 
 
 def r2gen(number, **changes):

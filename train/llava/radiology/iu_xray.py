@@ -18,15 +18,15 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 from tqdm import tqdm
 
 from llava.radiology.annotation import read_annotation
-from llava.radiology.release import Release
+from llava.radiology.release import Release, hidden_note, walk
 from llava.radiology.sections import SECTIONS
 
 IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".dcm")  # the first that is there is used
@@ -63,7 +63,7 @@ def read_iu_xray(root: str | Path) -> Release:
     `views` are "FRONTAL" and "LATERAL", and "" without indiana_projections.csv: the captions of the reports name the
     views of a study, but not which image is which. The images are then in the order of the report or of R2Gen. A record
     of Open-i also has `mesh`, the terms that its indexers chose, and `labels`, the keys of LABELS that these mean;
-    R2Gen's has `findings` alone.
+    R2Gen's has `findings` alone. Hidden files (._1.xml, __MACOSX) are skipped and counted in the notes.
 
     Raises ValueError with one line: no such folder, no report or no image in it, a file damaged or not UTF-8.
     """
@@ -71,7 +71,10 @@ def read_iu_xray(root: str | Path) -> Release:
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; name that of the collection with --root")
     annotation = root / "annotation.json"
-    return _read_r2gen(annotation) if annotation.is_file() else _read_openi(root)
+    folders = list(walk(root))
+    files = sorted(folder / name for folder, _, names, _ in folders for name in names)
+    release = _read_r2gen(annotation) if annotation.is_file() else _read_openi(root, files)
+    return replace(release, notes=hidden_note(sum(hidden for *_, hidden in folders)))
 
 
 def image_name(name: str) -> str:
@@ -106,8 +109,7 @@ def _read_r2gen(path: Path) -> Release:
     return release
 
 
-def _read_openi(root: Path) -> Release:
-    files = sorted(Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
+def _read_openi(root: Path, files: list[Path]) -> Release:
     reports = [path for path in files if path.suffix == ".xml"]
     reports.sort(key=lambda path: (len(path.stem), path.stem))  # 2.xml before 10.xml
     if not reports:

@@ -58,10 +58,10 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str], int]]:
     folder from the list does not enter it.
     """
     for folder, folders, files in os.walk(root, followlinks=True):
-        hidden = [name for name in folders if _is_hidden(name)]
+        hidden = [name for name in folders if is_hidden(name)]
         inside = sum(len(names) for name in hidden for *_, names in os.walk(Path(folder, name)))
         folders[:] = sorted(set(folders) - set(hidden))
-        seen = sorted(name for name in files if not _is_hidden(name))
+        seen = sorted(name for name in files if not is_hidden(name))
         yield Path(folder), folders, seen, inside + len(files) - len(seen)
 
 
@@ -70,7 +70,8 @@ def hidden_note(number: int) -> tuple[str, ...]:
     return (f"{number} hidden files (._*, __MACOSX) skipped",) if number else ()
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is none of its publisher's: macOS leaves such ones, and others do."""
     return name.startswith(".") or name == "__MACOSX"
 
 
