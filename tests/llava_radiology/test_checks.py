@@ -6,7 +6,7 @@ from PIL import Image
 from dllm.data.parallel import FEW, map_parallel
 from llava.radiology import checks
 from llava.radiology.annotation import convert_annotation, read_annotation
-from llava.radiology.checks import check_contents, check_images, check_records
+from llava.radiology.checks import check_contents, check_images, check_records, without_patient
 from llava.radiology.leakage import QUOTE_WORDS, leaks_report
 
 REPORT = "The heart is normal in size and the lungs are clear without effusion."
@@ -43,6 +43,28 @@ def test_patients_in_two_splits_whether_named_by_number_or_text():
     assert refused(splits) == (
         "patients (subject_id) in two splits: 1, the first: '2' (train, val, test); keep them in one split only"
     )
+
+
+@pytest.mark.parametrize("other", [10000032.0, "10000032.0", " 10000032", "p10000032", "010000032", 10000032])
+def test_a_patient_is_one_however_the_id_is_written(other):
+    for first in (10000032, "10000032", 10000032.0):
+        splits = {"train": [study(1, subject_id=first)], "test": [study(2, subject_id=other)]}
+        assert refused(splits).startswith(
+            "patients (subject_id) in two splits: 1, the first: '10000032' (train, test);"
+        )
+    check_records({"train": [study(1, subject_id=10000033)], "test": [study(2, subject_id=other)]})
+
+
+UNKNOWN = [float("nan"), "nan", "NaN", None, "", " ", "None", "null", "<NA>"]
+
+
+def test_an_unknown_patient_is_nobody_and_counted():
+    splits = {
+        "train": [study(number, subject_id=unknown) for number, unknown in enumerate(UNKNOWN)] + [study(99)],
+        "test": [study(100 + number, subject_id=unknown) for number, unknown in enumerate(UNKNOWN)],
+    }
+    check_records(splits)
+    assert without_patient(splits) == 2 * len(UNKNOWN)
 
 
 def test_images_in_two_splits_however_the_path_is_written():

@@ -326,3 +326,17 @@ def test_real_annotation_converts_whole(tmp_path, radiology_data):
                 expected += f" Comparison: {source['comparison']}" if source["comparison"] else ""
                 assert human["value"] == expected
     assert with_indication > 2000
+
+
+def test_patients_in_two_splits_are_found_in_a_file_and_unknown_ones_counted(tmp_path):
+    """As pandas writes an annotation: a column with gaps becomes one of 10000032.0 and NaN."""
+    train = [record(subject_id=10000032.0), other() | {"subject_id": float("nan")}]
+    test = [record(id="c3", image_path=["c.jpg"], subject_id=float("nan"))]
+    splits = {"train": train, "test": test}
+    summary = convert_annotation(write(tmp_path / "a.json", splits), tmp_path / "out", "first")
+    assert summary.endswith("2 studies have no subject_id: whether their patients are in two splits is not checked")
+    splits["test"].append(record(id="d4", image_path=["d.jpg"], subject_id=10000032))
+    with pytest.raises(
+        ValueError, match="patients .subject_id. in two splits: 1, the first: '10000032' .train, test.;"
+    ):
+        convert_annotation(write(tmp_path / "b.json", splits), tmp_path / "out", "first")

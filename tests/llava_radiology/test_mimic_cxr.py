@@ -347,6 +347,25 @@ def test_studies_that_the_release_lacks_are_counted(copy, release):
     assert found.left_out - expected.left_out == Counter({("train", "no report file"): 1})
 
 
+def test_ids_of_tables_that_pandas_wrote_again(copy, release):
+    """A column with a gap becomes one of 10000032.0, and the gap is empty."""
+
+    def as_floats(lines, *columns):
+        header, *rows = (line.split(",") for line in lines)
+        numbers = [header.index(column) for column in columns]
+        changed = [[f"{cell}.0" if n in numbers else cell for n, cell in enumerate(row)] for row in rows]
+        return [",".join(row) for row in (header, *changed)]
+
+    expected = read_mimic_release(release)
+    rewrite(copy, "split", lambda lines: as_floats([*lines, "aaaa,59999999,,train"], "study_id", "subject_id"))
+    rewrite(copy, "split", lambda lines: [line.replace(",59999999.0,.0,", ",59999999.0,,") for line in lines])
+    rewrite(copy, "chexpert", lambda lines: as_floats(lines, "study_id"))
+    rewrite(copy, "metadata", lambda lines: [*lines, f"aaaa,1,2,,PA{',' * 7}"])
+    found = read_mimic_release(copy)
+    assert found.splits == expected.splits
+    assert found.left_out - expected.left_out == Counter({("train", "patient unknown"): 1})
+
+
 def test_an_output_that_cannot_be_written_is_named_before_the_work(release, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     done = run("--dataset", "mimic-cxr", "--root", release, "--out_dir", tmp_path / "file" / "out")

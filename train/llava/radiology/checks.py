@@ -16,7 +16,7 @@ from pathlib import Path
 from dllm.data.parallel import map_parallel
 from llava.data.images import check_image
 from llava.radiology.leakage import QUOTE_WORDS, leaks_report
-from llava.radiology.release import context_of
+from llava.radiology.release import context_of, normal_id
 
 Splits = dict[str, list[dict]]
 Fingerprint = tuple[int, bytes]  # of a file: its size, and a hash of PROBE bytes from its middle
@@ -45,7 +45,7 @@ def check_records(splits: Splits) -> None:
 
 
 def without_patient(splits: Splits) -> int:
-    """The number of records without `subject_id`, whose patients `check_records` cannot compare between splits."""
+    """The number of records without `subject_id` (or NaN), whose patients `check_records` cannot compare."""
     return sum(not _patient(record) for records in splits.values() for record in records)
 
 
@@ -107,8 +107,8 @@ def _in_two_splits(splits: Splits, values: Callable[[dict], Iterable[str]]) -> l
 
 
 def _patient(record: dict) -> list[str]:
-    subject = record.get("subject_id")
-    return [] if subject in (None, "") else [str(subject)]
+    subject = normal_id(record.get("subject_id"))
+    return [subject] if subject else []
 
 
 def _paths(record: dict) -> list[str]:

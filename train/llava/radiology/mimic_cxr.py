@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 
 from dllm.data.parallel import map_parallel
-from llava.radiology.release import SPLITS, Release, choose_images, hidden_note, walk
+from llava.radiology.release import SPLITS, Release, choose_images, hidden_note, normal_id, walk
 from llava.radiology.sections import READING, SECTIONS, parse_sections
 
 PUBLISHED_SPLITS = dict(zip(("train", "validate", "test"), SPLITS, strict=True))
@@ -38,6 +38,7 @@ SECTIONED = "mimic_cxr_sectioned.csv"
 SHOWN, QUOTED_WORDS = 10, 8  # of the studies whose sections differ
 
 NOT_IN_METADATA = "not in the metadata file"
+NO_PATIENT = "patient unknown"
 NO_REPORT = "no report file"
 EMPTY_REPORT = "empty report file"
 NO_IMAGE = "image file missing"
@@ -153,6 +154,9 @@ def _read_tables(folders: Sequence[Path]) -> Release:
         if not any(dicom_id in images for dicom_id in dicom_ids):
             left_out[split, NOT_IN_METADATA] += 1
             continue
+        if not subject_id:
+            left_out[split, NO_PATIENT] += 1
+            continue
         ordered = sorted(dicom_ids, key=lambda dicom_id: order.get(dicom_id, len(order)))
         folder = f"p{subject_id[:2]}/p{subject_id}/s{study_id}"
         record = {
@@ -173,7 +177,7 @@ def _read_split(table: Path) -> dict[tuple[str, str, str], list[str]]:
         if row["split"] not in PUBLISHED_SPLITS:
             names = ", ".join(PUBLISHED_SPLITS)
             raise ValueError(f"{table}: unknown split {row['split']!r}, known: {names}; copy the file again")
-        study = (row["study_id"], row["subject_id"], PUBLISHED_SPLITS[row["split"]])
+        study = (normal_id(row["study_id"]), normal_id(row["subject_id"]), PUBLISHED_SPLITS[row["split"]])
         if known.setdefault(study[0], study) != study:
             raise ValueError(f"{table}: study {study[0]} is in two splits or of two patients; copy the file again")
         studies.setdefault(study, []).append(row["dicom_id"])
@@ -185,7 +189,9 @@ def _read_labels(folders: Sequence[Path]) -> dict[str, list[str]]:
     for name in LABEL_TABLES:
         if (table := _find_table(folders, TABLE.format(name))) is not None:
             rows = _rows(table, "study_id")
-            return {row["study_id"]: [name for name, value in row.items() if value == POSITIVE] for row in rows}
+            return {
+                normal_id(row["study_id"]): [name for name, value in row.items() if value == POSITIVE] for row in rows
+            }
     return {}
 
 
@@ -205,7 +211,7 @@ def _read_sectioned(table: Path) -> dict[str, dict[str, str]]:
     """Findings, impression and comparison of each study ("s50414267"), each on one line."""
     rows = _rows(table, "study", *READING, "comparison", remedy="write it again with create_section_files.py")
     texts = (*READING, "comparison")
-    return {f"s{row['study'].removeprefix('s')}": {name: " ".join(row[name].split()) for name in texts} for row in rows}
+    return {f"s{normal_id(row['study'])}": {name: " ".join(row[name].split()) for name in texts} for row in rows}
 
 
 def _rows(

@@ -7,6 +7,7 @@ from which images, is chosen here, in the same way for all of them.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ CONTEXT_FIELDS = ("indication", "comparison", "history", "technique")
 TARGETS = ("findings", "impression", "both")
 VIEWS = ("first", "frontal", "all")
 FRONTAL_VIEWS = ("PA", "AP", "FRONTAL")  # FRONTAL: it is known that the image is frontal, and no more
+
+UNKNOWN_IDS = ("", "nan", "none", "null", "na", "n/a", "<na>")  # as tables and JSON write that there is none
 
 NO_FRONTAL_IMAGE = "no frontal image"
 UNKNOWN_VIEW = "no image known to be frontal"
@@ -49,6 +52,13 @@ class Release:
         """One line per reason for which studies of the split were left out, the most frequent first."""
         counts = [(-count, reason) for (at, reason), count in self.left_out.items() if at == split and count]
         return [f"  left out, {reason}: {-count}" for count, reason in sorted(counts)]
+
+
+def normal_id(value: object) -> str:
+    """The id of a patient or study, one text for all its spellings (7, 7.0, "007", "p7"); "" where it is unknown."""
+    text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    number = re.fullmatch(r"[ps]?0*(\d+)(?:\.0*)?", text, re.IGNORECASE)
+    return "" if text.lower() in UNKNOWN_IDS else number[1] if number else text
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str], int]]:
