@@ -74,7 +74,7 @@ def main() -> None:
 
 def describe_image(args: argparse.Namespace, context: dict, gen_kwargs: dict) -> None:
     """Prints the report of one image."""
-    path, record = (args.image, {}) if args.image else quickstart_image()
+    path, record = (args.image, {}) if args.image is not None else quickstart_image()
     image, question = load_image(path), clinical_prompt(record | context)
     writer = ReportWriter(args.model_path, args.device, args.dtype)
     request = Request([image], question, seed_of(args.seed, Path(path).name), args.template, path)

@@ -33,7 +33,7 @@ REAL_IMAGES = {"image_size": 128}  # a phantom shows its findings at half the si
 # What measured best in the time (docs/experiments). Stage 1 trains the towers too: they start from random weights.
 TOWERS = {"hidden_size": 96, "layers": 3, "vision_hidden_size": 128, "vision_layers": 5}
 TOWERS |= {"image_size": 64, "patch_size": 16}
-SETTINGS = {
+STAGES = {
     "ATTENTION_PATTERN": "block",
     "BLOCK_LENGTH": "8",
     "MM_RESAMPLER_TYPE": "none",
@@ -50,7 +50,7 @@ SETTINGS = {
     "DATALOADER_NUM_WORKERS": "0",
     "DEEPSPEED": "",  # plain DDP: partitioning a million weights takes most of the time and changes no loss
 }
-SETTINGS = {name: os.environ.get(name, value) for name, value in SETTINGS.items()}
+SETTINGS = {name: os.environ.get(name, value) for name, value in STAGES.items()}
 VISION_RATE = "3e-4"
 DISTILL = {"LEARNING_RATE": "1e-3", "NUM_TRAIN_EPOCHS": "1"}
 
@@ -75,6 +75,9 @@ def parse_arguments() -> argparse.Namespace:
     for given, needed in (("annotation", "images"), ("captions", "caption_images")):
         if (getattr(args, given) is None) != (getattr(args, needed) is None):
             parser.error(f"--{given} and --{needed} belong together")
+    for name, value in STAGES.items():
+        if value and not SETTINGS[name]:
+            parser.error(f"{name} is empty; give it a value, or unset it for {value}")
     if args.train < 2 or args.test < 2:
         parser.error("--train and --test need at least 2 studies each")
     if args.repeat_abnormal < 1:

@@ -30,6 +30,14 @@ fail() {
     exit 1
 }
 
+for name in MODEL_PATHS MODEL_PATH MIMIC_CXR_DATA MIMIC_CXR_IMAGES NUM_PROCESSES BATCH_SIZE DTYPE GEN_KWARGS LIMIT \
+    OUTPUT_PATH PYTHON; do
+    [ -n "${!name-set}" ] || fail "$name is empty; give it a value, or unset it for its default"
+done
+for model in "$@"; do
+    [ -n "$model" ] || fail "an argument is empty; give checkpoint folders, or nothing for MODEL_PATH"
+done
+
 if [ -z "${PYTHON:-}" ]; then
     PYTHON="${VENV:-$ROOT/.venv}/bin/python"
     [ -x "$PYTHON" ] || PYTHON=python3

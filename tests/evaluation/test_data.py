@@ -107,9 +107,8 @@ def test_folders_come_from_the_environment(data, monkeypatch):
         (lambda records: [], "no list of records"),
         (lambda records: {"test": records}, "no list of records"),
         (lambda records: [records[0], {"id": "x"}], "json, record 1 has no conversation"),
-        (lambda records: [records[0], records[1] | {"id": 1}], "json, record 1: needs an id and an image"),
-        (lambda records: [records[0] | {"image": 5}], "json, record 0: needs an id and an image"),
-        (lambda records: [records[0] | {"image": []}], "json, record 0: needs an id and an image"),
+        (lambda records: [records[0] | {"image": 5}], r"json, record 0 \(id 'test-0'\): image must be a path"),
+        (lambda records: [records[0] | {"image": []}], r"json, record 0 \(id 'test-0'\) has 0 images for 1 <image>"),
         (lambda records: [records[0] | {"conversations": records[0]["conversations"][::-1]}], "must be a text from"),
         (lambda records: records[:1], "at least 2 studies"),
     ],
@@ -153,3 +152,27 @@ def test_a_damaged_image_is_found_before_anything_runs(data):
 )
 def test_image_tokens(question, num_images, expected):
     assert with_image_tokens(question, num_images) == expected
+
+
+def test_what_training_reads_evaluation_reads_in_every_shape(data):
+    """JSON Lines, a BOM, `messages`, a system turn, `images`, whole numbers as ids, text-only records."""
+    before, _ = load_documents()
+    for split in ("train", "test"):
+        file = data / f"{split}_llava_llada.json"
+        lines = [{"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]}]
+        for number, record in enumerate(json.loads(file.read_text())):
+            texts = [turn["value"] for turn in record["conversations"]]
+            roles = zip(("system", "user", "assistant"), ["Be brief.", *texts], strict=True)
+            messages = [{"role": role, "content": text} for role, text in roles]
+            lines.append({"id": number, "images": [record["image"]], "messages": messages})
+        file.write_text("\ufeff" + "\n".join(map(json.dumps, lines)), encoding="utf-8")
+    after, _ = load_documents()
+    assert check_test_set()
+    assert [doc | {"system": None} for doc in after] == before and {doc["system"] for doc in after} == {"Be brief."}
+
+
+def test_a_file_without_images_is_named(data):
+    turns = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
+    edit(data, "test", lambda records: [{"conversations": turns}])
+    with pytest.raises(ValueError, match="test_llava_llada.json: no record has an image"):
+        load_documents()

@@ -12,6 +12,7 @@ from dllm.inference.templates import initial_canvas
 TEMPLATES = {
     "Findings: ____ Impression: ____": ["Findings:", " Impression:"],
     "____ The heart is normal. __ No effusion.": [" The heart is normal.", " No effusion."],
+    "<|im_end|> ____ <|mask|> __": ["<|im_end|>", " <|mask|>"],
     "Findings:\n____\n\nImpression: ___ (unchanged)": ["Findings:\n", "\n\nImpression:", " (unchanged)"],
     " Größe __ × ___ µm _x_ ": ["Größe", " ×", " µm _x_"],
     "____": [],
@@ -91,10 +92,6 @@ def test_a_template_fits_if_each_blank_has_a_token(writer, request_):
         ("No change.", "template 'No change.' has no blank: put ____"),
         ("a_b", "has no blank"),
         (" ", "has no blank"),
-        ("____ <|im_end|> ____", "text ' <\\|im_end\\|>' would not stay as it is: take special tokens"),
-        ("____ <|mask|>", "text ' <\\|mask\\|>' would not stay"),
-        ("<|endoftext|> ____", "text '<\\|endoftext\\|>' would not stay"),
-        ("<|im_start|>: ____", "would not stay"),
         (
             "____ a ____ b",
             "needs .* tokens, 30 for a blank, but gen_length is 48: raise gen_length, lower blank_length",
@@ -120,5 +117,5 @@ def test_text_stays_as_it_is_with_the_tokenizer_of_qwen3(radiology_data):
     text = tokenizer.decode([token for token in ids if token != mask])
     assert text == "FINDINGS: No effusion.\n\nIMPRESSION:\n1. (2 × 3 cm).<|im_end|>"
     assert ids.count(mask) == 4
-    with pytest.raises(ValueError, match="would not stay"):
-        initial_canvas("<|im_start|> ____", tokenizer, config, 2, 100)
+    ids = initial_canvas("<|im_start|> <|mask|>____", tokenizer, config, 2, 100)
+    assert ids.count(mask) == 1 and tokenizer.decode(ids[:-1]) == "<|im_start|> <|mask|>"

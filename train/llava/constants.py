@@ -1,11 +1,8 @@
 """Names and numbers that data, model and evaluation share."""
 
-from dllm.core.losses import IGNORE_INDEX
-
+IGNORE_INDEX = -100  # as in dllm.core.losses, which loads torch
 IMAGE_TOKEN_INDEX = -200  # stands in prompt ids where one visual token goes
 DEFAULT_IMAGE_TOKEN = "<image>"  # stands in text where an image goes
-
-__all__ = ["DEFAULT_IMAGE_TOKEN", "IGNORE_INDEX", "IMAGE_TOKEN_INDEX"]
 
 # Part of the model, as --mm_tunable_parts names it -> prefix of its weights.
 PARTS = {

@@ -23,10 +23,15 @@ def check_version(version: str) -> None:
 
 
 def build_prompt(
-    tokenizer: PreTrainedTokenizerBase, turns: list[dict], num_image_tokens: Sequence[int], version: str = "qwen"
+    tokenizer: PreTrainedTokenizerBase,
+    turns: list[dict],
+    num_image_tokens: Sequence[int],
+    version: str = "qwen",
+    system: str | None = None,
 ) -> list[int]:
     """Ids of everything before an answer (`dllm.data.conversation.build_prompt`); the i-th `<image>` in the text
-    becomes `num_image_tokens[i]` times IMAGE_TOKEN_INDEX.
+    becomes `num_image_tokens[i]` times IMAGE_TOKEN_INDEX. `system` replaces the system prompt of `version`.
     """
     placeholders = [[IMAGE_TOKEN_INDEX] * count for count in num_image_tokens]
-    return conversation.build_prompt(tokenizer, turns, conv_templates[version], DEFAULT_IMAGE_TOKEN, placeholders)
+    system = conv_templates[version] if system is None else system
+    return conversation.build_prompt(tokenizer, turns, system, DEFAULT_IMAGE_TOKEN, placeholders)

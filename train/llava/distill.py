@@ -18,8 +18,8 @@ from dllm.data.files import replacing
 from dllm.inference.own_responses import own_responses
 from dllm.inference.results_file import ResultsFile
 from dllm.program import run_program
-from llava.data.dataset import image_names, read_records
 from llava.data.images import load_image
+from llava.data.records import image_names, read_records
 from llava.inference import DTYPES, ReportWriter, Request
 
 
@@ -37,7 +37,8 @@ def own_reports(
 
     def to_request(record: dict) -> Request:
         images = [load_image(Path(image_folder) / name) for name in image_names(record)]
-        return Request(images, record["conversations"][0]["value"], name=f"record {record['id']!r}")
+        question, system = record["conversations"][0]["value"], record.get("system")
+        return Request(images, question, name=f"record {record['id']!r}", system=system)
 
     answered = own_responses(writer, records, to_request, file, batch_size)
     with replacing(out) as partial:

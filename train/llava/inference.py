@@ -40,7 +40,7 @@ class ReportWriter(writer.Writer):
             raise ValueError(f"{len(request.inputs)} images for {marks} {DEFAULT_IMAGE_TOKEN} marks in the question")
         turns = [{"from": "human", "value": request.question}]
         counts = [num_image_tokens(self.config) * self._num_tiles(image) for image in request.inputs]
-        return build_prompt(self.tokenizer, turns, counts, self.config.version)
+        return build_prompt(self.tokenizer, turns, counts, self.config.version, request.system)
 
     def prompts(
         self, requests: list[Request], ids: list[list[int]], decoding: Decoding

@@ -4,6 +4,14 @@
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/run_and_tell.sh
 
+# A variable that is set to nothing is one that a script of the user's meant to set; without ":" nothing has a meaning.
+for name in $(grep -ohE '\$\{[A-Z0-9_]+:-' scripts/stage.sh scripts/llada_v_*.sh | tr -d '${:-'); do
+    if [ -z "${!name-set}" ]; then
+        echo "train: error: $name is empty; give it a value, or unset it for its default" >&2
+        exit 1
+    fi
+done
+
 NUM_NODES=${1:-1}
 GPU_NUM=${2:-1}
 FLAGS=("${@:3}") # further arguments of train.py, which win over all below
@@ -13,13 +21,13 @@ MASTER_PORT=${MASTER_PORT:-29199}
 DEEPSPEED=${DEEPSPEED-scripts/zero3.json} # or zero1, zero2, zero3pp; empty: plain DDP
 LM_PATH=${LM_PATH:-model/Qwen3-0.6B-diffusion-mdlm-v0.1}
 VISION_TOWER=${VISION_TOWER-model/siglip2-so400m-patch14-384} # empty: LM_PATH is a trained model, which has one
-EXTRA_ARGS=${EXTRA_ARGS:-} # the same in a variable, split at spaces
+EXTRA_ARGS=${EXTRA_ARGS-} # the same in a variable, split at spaces
 
 if [ -n "${CUDA_VISIBLE_DEVICES-all}" ] && command -v nvidia-smi >/dev/null; then
     BF16=${BF16:-True} TF32=${TF32:-True}
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
 else
-    BF16=${BF16:-False} TF32=${TF32:-} # TF32 is a setting of GPUs
+    BF16=${BF16:-False} TF32=${TF32-} # TF32 is a setting of GPUs
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # processes share the cores
 fi
 

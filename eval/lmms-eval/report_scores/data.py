@@ -9,8 +9,9 @@ import functools
 import os
 from pathlib import Path
 
-from dllm.data.records import read_records
-from llava.radiology.checks import check_images, images_of
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.data.records import image_names, read_records
+from llava.radiology.checks import check_images
 from llava.radiology.release import SPLITS
 from report_scores.baselines import constant_report, derangement, nearest_images
 from report_scores.provenance import sha256
@@ -20,12 +21,18 @@ DEFAULT_DATA = Path(__file__).resolve().parents[3] / "data" / "mimic_cxr"
 
 def data_folder() -> Path:
     """The folder of the LLaVA files: MIMIC_CXR_DATA, or data/mimic_cxr of the repository."""
-    return Path(os.environ.get("MIMIC_CXR_DATA") or DEFAULT_DATA)
+    return _from_environment("MIMIC_CXR_DATA", DEFAULT_DATA)
 
 
 def image_folder() -> Path:
     """The folder of the images: MIMIC_CXR_IMAGES, or images in the data folder."""
-    return Path(os.environ.get("MIMIC_CXR_IMAGES") or data_folder() / "images")
+    return _from_environment("MIMIC_CXR_IMAGES", data_folder() / "images")
+
+
+def _from_environment(name: str, default: Path) -> Path:
+    if os.environ.get(name) == "":
+        raise ValueError(f"{name} is empty; name a folder, or unset it for {default}")
+    return Path(os.environ.get(name, default))
 
 
 def split_file(split: str) -> Path:
@@ -34,23 +41,26 @@ def split_file(split: str) -> Path:
 
 
 def read_llava_file(path: Path) -> list[dict]:
-    """Read the records of studies; ValueError with one line: no file, not JSON, empty, a record of another form."""
+    """Read the records with images, as training does; ValueError with one line: no file, no record with an image, or a
+    record that training refuses too.
+    """
     if not path.exists():
         raise ValueError(f"{path}: no such file; make it with convert_data.py or set MIMIC_CXR_DATA")
-    records = read_records(str(path))
-    for number, record in enumerate(records):
-        images = images_of(record) if record.get("image") else [None]
-        if not all(isinstance(text, str) for text in (record.get("id"), *images)):
-            raise ValueError(f"{path}, record {number}: needs an id and an image")
+    records = [record for record in read_records(str(path)) if image_names(record)]
+    if not records:
+        raise ValueError(f"{path}: no record has an image")
     return records
 
 
 def read_studies(path: Path) -> list[dict]:
-    """Read a LLaVA file as studies: {"images": [file, ...], "question": text, "report": text}."""
+    """Read a LLaVA file as studies: {"images": [file, ...], "system": text or None, "question": text, "report": text}.
+    Of a conversation the first answer is the report.
+    """
     studies = []
     for record in read_llava_file(path):
         question, report = (turn["value"] for turn in record["conversations"][:2])
-        studies.append({"images": images_of(record), "question": question, "report": report})
+        texts = {"system": record.get("system"), "question": question, "report": report}
+        studies.append({"images": image_names(record)} | texts)
     return studies
 
 
@@ -112,8 +122,6 @@ def nearest_reports(test_file: Path, folder: Path, hashes: tuple[str, str], numb
 
 def with_image_tokens(question: str, num_images: int) -> str:
     """Return the question with one image token per image: as it is if it has them, else with the tokens in front."""
-    from llava.constants import DEFAULT_IMAGE_TOKEN  # it loads torch, which takes seconds
-
     if question.count(DEFAULT_IMAGE_TOKEN) == num_images:
         return question
     text = question.replace(f"{DEFAULT_IMAGE_TOKEN}\n", "").replace(DEFAULT_IMAGE_TOKEN, "")

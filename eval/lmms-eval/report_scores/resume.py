@@ -49,7 +49,8 @@ class FinishedReports:
     def key(self, request: Request, arguments: dict) -> str:
         """A hash of the settings, the arguments of generation, and the request's text, images and seed."""
         images = [[image.mode, image.size, hashlib.sha256(image.tobytes()).hexdigest()] for image in request.inputs]
-        return digest([self.settings, arguments, request.question, images, request.seed])
+        texts = [request.question] + ([] if request.system is None else [request.system])
+        return digest([self.settings, arguments, *texts, images, request.seed])
 
     def complete(self, requests: Iterable[Request], arguments: dict, write: Write) -> Iterator[tuple[int, Report]]:
         """Yield (index, report) of all requests as they are finished: those at hand, and those that `write` writes.

@@ -1,5 +1,11 @@
-"""Conversations as token ids: the one prompt builder of training, generation and evaluation."""
+"""Conversations as token ids: the one prompt builder of training, generation and evaluation.
 
+Text is text: special tokens come from the chat template alone, never from what a user, a record or a report says. Where
+a text looks like one ("<|im_end|>"), it is cut after its first character before it is tokenised.
+"""
+
+import functools
+import re
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -14,6 +20,7 @@ CHATML_TEMPLATE = (
     "{% endif %}"
 )
 ROLES = {"human": "user", "gpt": "assistant"}
+NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # of Unicode, which no text should hold
 
 
 def build_prompt(
@@ -28,13 +35,15 @@ def build_prompt(
     `turns` are LLaVA turns {"from": "human" | "gpt", "value": text} that end with a human one; the marks in their text
     become the ids of `placeholders`, one after another.
     """
-    messages = [{"role": "system", "content": system}] if system is not None else []
-    messages += [{"role": ROLES[turn["from"]], "content": turn["value"]} for turn in turns]
+    contents = [("system", system)] if system is not None else []
+    contents += [(ROLES[turn["from"]], turn["value"]) for turn in turns]
+    cut = _unused("".join(content for _, content in contents))
+    messages = [{"role": role, "content": _cut_open(tokenizer, content, cut)} for role, content in contents]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
     first, *rest = text.split(mark) if mark else [text]
-    ids = encode(tokenizer, first)
+    ids = _ids(tokenizer, first, cut)
     for placeholder, piece in zip(placeholders, rest, strict=True):
-        ids += placeholder + encode(tokenizer, piece)
+        ids += placeholder + _ids(tokenizer, piece, cut)
     return ids
 
 
@@ -44,5 +53,38 @@ def build_response(tokenizer: PreTrainedTokenizerBase, text: str, stop_token_id:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of a text as it stands, without the special tokens that a tokenizer may put around it."""
-    return tokenizer(text, add_special_tokens=False).input_ids
+    """Ids of a text as it stands: no special token, neither around it nor in it."""
+    cut = _unused(text)
+    return _ids(tokenizer, _cut_open(tokenizer, text, cut), cut)
+
+
+def find_control_token(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
+    """The first part of a text that looks like a special token or one of the chat template's, or None."""
+    found = _control_tokens(tokenizer, len(tokenizer), tokenizer.chat_template).search(text)
+    return found and found[0]
+
+
+@functools.lru_cache(maxsize=8)
+def _control_tokens(tokenizer: PreTrainedTokenizerBase, size: int, template: str | None) -> re.Pattern:
+    """The special tokens of a tokenizer of that size, and the added ones that its template writes (`<think>`)."""
+    added = [token for token in tokenizer.added_tokens_decoder.values() if token.content.strip()]
+    names = [token.content for token in added if token.special or token.content in (template or "")]
+    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
+
+
+def _cut_open(tokenizer: PreTrainedTokenizerBase, text: str, cut: str) -> str:
+    """The text with `cut` after the first character of everything that looks like a control token."""
+    if find_control_token(tokenizer, text) is None:
+        return text
+    names = _control_tokens(tokenizer, len(tokenizer), tokenizer.chat_template).pattern
+    return re.sub(f"(?=(?:{names}))(.)", rf"\1{cut}", text, flags=re.DOTALL)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str, cut: str) -> list[int]:
+    """Ids of a text that is cut; what is special in a piece is special."""
+    return [token for piece in text.split(cut) for token in tokenizer(piece, add_special_tokens=False).input_ids]
+
+
+def _unused(text: str) -> str:
+    """A character that the text has not."""
+    return next(character for character in NONCHARACTERS if character not in text)

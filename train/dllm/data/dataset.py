@@ -1,5 +1,6 @@
 """Conversations as training samples: every answer, with what came before it as its prompt."""
 
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +9,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from dllm.data.collator import canvas_length
-from dllm.data.conversation import build_prompt, build_response
+from dllm.data.conversation import build_prompt, build_response, find_control_token
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class ConversationDataset(Dataset):
         self.data_path, self.tokenizer, self.diffusion, self.max_length = data_path, tokenizer, diffusion, max_length
         self.samples: list[Sample] = []
         self.lengths: list[int] = []
+        if show_progress and (told := look_alikes(tokenizer, records)):
+            print(f"{data_path}: {told}", file=sys.stderr)
         for record in tqdm(records, desc="tokenise", disable=not show_progress):
             try:
                 self._add(record)
@@ -52,7 +55,7 @@ class ConversationDataset(Dataset):
 
     def prompt(self, record: dict, history: list[dict]) -> tuple[list[int], list, int]:
         """Ids of the prompt of the turns so far, what it is given beside text, and how much that is."""
-        return build_prompt(self.tokenizer, history), [], 0
+        return build_prompt(self.tokenizer, history, record.get("system")), [], 0
 
     def remedies(self, prompt: list[int], num_inputs: int) -> list[str]:
         """What shortens a prompt that is too long."""
@@ -94,3 +97,17 @@ class ConversationDataset(Dataset):
             "response_ids": sample.response_ids,
             "num_inputs": sample.num_inputs,
         }
+
+
+def look_alikes(tokenizer: PreTrainedTokenizerBase, records: list[dict]) -> str | None:
+    """One line on the records whose text looks like a special token; None if there is none."""
+    found = [
+        (record.get("id"), token)
+        for record in records
+        for text in [record.get("system") or "", *(turn["value"] for turn in record["conversations"])]
+        if (token := find_control_token(tokenizer, text))
+    ]
+    if not found:
+        return None
+    (name, token), number = found[0], len({name for name, _ in found})
+    return f"{number} records hold text like a special token, read as text; the first: record {name!r} with {token!r}"

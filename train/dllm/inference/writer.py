@@ -20,7 +20,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 @dataclass
 class Request:
     """One text to write: what the model is given beside text, the user's turn, the seed of its randomness, and for
-    infill a template (`dllm.inference.templates`). `name` is what errors call it.
+    infill a template (`dllm.inference.templates`). `name` is what errors call it, `system` replaces the model's own.
     """
 
     inputs: list
@@ -28,6 +28,7 @@ class Request:
     seed: int = 0
     template: str = ""
     name: str = "the request"
+    system: str | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from transformers.integrations import deepspeed as hf_deepspeed
 from transformers.trainer import TRAINER_STATE_NAME
 
 from dllm.core.language_model import MaskedDiffusionLM
+from dllm.program import check_no_empty_argument
 from dllm.training.arguments import MDLMConfig, ModelArguments
 from dllm.training.checkpoints import check_settings, last_complete_checkpoint, written_aside
 from dllm.training.failures import is_lost_process, launcher_is_gone, one_line, print_error_once
@@ -29,6 +30,7 @@ def run(parse: Callable[[], tuple], build: Callable[..., MDLMTrainer]) -> None:
     training = False
     try:
         _prepare_process()
+        check_no_empty_argument(sys.argv[1:])
         arguments = parse()
         args = arguments[-1]
         trainer = build(*arguments)

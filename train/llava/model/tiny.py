@@ -11,7 +11,7 @@ from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisi
 from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
 from dllm.program import run_program
 from llava.conversation import SYSTEM_PROMPT
-from llava.data.dataset import read_records
+from llava.data.records import read_records
 
 
 def save_vision_tower(folder: str, image_size: int, patch_size: int, hidden_size: int, layers: int) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from dllm.data.files import replacing
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.radiology.checks import check_contents, check_images, check_records, images_of, without_patient
+from llava.data.records import image_names
+from llava.radiology.checks import check_contents, check_images, check_records, without_patient
 from llava.radiology.release import CONTEXT_FIELDS, SPLITS, TARGETS, VIEWS, Release, choose_images, choose_target
 
 ANNOTATION = "annotation_with_clinic_info.json"
@@ -157,7 +158,7 @@ def _summary(split: str, release: Release, converted: dict[str, list[dict]], tar
         what = "no study can be used" if split in release.splits else "no such list in the annotation"
         kept = f"; {target} from an earlier run is left as it was" if target.exists() else ""
         return [f"{split}: {what}{kept}", *release.reasons(split)]
-    used = sum(len(images_of(record)) for record in converted[split])
+    used = sum(len(image_names(record)) for record in converted[split])
     further = sum(len(record["image_path"]) for record in release.splits[split]) - used
     left_out = f" ({further} further images left out; --views all keeps them)" if further else ""
     line = f"{split}: {len(converted[split])} studies, {used} images{left_out} -> {target}"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dllm.data.parallel import map_parallel
 from llava.data.images import check_image
+from llava.data.records import image_names
 from llava.radiology.leakage import QUOTE_WORDS, leaks_report
 from llava.radiology.release import context_of, normal_id
 
@@ -49,11 +50,6 @@ def without_patient(splits: Splits) -> int:
     return sum(not _patient(record) for records in splits.values() for record in records)
 
 
-def images_of(record: dict) -> list[str]:
-    """The images of a LLaVA record."""
-    return record["image"] if isinstance(record["image"], list) else [record["image"]]
-
-
 def check_images(records: list[dict], image_dir: str | Path) -> dict[str, Fingerprint]:
     """Check on all cores that every image that the LLaVA records name in `image_dir` can be used.
 
@@ -63,7 +59,7 @@ def check_images(records: list[dict], image_dir: str | Path) -> dict[str, Finger
         raise ValueError(f"{image_dir}: no such image folder; name it with --images")
     first_user = {}
     for record in records:
-        for image in images_of(record):
+        for image in image_names(record):
             first_user.setdefault(image, record["id"])
     results = map_parallel(partial(_examine, Path(image_dir)), list(first_user), "checking images", "image")
     checked = dict(zip(first_user, results, strict=True))
@@ -81,7 +77,7 @@ def check_contents(splits: Splits, fingerprints: dict[str, Fingerprint], image_d
     """
     alike = defaultdict(dict)
     for split, records in splits.items():
-        for image in chain.from_iterable(map(images_of, records)):
+        for image in chain.from_iterable(map(image_names, records)):
             alike[fingerprints[image]][image] = split
     suspects = [images for images in alike.values() if len(set(images.values())) > 1]
     same = defaultdict(dict)

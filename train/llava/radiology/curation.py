@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.data.dataset import image_names
+from llava.data.records import image_names
 from llava.radiology.annotation import SPLITS, read_annotation
 from llava.radiology.labels import NO_FINDING, labels
 

@@ -23,9 +23,10 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
+from dllm.program import check_no_empty_argument
 from dllm.training.progress import Progress
-from llava.data.dataset import image_names, read_records
 from llava.data.images import load_image, preprocess_image
+from llava.data.records import image_names, read_records
 from llava.model.multimodal_encoder.builder import load_vision_tower, save_vision_tower
 
 # At most: turn in radians, share of zoom, shift right and down in half images, contrast, brightness.
@@ -151,6 +152,7 @@ def main() -> None:
     args = parser.parse_args()
     first = int(os.environ.get("RANK", 0)) == 0
     try:
+        check_no_empty_argument(sys.argv[1:])
         result = pretrain(args)
     except ValueError as error:
         sys.exit(f"pretrain_tower: error: {error}" if first else 1)

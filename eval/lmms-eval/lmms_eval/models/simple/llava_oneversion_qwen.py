@@ -34,7 +34,7 @@ class LlavaOneVersionQwen(lmms):
         conv_template: str = "qwen",
         device: str | None = None,
         dtype: str = "float32",
-        reports: str = "",
+        reports: str | None = None,
         batch_size: int | str = 1,
         **unknown,
     ) -> None:
@@ -42,6 +42,9 @@ class LlavaOneVersionQwen(lmms):
         if unknown:
             known = "pretrained, conv_template, device, dtype, reports"
             raise ValueError(f"unknown model_args {', '.join(unknown)}: choose from {known}")
+        given = {"conv_template": conv_template, "device": device, "dtype": dtype, "reports": reports}
+        if empty := [name for name, value in given.items() if value == ""]:
+            raise ValueError(f"model_args {empty[0]} is empty: give it a value, or leave it out")
         if not pretrained:
             raise ValueError("no checkpoint: give its folder with --model_args pretrained=FOLDER")
         if not str(batch_size).isdigit() or int(batch_size) < 1:
@@ -123,9 +126,10 @@ class LlavaOneVersionQwen(lmms):
         from llava.inference import Request
 
         context, _, doc_to_visual, doc_id, task, split = args
-        images = doc_to_visual(self.task_dict[task][split][doc_id])
-        question = with_image_tokens(context, len(images))
-        return Request(images, question, seed=doc_id, name=f"document {doc_id}")
+        doc = self.task_dict[task][split][doc_id]
+        images = doc_to_visual(doc)
+        question, system = with_image_tokens(context, len(images)), doc.get("system")
+        return Request(images, question, seed=doc_id, name=f"document {doc_id}", system=system)
 
 
 def _gen_kwargs(request: Instance) -> dict:
