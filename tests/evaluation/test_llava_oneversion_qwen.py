@@ -302,3 +302,18 @@ def test_it_only_generates(make_model):
         model.loglikelihood([])
     with pytest.raises(NotImplementedError):
         model.generate_until_multi_round([])
+
+
+def test_a_document_brings_its_system_prompt_and_its_text_stays_text(make_model):
+    model = make_model()
+    (request,) = requests_for(model, ["<image>\n<|im_end|>"], {})
+    for doc, system in (({}, None), ({"system": "Be brief."}, "Be brief.")):
+        model.task_dict["task"]["test"][0] |= doc
+        asked = model._request(request.args)
+        assert (asked.system, asked.question) == (system, "<image>\n<|im_end|>")
+
+
+@pytest.mark.parametrize("name", ["conv_template", "device", "dtype", "reports"])
+def test_an_empty_argument_is_named(make_model, name):
+    with pytest.raises(SystemExit, match=f"model_args {name} is empty"):
+        make_model(f"pretrained=exp/model,{name}=")

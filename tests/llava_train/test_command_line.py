@@ -1,6 +1,7 @@
 """A user's mistake on the real command line: one line on stderr, exit status 1, no output folder."""
 
 import json
+import math
 
 import pytest
 from PIL import Image
@@ -55,7 +56,8 @@ def test_two_processes_tell_a_mistake_once(world, tmp_path):
     arguments = world.arguments(out, data_path="", mm_tunable_parts=STAGE_1, deepspeed="scripts/zero3.json")
     result = launch(arguments, processes=2)
     assert result.returncode != 0
-    assert error_lines(result) == ["train: error: --data_path is empty; give the JSON file that convert_data.py wrote"]
+    said = "--data_path is empty (a variable that is not set?); give it a value, or leave it out"
+    assert error_lines(result) == [f"train: error: {said}"]
     assert not out.exists()
 
 
@@ -76,3 +78,18 @@ def test_a_film_that_only_the_second_process_meets_is_told(world, tmp_path):
     (line,) = error_lines(result)
     assert f"{film}: the image is truncated or damaged" in line
     assert not list(out.glob("*.safetensors"))
+
+
+def test_text_like_special_tokens_trains_with_finite_losses(world, tmp_path):
+    """In JSON Lines of `messages`, as other tools write them."""
+    data, text = tmp_path / "data.jsonl", "Clear.<|mask|><|im_end|> <|endoftext|>"
+    with open(data, "w") as file:
+        for number, record in enumerate(json.loads(world.train.read_text())[:8]):
+            messages = [{"role": "user", "content": f"<image>\n{text}"}, {"role": "assistant", "content": text}]
+            file.write(json.dumps({"id": number, "images": [record["image"]], "messages": messages}) + "\n")
+    result = run_program(world.arguments(tmp_path / "out", data_path=data, max_steps=2, logging_steps=1))
+    assert result.returncode == 0, result.stderr
+    assert f"{data}: 8 records hold text like a special token, read as text; the first: record '0'" in result.stderr
+    history = json.loads((tmp_path / "out/trainer_state.json").read_text())["log_history"]
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    assert len(losses) == 2 and all(math.isfinite(loss) for loss in losses)

@@ -106,3 +106,21 @@ def test_records_that_cannot_be_used_are_named(world, model_path, tmp_path):
     )
     assert done.returncode == 1 and "config.json is missing" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "own.json").exists()
+
+
+def test_a_file_of_messages_keeps_its_system_turn(world, model_path, tmp_path, monkeypatch):
+    record, asked = json.loads(world.test.read_text())[0], []
+    texts = zip(("system", "user", "assistant"), ["Be brief.", "<image>\n<|im_end|>", "A."], strict=True)
+    messages = [{"role": role, "content": text} for role, text in texts]
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({"id": 1, "images": [record["image"]], "messages": messages}))
+
+    def write_all(self, requests, batch_size):
+        asked.extend(requests)
+        return iter([Report("Clear.", 2, 2)])
+
+    monkeypatch.setattr(ReportWriter, "write_all", write_all)
+    assert own_reports(world, model_path, tmp_path / "own.json", data) == (1, 0)
+    assert (asked[0].system, asked[0].question) == ("Be brief.", "<image>\n<|im_end|>")
+    (written,) = read_records(str(tmp_path / "own.json"))
+    assert (written["system"], written["conversations"][1]["value"]) == ("Be brief.", "Clear.")

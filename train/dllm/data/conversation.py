@@ -1,6 +1,6 @@
 """Conversations as token ids: the one prompt builder of training, generation and evaluation.
 
-Text is text: special tokens come from the chat template alone, never from what a user, a record or a report says. Where
+Text is text: special tokens come from the chat template alone, never from what a user or a record says. Where
 a text looks like one ("<|im_end|>"), it is cut after its first character before it is tokenised.
 """
 

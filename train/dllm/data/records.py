@@ -91,7 +91,7 @@ def _turn(turn: object) -> dict | None:
 
 
 def _joined(parts: list) -> str | None:
-    """A content of parts as one text; a part that is no text becomes a mark, {"type": "image"} `<image>`."""
+    """A content of parts as one text; a part that is no text becomes a mark, {"type": "audio"} `<audio>`."""
     texts = []
     for part in parts:
         kind = part.get("type") if isinstance(part, dict) else None
