@@ -14,6 +14,7 @@ from dllm.inference.results_file import ResultsFile
 from dllm.inference.writer import Request
 from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
 from dllm.training.checkpoints import complete_checkpoints
+from dllm.training.run import run
 from oracles import text_system
 from oracles.runs import Run
 from oracles.tiny import losses
@@ -57,6 +58,22 @@ def losses_of(out: Path) -> list[float]:
     return losses(json.loads((out / "trainer_state.json").read_text())["log_history"])
 
 
+@pytest.fixture
+def main(monkeypatch, capsys):
+    """Runs the program in this process; returns what it printed, and its status."""
+
+    def run_here(arguments: list[str]) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", [str(PROGRAM), *arguments])
+        status = 0
+        try:
+            run(text_system.parse, text_system.build)
+        except SystemExit as exit:
+            status = exit.code
+        return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
+
+    return run_here
+
+
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
     """(the output folder of an undisturbed run, its process)."""
@@ -82,8 +99,8 @@ def test_killed_and_started_again_it_ends_the_same_to_the_bit(folder, trained, t
     assert losses_of(out) == losses_of(trained[0])
 
 
-def test_an_adapter_is_merged_into_a_plain_model(folder, tmp_path):
-    process = start(command(folder, tmp_path, *LORA))
+def test_an_adapter_is_merged_into_a_plain_model(folder, tmp_path, main):
+    process = main(command(folder, tmp_path, *LORA))
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "lora/adapter_model.safetensors").is_file()
     before, after = (text_system.load_qwen3(str(path)).state_dict() for path in (folder / "model", tmp_path))
@@ -91,16 +108,16 @@ def test_an_adapter_is_merged_into_a_plain_model(folder, tmp_path):
     assert changed and all(re.match(r"model\.layers\.\d+\.(self_attn|mlp)\.", name) for name in changed)
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(folder, tmp_path):
-    process = start(command(folder, tmp_path / "out", "--dry_run", "True", *LORA))
+def test_a_dry_run_prints_the_plan_and_writes_nothing(folder, tmp_path, main):
+    process = main(command(folder, tmp_path / "out", "--dry_run", "True", *LORA))
     assert process.returncode == 0, process.stderr
     assert re.search(r"language_model +[\d,]+ +[\d,]+ +0\.003   LoRA of rank 4", process.stdout)
     assert "samples               24" in process.stdout and "images" not in process.stdout
     assert not (tmp_path / "out").exists()
 
 
-def test_a_mistake_is_one_line(folder, tmp_path):
-    process = start(command(folder, tmp_path, "--data_path", str(tmp_path / "none.json")))
+def test_a_mistake_is_one_line(folder, tmp_path, main):
+    process = main(command(folder, tmp_path, "--data_path", str(tmp_path / "none.json")))
     assert process.returncode == 1
     assert process.stderr.splitlines()[-1].startswith("train: error: --data_path")
 

@@ -145,6 +145,6 @@ def test_any_text_is_read():
 
 
 def test_very_long_text_is_read():
-    assert parse_report("small left effusion and no " * 40_000) == {LEFT}
-    assert parse_report("heart is " * 40_000 + "enlarged") == {("cardiomegaly", "")}
-    assert parse_report("x" * 1_000_000) == set()
+    assert parse_report("small left effusion and no " * 4_000) == {LEFT}
+    assert parse_report("heart is " * 4_000 + "enlarged") == {("cardiomegaly", "")}
+    assert parse_report("x" * 200_000) == set()

@@ -2,12 +2,15 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
 
 from llava.model.builder import save_adapter
-from oracles.tiny import STAGE_1, build_trainer, launch, run_program, turns
+from llava.train.train import train
+from oracles.tiny import STAGE_1, build_trainer, launch, turns
 
 
 @pytest.fixture
@@ -29,25 +32,33 @@ def assert_refused(result, out, message):
     assert not out.exists()
 
 
-def test_a_prompt_that_is_too_long(world, tmp_path):
+def refused(arguments, monkeypatch, capsys):
+    """The program in this process."""
+    monkeypatch.setattr(sys, "argv", ["train_mem.py", *arguments])
+    with pytest.raises(SystemExit) as exit:
+        train()
+    return subprocess.CompletedProcess(arguments, exit.value.code, *capsys.readouterr())
+
+
+def test_a_prompt_that_is_too_long(world, tmp_path, monkeypatch, capsys):
     record = json.loads(world.train.read_text())[0]
     data, out = tmp_path / "data.json", tmp_path / "out"
     data.write_text(
         json.dumps([record | {"id": "study 7", "conversations": turns("<image>\n" + "word " * 2000, "A.")}])
     )
-    result = run_program(world.arguments(out, data_path=data))
+    result = refused(world.arguments(out, data_path=data), monkeypatch, capsys)
     assert_refused(result, out, f"{data}, record 'study 7': a prompt of ")
 
 
-def test_an_adapter_of_another_width(world, tmp_path, wide_adapter):
+def test_an_adapter_of_another_width(world, tmp_path, wide_adapter, monkeypatch, capsys):
     out = tmp_path / "out"
-    result = run_program(world.arguments(out, pretrain_mm_mlp_adapter=wide_adapter))
+    result = refused(world.arguments(out, pretrain_mm_mlp_adapter=wide_adapter), monkeypatch, capsys)
     assert_refused(result, out, f"adapter {wide_adapter} has model.mm_projector.0.weight of shape [64, 128]")
 
 
-def test_an_unknown_estimator(world, tmp_path):
+def test_an_unknown_estimator(world, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    result = run_program(world.arguments(out, noise_estimator="x"))
+    result = refused(world.arguments(out, noise_estimator="x"), monkeypatch, capsys)
     assert_refused(result, out, "unknown noise estimator 'x'; known: pair, stratified")
 
 
@@ -80,16 +91,18 @@ def test_a_film_that_only_the_second_process_meets_is_told(world, tmp_path):
     assert not list(out.glob("*.safetensors"))
 
 
-def test_text_like_special_tokens_trains_with_finite_losses(world, tmp_path):
+def test_text_like_special_tokens_trains_with_finite_losses(world, tmp_path, monkeypatch, capsys):
     """In JSON Lines of `messages`, as other tools write them."""
     data, text = tmp_path / "data.jsonl", "Clear.<|mask|><|im_end|> <|endoftext|>"
     with open(data, "w") as file:
         for number, record in enumerate(json.loads(world.train.read_text())[:8]):
             messages = [{"role": "user", "content": f"<image>\n{text}"}, {"role": "assistant", "content": text}]
             file.write(json.dumps({"id": number, "images": [record["image"]], "messages": messages}) + "\n")
-    result = run_program(world.arguments(tmp_path / "out", data_path=data, max_steps=2, logging_steps=1))
-    assert result.returncode == 0, result.stderr
-    assert f"{data}: 8 records hold text like a special token, read as text; the first: record '0'" in result.stderr
+    arguments = world.arguments(tmp_path / "out", data_path=data, max_steps=2, logging_steps=1)
+    monkeypatch.setattr(sys, "argv", ["train_mem.py", *arguments])
+    train()
+    told = f"{data}: 8 records hold text like a special token, read as text; the first: record '0'"
+    assert told in capsys.readouterr().err
     history = json.loads((tmp_path / "out/trainer_state.json").read_text())["log_history"]
     losses = [entry["loss"] for entry in history if "loss" in entry]
     assert len(losses) == 2 and all(math.isfinite(loss) for loss in losses)

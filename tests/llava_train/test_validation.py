@@ -73,6 +73,5 @@ def test_masked_drop_keeps_every_patch_in_validation(world, tmp_path):
 
 
 def test_a_file_that_would_never_be_read_is_refused(world, tmp_path):
-    result = run_program(world.arguments(tmp_path, eval_data_path=world.test))
-    assert result.returncode == 1
-    assert "train: error: --eval_data_path is never read; say when with --eval_strategy" in result.stderr
+    with pytest.raises(ValueError, match="^--eval_data_path is never read; say when with --eval_strategy"):
+        build_trainer(world.arguments(tmp_path, eval_data_path=world.test))

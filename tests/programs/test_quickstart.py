@@ -12,6 +12,8 @@ from pathlib import Path
 import filelock
 import pytest
 
+from dllm.program import run_program
+
 PROGRAM = Path(__file__).resolve().parents[2] / "scripts/quickstart.py"
 
 
@@ -98,17 +100,22 @@ def test_a_full_disk_stops_the_run_before_anything_is_made(quickstart, tmp_path,
         quickstart.check_last_steps(tmp_path)
 
 
-def test_a_mistake_is_one_line_and_leaves_an_earlier_run_alone(tmp_path):
-    tools = program(tmp_path / "tools/bash", "exit 0")  # that this machine can score is not what is tested
-    path = first(tools, os.environ["PATH"])
+def test_a_mistake_is_one_line_and_leaves_an_earlier_run_alone(quickstart, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(quickstart, "check_last_steps", lambda out: None)  # not what is tested
     out = tmp_path / "out"
-    done = run("--annotation", tmp_path / "none.json", "--images", tmp_path, "--out", out, PATH=path)
-    assert done.returncode == 1 and "none.json: no such annotation file" in done.stderr.splitlines()[-1]
+
+    def stopped(*arguments) -> SystemExit:
+        monkeypatch.setattr(sys, "argv", [str(PROGRAM), *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            run_program(quickstart.main)
+        return exit.value
+
+    ended = stopped("--annotation", tmp_path / "none.json", "--images", tmp_path, "--out", out)
+    assert ended.code.startswith("error: ") and "none.json: no such annotation file" in ended.code
     (out / "settings.json").write_text("{}")
-    done = run("--out", out)
-    assert done.returncode == 1 and "holds a run with other settings" in done.stderr
+    assert "holds a run with other settings" in stopped("--out", out).code
     assert (out / "settings.json").read_text() == "{}"
-    done = run("--annotation", tmp_path / "none.json")
-    assert done.returncode == 2 and "--annotation and --images belong together" in done.stderr
-    done = run("--repeat_abnormal", 0)
-    assert done.returncode == 2 and "--repeat_abnormal needs at least 1" in done.stderr
+    assert stopped("--annotation", tmp_path / "none.json").code == 2
+    assert "--annotation and --images belong together" in capsys.readouterr().err
+    assert stopped("--repeat_abnormal", 0).code == 2
+    assert "--repeat_abnormal needs at least 1" in capsys.readouterr().err
