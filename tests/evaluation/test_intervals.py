@@ -82,14 +82,18 @@ def test_p_is_that_of_a_normal_test_and_both_directions_are_alike():
     assert reverse.p == found.p and (reverse.low, reverse.high) == pytest.approx((-found.high, -found.low))
 
 
-def test_identical_systems_have_no_difference_and_p_1():
+@pytest.mark.parametrize("shift", [0, 1])
+def test_where_nothing_varies_there_is_no_interval(shift):
     values = np.random.default_rng(5).normal(size=50)
-    found = difference(values, values)
-    assert (found.value, found.low, found.high, found.p, found.excludes_0) == (0, 0, 0, 1, False)
+    found = difference(values + shift, values)
+    assert (found.value, found.excludes_0) == (pytest.approx(shift), False)
+    assert (found.low, found.high, found.p) == (None, None, None)
+    found = interval(np.full(50, 0.3))
+    assert (found.value, found.low, found.high) == (pytest.approx(0.3), None, None)
 
 
 def test_p_is_never_0():
-    found = difference(np.ones(30), np.zeros(30), resamples=99)
+    found = difference(np.linspace(1, 2, 30), np.zeros(30), resamples=99)
     assert found.p == pytest.approx(2 / 100) and found.excludes_0
 
 

@@ -21,6 +21,11 @@ GOOD = {"model": TRUTH, "shuffled_images": [TRUTH[1], TRUTH[2], "Nothing."]}
 POOR = {"model": ["Lungs are clear.", "Small effusion.", "No."], "shuffled_images": TRUTH}
 
 
+@pytest.fixture(autouse=True)
+def three_studies_are_enough(monkeypatch):
+    monkeypatch.setattr(report_scores.results, "FEWEST", 3)
+
+
 @pytest.fixture
 def noise(data):
     write_noise_images(data, train=12, test_from=4)
@@ -49,7 +54,8 @@ def test_every_row_has_the_scores_of_its_texts_with_their_intervals(noise, tmp_p
         values, resampled = SCORER.scores(statistics.sum(axis=0)), SCORER.scores(resampled_sums(statistics))
         assert tuple(summary["scores"][row]) == SCORER.names
         for name, score in summary["scores"][row].items():
-            assert score == pytest.approx(vars(estimate(values[name], resampled[name])), abs=1e-12)
+            expected = vars(estimate(values[name], resampled[name]))
+            assert score == (expected if expected["low"] is None else pytest.approx(expected, abs=1e-12))
     assert summary["scores"]["model"]["BLEU_4"]["value"] == 1
     assert constant in train and summary["left_out"] == {}
 
@@ -101,7 +107,7 @@ def test_the_table_shows_every_score_and_is_markdown(noise, tmp_path):
         "gain over constant_report",
     ]
     assert [*first[0][1:], *second[0][1:]] == list(SCORER.names)
-    assert first[2][1] == "1.000 [1.000, 1.000]" and first[6][1].startswith("+0.") and first[6][1].endswith("]*")
+    assert first[2][1] == "1.000" and first[6][1].startswith("+0.") and first[6][1].endswith("]*")
     assert len({len(line) for line in lines if line.startswith("|")}) == 2  # the columns of each block line up
     assert any("2000" not in line and "3 studies" in line for line in lines)
 
@@ -161,7 +167,7 @@ def test_several_models_are_compared_with_the_first(noise, tmp_path):
     difference = poor["minus_first"]["ROUGE_L"]
     assert difference["value"] == pytest.approx(poor["scores"]["ROUGE_L"]["value"] - good["scores"]["ROUGE_L"]["value"])
     assert difference["high"] < 0 and difference["excludes_0"] and difference["p"] < 0.001
-    assert twin["minus_first"]["CIDEr"] == {"value": 0, "low": 0, "high": 0, "p": 1, "excludes_0": False}
+    assert twin["minus_first"]["CIDEr"] == {"value": 0, "low": None, "high": None, "p": None, "excludes_0": False}
     assert set(comparison["baselines"]) == {"constant_report", "nearest_image"}
     table = (tmp_path / "comparison.md").read_text()
     assert "exp/poor - exp/good" in table and "gain from the image: exp/twin" in table
@@ -173,3 +179,26 @@ def test_models_on_different_studies_are_not_compared(noise, tmp_path):
     scorer = Scorer([ROUGE_L])
     with pytest.raises(ValueError, match="two and .*all were scored on different studies"):
         compare_runs([score_run(tmp_path / name, scorer) for name in ("all", "two")], scorer, tmp_path)
+
+
+def test_few_studies_have_no_interval_and_no_star(noise, tmp_path, monkeypatch):
+    """LIMIT=1: it had an interval of zero width, a star, and p = .0004."""
+    monkeypatch.setattr(report_scores.results, "FEWEST", 4)
+    write_run(tmp_path / "run", GOOD)
+    runs = [score_run(tmp_path / "run", SCORER)] * 2
+    for kind in ("gain_from_image", "gain_over_constant"):
+        for found in runs[0].summary[kind].values():
+            assert (found["low"], found["high"], found["p"], found["excludes_0"]) == (None, None, None, False)
+    assert all(score["low"] is None for row in runs[0].summary["scores"].values() for score in row.values())
+    compare_runs(runs, SCORER, tmp_path)
+    for table in ((tmp_path / "run/scores.md").read_text(), (tmp_path / "comparison.md").read_text()):
+        assert "No interval and no star where the studies are fewer than 20, or all score alike." in table
+        assert " p=" not in table and "[" not in "".join(line for line in table.splitlines() if line.startswith("|"))
+
+
+def test_what_does_not_vary_has_no_interval_and_says_so(noise, tmp_path):
+    write_run(tmp_path / "run", {"model": TRUTH, "shuffled_images": ["Nothing"] * 3})
+    summary = score_run(tmp_path / "run", SCORER).summary
+    assert summary["scores"]["model"]["ROUGE_L"] == {"value": 1.0, "low": None, "high": None}
+    assert summary["gain_from_image"]["ROUGE_L"]["excludes_0"] is False
+    assert "or all score alike" in (tmp_path / "run/scores.md").read_text()

@@ -12,22 +12,23 @@ import numpy as np
 RESAMPLES = 5000
 LEVEL = 0.95
 CHUNK = 250  # resamples at a time
+SAME = 1e-9  # resamples that differ by less are equal
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score or a difference, with the bounds of its interval."""
+    """A score or a difference, with the bounds of its interval; None where no resample differs from another."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
 class Comparison(Estimate):
     """A difference of two systems, its interval, whether 0 is outside it, and the two-sided p of "there is none"."""
 
-    p: float
+    p: float | None
     excludes_0: bool
 
 
@@ -39,7 +40,7 @@ def resampled_sums(statistics: np.ndarray, resamples: int = RESAMPLES, seed: int
     documents = statistics.shape[-2]
     generator = np.random.default_rng(seed)
     even = np.full(documents, 1 / documents)
-    sizes = [min(CHUNK, resamples - start) for start in range(0, resamples, CHUNK)]
+    sizes = [min(CHUNK, resamples - start) for start in range(0, resamples, CHUNK)] or [0]
     return np.concatenate([generator.multinomial(documents, even, size) @ statistics for size in sizes], axis=-2)
 
 
@@ -54,11 +55,15 @@ def compare(value: float, other: float, resampled: np.ndarray, other_resampled: 
     p is twice the share of resamples on the rarer side of 0, those at 0 on both, the sample itself counted as one.
     """
     differences = resampled - other_resampled
+    low, high = _interval(differences)
+    if low is None or high is None:
+        return Comparison(float(value - other), None, None, p=None, excludes_0=False)
     tail = min(np.sum(differences <= 0), np.sum(differences >= 0))
     p = min(1.0, 2 * (tail + 1) / (len(differences) + 1))
-    low, high = _interval(differences)
     return Comparison(float(value - other), low, high, float(p), excludes_0=low > 0 or high < 0)
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
+def _interval(values: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    if values.size == 0 or np.ptp(values) < SAME:
+        return None, None
     return tuple(map(float, np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])))

@@ -18,6 +18,7 @@ from report_scores.provenance import SCORING, code_sha256, digest, sha256
 from report_scores.scorer import METEOR, Scorer
 from report_scores.table import comparison_table, run_table
 
+FEWEST = 20  # studies of an interval: fewer tell the bootstrap too little
 HOW = f"{LEVEL:.0%}, percentile bootstrap over studies, {RESAMPLES} resamples, seed 0"
 
 
@@ -120,7 +121,8 @@ def _statistics(folder: Path, about: dict, scorer: Scorer) -> tuple[dict[str, np
 
 def _bootstrap(statistics: np.ndarray, scorer: Scorer) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Scores by name, [rows], and those of the resamples, [rows, resamples], of statistics [rows, studies, k]."""
-    return scorer.scores(statistics.sum(axis=-2)), scorer.scores(resampled_sums(statistics))
+    resamples = RESAMPLES if statistics.shape[-2] >= FEWEST else 0
+    return scorer.scores(statistics.sum(axis=-2)), scorer.scores(resampled_sums(statistics, resamples))
 
 
 def _comparisons(values: dict, resampled: dict, row: int, other: int) -> dict[str, dict]:

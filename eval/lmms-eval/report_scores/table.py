@@ -15,7 +15,7 @@ def run_table(summary: dict) -> str:
         f"constant_report: {summary['task']['constant_report']}.",
         *(f"{baseline} is left out: {reason}" for baseline, reason in summary["left_out"].items()),
     ]
-    return _page(summary["checkpoint"], rows, notes)
+    return _page(summary["checkpoint"], rows, notes + _without_interval(*summary["scores"].values()))
 
 
 def comparison_table(comparison: dict) -> str:
@@ -30,21 +30,32 @@ def comparison_table(comparison: dict) -> str:
         f"{comparison['studies']} studies; in brackets the interval ({comparison['intervals']}).",
         "Differences are those on the same studies; * where the interval excludes 0.",
     ]
-    return _page("Checkpoints compared", rows, notes)
+    scores = [model["scores"] for model in models]
+    return _page("Checkpoints compared", rows, notes + _without_interval(*scores, *comparison["baselines"].values()))
 
 
 def _estimates(scores: dict) -> dict[str, str]:
-    return {name: f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]" for name, score in scores.items()}
+    return {name: f"{score['value']:.3f}{_interval(score, '.3f')}" for name, score in scores.items()}
 
 
 def _differences(comparisons: dict, p: bool = False) -> dict[str, str]:
     cells = {}
     for name, found in comparisons.items():
         star = "*" if found["excludes_0"] else ""
-        cells[name] = f"{found['value']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]{star}"
-        if p:
+        cells[name] = f"{found['value']:+.3f}{_interval(found, '+.3f')}{star}"
+        if p and found["p"] is not None:
             cells[name] += f" p={found['p']:.2g}"
     return cells
+
+
+def _interval(score: dict, form: str) -> str:
+    return "" if score["low"] is None else f" [{score['low']:{form}}, {score['high']:{form}}]"
+
+
+def _without_interval(*rows: dict) -> list[str]:
+    """A note, if some score has no interval."""
+    missing = any(score["low"] is None for row in rows for score in row.values())
+    return ["No interval and no star where the studies are fewer than 20, or all score alike."] * missing
 
 
 def _page(title: str, rows: dict[str, dict[str, str]], notes: list[str]) -> str:

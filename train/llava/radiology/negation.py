@@ -10,9 +10,9 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-_SENTENCE_END = re.compile(r"[;:!?]|\.(?!\d)|(?<!\d)\.")
 _LIST_MARK = re.compile(r"[,&+/]")
 _VERBS = "seen|identified|present|visible|visualized|evident|appreciated|demonstrated|noted|apparent|found|detected"
+_END = r"(?=[^\w,.;!?\n]*(?:[,.;!?\n]|$))"  # of a sentence, a line or an item in a list
 _DENIAL_INSIDE = re.compile(r"\b(?:not|no longer)\b")
 
 GRAMMAR = {
@@ -20,7 +20,7 @@ GRAMMAR = {
     "neutral": r"(?:cannot|can not|could not|not|hard to)(?: be)?(?: entirely| completely)? (?:excluded?|ruled? out)"
     r"|no(?: \w+)? (?:change|increase|decrease)|not(?: \w+)? changed",
     "denied_before": rf"(?:not|no longer)(?: \w+)? (?:{_VERBS})|absent|removed|resolved|cleared|excluded|ruled out"
-    r"|unlikely",
+    rf"|unlikely|(?:none(?: (?:{_VERBS}))?|(?<!and )(?<!or )no(?: evidence)?|nil|neg(?:ative)?|denied){_END}",
     "denied_after": r"no longer|no|not|without|never|neither|nor|denies|negative for|free of|clear of"
     r"|(?:absence|resolution|removal|clearing) of|to (?:exclude|rule out)",
     "stop": r"but|however|although|though|except|yet|whereas|while|which|there (?:is|are|was|were)",
@@ -28,6 +28,9 @@ GRAMMAR = {
     "or": r"or|/",
     "opener": r"an?|the|new|tiny|trace|minimal|small|mild|subtle|moderate|large|marked|severe|extensive|massive",
 }
+# A colon ends a sentence, but for one between a label and its denial ("Pneumothorax: none."), whose line ends it too.
+_DENIAL = rf" *(?i:{GRAMMAR['denied_before']})(?!\w) *"
+_SENTENCE_END = re.compile(rf":{_DENIAL}\n|:(?!{_DENIAL}(?:[,.;!?\n]|$))|[;!?]|\.(?!\d)|(?<!\d)\.")
 
 
 @dataclass
@@ -58,10 +61,11 @@ def read_sentence(sentence: str, kinds: re.Pattern, mentions: Collection[str]) -
     - A denial that looks ahead ("no", "without" ...) holds for every mention up to a "stop", or up to a new noun
       phrase: a "join" that is followed by an "opener" ("no effusion and a small nodule"). After a comma this is no new
       phrase when an "or" follows, which goes on with the list ("no effusion, large nodule, or edema").
-    - A denial that looks back ("is not seen", "resolved" ...) holds for every mention since the last "stop", or looks
-      ahead when there is none.
+    - A denial that looks back ("is not seen", "resolved", "none" at the end ...) holds for every mention since the last
+      "stop", or looks ahead when there is none.
     """
-    words = " ".join(_LIST_MARK.sub(r" \g<0> ", sentence.lower().replace("-", " ")).split())
+    plain = sentence.lower().replace("(-)", " none ").replace("-", " ")
+    words = " ".join(_LIST_MARK.sub(r" \g<0> ", plain).split())
     tokens = [Token(match.lastgroup, match.group()) for match in kinds.finditer(words)]
     denying, previous, open_mentions = False, Token("stop", ""), []
     for index, token in enumerate(tokens):
