@@ -11,6 +11,7 @@ release as its publisher ships it (--root) also the annotation.
 import argparse
 
 from dllm.program import run_program
+from llava.data.images import allow_blank_images
 from llava.radiology.annotation import check_writable, convert_annotation, convert_release
 from llava.radiology.iu_xray import read_iu_xray
 from llava.radiology.mimic_cxr import read_mimic_release
@@ -46,7 +47,9 @@ def parse_arguments() -> argparse.Namespace:
         help="mimic_cxr_sectioned.csv of MIMIC-CXR's own section script: say how many studies have its findings and"
         " impression by our rules too, and show the first that do not",
     )
+    parser.add_argument("--allow_blank_images", action="store_true", help="let images pass that show nothing")
     args = parser.parse_args()
+    allow_blank_images(args.allow_blank_images)
     if (args.root is None) != (args.dataset == "annotation"):
         parser.error("--root names the folder of a release: it goes with --dataset mimic-cxr or iu-xray")
     if args.images is not None and args.dataset == "iu-xray":

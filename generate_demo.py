@@ -24,7 +24,7 @@ from tqdm import tqdm
 from dllm.core.decoding import Decoding
 from dllm.inference.results_file import ResultsFile
 from dllm.program import run_program
-from llava.data.images import load_image
+from llava.data.images import allow_blank_images, load_image
 from llava.inference import BLANK_LENGTH, DTYPES, ReportWriter, Request, tokens_per_step
 from llava.radiology.annotation import clinical_prompt
 from llava.radiology.release import CONTEXT_FIELDS, TARGETS, is_hidden
@@ -39,6 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--images", help="folder whose images, and those of its sub-folders, are described")
     parser.add_argument("--out", help="with --images: JSONL file of the reports")
     parser.add_argument("--batch_size", type=int, default=8, help="with --images: reports written together")
+    parser.add_argument("--allow_blank_images", action="store_true", help="let images pass that show nothing")
     for name in CONTEXT_FIELDS:
         parser.add_argument(f"--{name}", help=f"{name} of the study")
     parser.add_argument("--target", choices=TARGETS, default="findings", help="what the model was trained to write")
@@ -56,6 +57,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    allow_blank_images(args.allow_blank_images)
     values = {name: value for name, value in vars(args).items() if value is not None}
     gen_kwargs = {each.name: values[each.name] for each in fields(Decoding) if each.name in values}
     context = {name: values[name] for name in (*CONTEXT_FIELDS, "target") if name in values}

@@ -19,6 +19,7 @@
 #     GEN_KWARGS            generation arguments as k=v,k=v                         (the checkpoint's own)
 #     LIMIT                 score the first LIMIT studies only                      (all)
 #     FINDING_F1            1: also the finding F1, for phantom images
+#     ALLOW_BLANK_IMAGES    1: let images pass that show nothing
 #     CLINICAL              1: also CheXbert F1, RadGraph F1 and RadCliQ            (eval/lmms-eval/README.md)
 #     OUTPUT_PATH           folder of the results, which hold report text           (eval/results)
 #     PYTHON                Python of the environment                               (that of .venv, or python3)

@@ -15,7 +15,7 @@ from report_scores.metrics.meteor import meteor_statistics
 
 
 def write_studies(folder: Path) -> None:
-    Image.new("L", (32, 32)).save(folder / "image.png")
+    Image.linear_gradient("L").resize((32, 32)).save(folder / "image.png")
     for split in ("train", "test"):
         turns = [{"from": "human", "value": "<image>\n"}, {"from": "gpt", "value": "Made up."}]
         records = [{"id": f"{split}{n}", "image": "image.png", "conversations": turns} for n in range(2)]

@@ -1,4 +1,4 @@
-"""A small test set in LLaVA format with flat grey images, made up for the tests."""
+"""A small test set in LLaVA format with grey images, made up for the tests."""
 
 import json
 
@@ -11,13 +11,15 @@ SPLITS = {"train": 12, "val": 4, "test": 3}
 
 
 def write_split(folder, split: str, studies: int) -> list[dict]:
-    """Write one LLaVA file and its images of 32 x 32 px; image i of a split has the grey value 10 i."""
+    """Write one LLaVA file and its images of 32 x 32 px; image i of a split is 10 i grey but for a corner."""
     records = []
     for index in range(studies):
         name = f"{split}/study {index}.png"
         path = folder / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (32, 32), 10 * index).save(path)
+        image = Image.new("L", (32, 32), 10 * index)
+        image.putpixel((0, 0), 255)
+        image.save(path)
         turns = [
             {"from": "human", "value": f"<image>\n{PROMPT}"},
             {"from": "gpt", "value": f"{REPORTS[index % 3]} Image {index}."},

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import report_scores.baselines
+from llava.data.images import ALLOW_BLANK
 from report_scores.baselines import HELD_OUT, constant_report, derangement, nearest_images
 from report_scores.metrics.rouge import rouge_l
 
@@ -119,7 +120,8 @@ def test_the_similarity_is_the_correlation_of_the_shrunk_images(images):
     assert nearest.tolist() == correlations[:, rest].argmax(axis=1).tolist()
 
 
-def test_an_even_image_is_like_none_and_gets_the_first(images, tmp_path):
+def test_an_even_image_is_like_none_and_gets_the_first(images, tmp_path, monkeypatch):
+    monkeypatch.setenv(ALLOW_BLANK, "1")
     other, train = images
     even = write_image(tmp_path / "even.png", np.full((40, 40), 90))
     assert nearest_images([even], train).tolist() == [0]

@@ -110,7 +110,9 @@ def test_texts_are_shown_as_they_are(run):
 
 
 def test_the_page_needs_nothing_outside_it_and_images_are_small(run, data):
-    Image.new("L", (1000, 500), 30).save(data / "images" / "test" / "study 0.png")
+    image = Image.new("L", (1000, 500), 30)
+    image.paste(255, (900, 400, 1000, 500))
+    image.save(data / "images" / "test" / "study 0.png")
     text, page = written(run)
     sources = [attrs["src"] for tag, attrs in page.elements if tag == "img"]
     assert len(sources) == 3 and not re.search(r"https?:|url\(|<link|@import|src=(?!\"data:)", text)

@@ -27,7 +27,7 @@ from pydicom.uid import (
 )
 
 from generate_demo import image_files
-from llava.data.images import check_image, image_size, load_image
+from llava.data.images import ALLOW_BLANK, check_image, image_size, load_image
 from llava.radiology.annotation import convert_annotation
 
 WIDTH, HEIGHT = 20, 30
@@ -120,7 +120,8 @@ def test_monochrome1_is_turned(tmp_path):
     np.testing.assert_array_equal(shown(path), by_hand(RAMP, lambda value: 1 - value / RAMP.max()))
 
 
-def test_uniform_film_is_black(tmp_path):
+def test_uniform_film_is_black_where_it_is_allowed(tmp_path, monkeypatch):
+    monkeypatch.setenv(ALLOW_BLANK, "1")
     assert shown(write(tmp_path / "film.dcm", np.full((16, 16), 700, np.uint16), bits=12)).max() == 0
 
 
@@ -412,3 +413,11 @@ def test_missing_gdcm_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(decoder, "_unavailable", {"gdcm": ("gdcm>=3.0.10",)})
     with pytest.raises(ValueError, match=r'no decoder for .*JPEG Lossless.*; pip install -e "train\[dicom\]"'):
         load_image(path)
+
+
+@pytest.mark.parametrize("read", [load_image, check_image])
+def test_a_window_that_leaves_nothing_is_refused(tmp_path, monkeypatch, read):
+    monkeypatch.delenv(ALLOW_BLANK, raising=False)
+    path = write(tmp_path / "film.dcm", RAMP.astype(np.uint16), WindowCenter=50000, WindowWidth=10)
+    with pytest.raises(ValueError, match="film.dcm: the image shows nothing, .* outside of its window"):
+        read(path)

@@ -1,7 +1,9 @@
 """Films of every usual kind become the RGB image that was meant; broken ones give one line that names the file."""
 
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -9,7 +11,15 @@ import torch
 from PIL import Image, ImageFile
 from transformers import SiglipImageProcessorPil
 
-from llava.data.images import MIN_SIDE_PX, check_image, load_image, preprocess_image
+from llava.data.images import (
+    ALLOW_BLANK,
+    MIN_SIDE_PX,
+    allow_blank_images,
+    check_image,
+    image_size,
+    load_image,
+    preprocess_image,
+)
 
 WIDTH, HEIGHT = 40, 60
 GREY = np.add.outer(np.arange(HEIGHT) * 3, np.arange(WIDTH)).astype(np.uint8)  # 0 .. 216, every corner different
@@ -52,7 +62,8 @@ def test_32_bit_integer_and_float_films_fill_the_range(tmp_path):
         assert np.abs(pixels(path).astype(float) - grey_rgb(GREY) * (255 / GREY.max())).max() < 1
 
 
-def test_uniform_16_bit_film_is_black(tmp_path):
+def test_uniform_16_bit_film_is_black(tmp_path, monkeypatch):
+    monkeypatch.setenv(ALLOW_BLANK, "1")
     Image.fromarray(np.full((HEIGHT, WIDTH), 1234, dtype=np.uint16)).save(tmp_path / "film.png")
     assert pixels(tmp_path / "film.png").max() == 0
 
@@ -169,8 +180,10 @@ def test_truncated_film_is_refused_where_a_library_allows_truncated_files(tmp_pa
 
 
 def test_smallest_allowed_film_loads(tmp_path):
-    Image.new("L", (MIN_SIDE_PX, MIN_SIDE_PX), 9).save(tmp_path / "film.png")
-    assert (pixels(tmp_path / "film.png") == 9).all()
+    image = Image.new("L", (MIN_SIDE_PX, MIN_SIDE_PX), 9)
+    image.putpixel((0, 0), 8)
+    image.save(tmp_path / "film.png")
+    assert (pixels(tmp_path / "film.png")[1:] == 9).all()
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +222,80 @@ def test_unknown_mode_names_the_known_ones(processor):
 def test_reading_images_needs_neither_torch_nor_transformers():
     code = "import sys, llava.data.images; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def png(path, samples: np.ndarray) -> None:
+    """Writes samples [height, width, channels] as a PNG of 16 bits, grey with alpha, RGB or RGBA."""
+    height, width, channels = samples.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+@pytest.mark.parametrize("brightest", [4095, 65535])
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "LA"])
+def test_colour_of_16_bits_is_scaled_as_grey_is(tmp_path, kind, brightest):
+    grey = np.linspace(0, brightest, HEIGHT * WIDTH).round().astype(np.uint16).reshape(HEIGHT, WIDTH)
+    samples = [grey] * len(kind.rstrip("A")) + [np.full_like(grey, brightest)] * kind.endswith("A")
+    png(tmp_path / "film.png", np.stack(samples, axis=-1))
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert np.abs(pixels(tmp_path / "film.png").astype(int) - pixels(tmp_path / "grey.png")).max() <= 1
+    assert (pixels(tmp_path / "film.png").min(), pixels(tmp_path / "film.png").max()) == (0, 255)
+
+
+def test_transparent_parts_of_16_bits_are_black_and_do_not_count(tmp_path):
+    samples = np.stack([np.full((20, 30), 60000), np.full((20, 30), 4095)], axis=-1)
+    samples[:, :10, 1] = 0
+    samples[:, 10:, 0] = np.arange(20) * 100
+    png(tmp_path / "film.png", samples)
+    shown = pixels(tmp_path / "film.png")
+    assert shown[:, :10].max() == 0 and shown[:, 10:].max() == 255
+
+
+def test_orientation_of_16_bits_is_applied(tmp_path):
+    samples = np.zeros((HEIGHT, WIDTH, 3), np.uint16)
+    samples[0] = 4095
+    png(tmp_path / "film.png", samples)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by a quarter to the right
+    content = (tmp_path / "film.png").read_bytes()
+    data = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(data)) + b"eXIf" + data + struct.pack(">I", zlib.crc32(b"eXIf" + data))
+    (tmp_path / "film.png").write_bytes(content[:33] + chunk + content[33:])
+    shown = pixels(tmp_path / "film.png")
+    assert shown.shape[:2] == (WIDTH, HEIGHT) and (shown[:, -1] == 255).all() and shown[:, :-1].max() == 0
+
+
+@pytest.mark.parametrize("read", [load_image, check_image])
+@pytest.mark.parametrize("kind", ["grey.png", "white.jpg", "transparent.png", "large.png", "large.jpg", "deep.png"])
+def test_an_image_that_shows_nothing_is_refused_unless_it_is_allowed(tmp_path, monkeypatch, kind, read):
+    monkeypatch.delenv(ALLOW_BLANK, raising=False)
+    path = tmp_path / kind
+    if kind == "transparent.png":
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 4), dtype=np.uint8)
+        noise[..., 3] = 0
+        Image.fromarray(noise).save(path)
+    elif kind == "deep.png":
+        png(path, np.full((32, 32, 3), 3000, np.uint16))
+    else:
+        side = 2000 if kind.startswith("large") else 64
+        Image.new("L", (side, side), 255 if kind == "white.jpg" else 77).save(path)
+    with pytest.raises(ValueError, match=rf"{kind}: the image shows nothing, .* pass with --allow_blank_images$"):
+        read(path)
+    monkeypatch.setenv(ALLOW_BLANK, "0")  # restored after the test
+    allow_blank_images()
+    read(path)
+
+
+@pytest.mark.parametrize("read", [load_image, check_image, image_size])
+def test_an_image_of_too_many_pixels_says_so(tmp_path, monkeypatch, read):
+    Image.new("1", (400, 300)).save(tmp_path / "film.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
+    with pytest.raises(ValueError) as error:
+        read(tmp_path / "film.png")
+    assert "film.png: the image has too many pixels to be read (its size (120000 pixels)" in str(error.value)
+    assert str(error.value).endswith("; give a smaller copy") and "damaged" not in str(error.value)

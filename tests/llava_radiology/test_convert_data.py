@@ -202,7 +202,7 @@ def test_failed_write_leaves_every_earlier_file_whole(tmp_path, monkeypatch):
 def test_images_are_checked_before_anything_is_written(tmp_path):
     images = tmp_path / "images"
     images.mkdir()
-    Image.new("L", (32, 32)).save(images / "good image.png")
+    Image.linear_gradient("L").resize((32, 32)).save(images / "good image.png")
     (images / "empty.png").write_bytes(b"")
     records = [
         record(id="good", image_path=["good image.png"]),
@@ -224,7 +224,7 @@ def test_images_are_checked_before_anything_is_written(tmp_path):
 
 
 def test_only_the_images_in_use_are_checked(tmp_path):
-    Image.new("L", (32, 32)).save(tmp_path / "front.png")
+    Image.linear_gradient("L").resize((32, 32)).save(tmp_path / "front.png")
     path = write(tmp_path / "in.json", {"train": [record(image_path=["front.png", "side.png"])]})
     convert_annotation(path, tmp_path / "out", "first", tmp_path)
     with pytest.raises(ValueError, match="1 of 2 images.*side.png: no such image file"):
@@ -279,7 +279,7 @@ def test_a_release_without_known_views_has_no_frontal_ones(tmp_path):
     (root / "images" / "CXR1").mkdir(parents=True)
     names = [f"CXR1/{number}.png" for number in (0, 1)]
     for name in names:
-        Image.new("L", (32, 32)).save(root / "images" / name)
+        Image.linear_gradient("L").resize((32, 32)).save(root / "images" / name)
     write(root / "annotation.json", {"train": [{"id": "CXR1_1", "report": "Clear lungs .", "image_path": names}]})
     command = ("--dataset", "iu-xray", "--root", root, "--out_dir", out)
     done = run(*command, "--views", "frontal")

@@ -60,7 +60,7 @@ def write_report(root, number, sections, images=(), terms=("normal",)):
 def write_images(root, *names):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (16, 16), len(name)).save(root / name)
+        Image.linear_gradient("L").resize((16, 16)).save(root / name)
 
 
 def write_study(root, number, sections=NORMAL, **options):

@@ -18,7 +18,7 @@ from dllm.data.files import replacing
 from dllm.inference.own_responses import own_responses
 from dllm.inference.results_file import ResultsFile
 from dllm.program import run_program
-from llava.data.images import load_image
+from llava.data.images import allow_blank_images, load_image
 from llava.data.records import image_names, read_records
 from llava.inference import DTYPES, ReportWriter, Request
 
@@ -57,7 +57,10 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=50)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
-    written, left_out = own_reports(**vars(parser.parse_args()))
+    parser.add_argument("--allow_blank_images", action="store_true", help="let images pass that show nothing")
+    args = vars(parser.parse_args())
+    allow_blank_images(args.pop("allow_blank_images"))
+    written, left_out = own_reports(**args)
     print(f"{written} reports written, {left_out} left out because they are empty or did not end")
 
 

@@ -50,7 +50,8 @@ class ReportDataset(ConversationDataset):
         visuals = visual_inputs(record)
         for visual in visuals:
             if isinstance(self.tiles[visual], str):
-                raise ValueError(self.tiles[visual])
+                bad = sum(isinstance(found, str) for found in self.tiles.values())
+                raise ValueError(self.tiles[visual] + f" ({bad} of {len(self.tiles)} cannot be used)" * (bad > 1))
         tiles = [self.tiles[visual] for visual in visuals[:seen]]
         counts = [self.num_image_tokens * count for count in tiles]
         ids = build_prompt(self.tokenizer, history, counts, self.version, record.get("system"))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # converting and checking data needs neither torch nor transf
 
 IMAGE_MODES = ("square", "pad", "anyres", "anyres_max_N")
 MIN_SIDE_PX = 16
+ALLOW_BLANK = "ALLOW_BLANK_IMAGES"  # environment variable, and in small letters the flag of the programs
 END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
 
 
@@ -30,7 +31,8 @@ def load_image(path: str | Path) -> Image.Image:
     or 16 bits of data without saying which, so a fixed divisor would turn a 12-bit image almost black.
     Transparent parts become black, like the surround of a radiograph.
 
-    Raises ValueError with one line that names the file: missing, empty, truncated, not an image, a side under 16 px.
+    Raises ValueError with one line that names the file: missing, empty, truncated, not an image, a side under 16 px,
+    too many pixels for Pillow, or of one colour throughout, unless `allow_blank_images` was called.
     """
     with _open(path) as image:
         return _decode(image, path)
@@ -39,14 +41,16 @@ def load_image(path: str | Path) -> Image.Image:
 def check_image(path: str | Path, decode_dicom: bool = True) -> None:
     """Raise the ValueError of `load_image`, at the cost of reading the header and the last bytes of a sound file.
 
-    A JPEG or PNG that ends with its end marker was written to its end and is not decoded; any other file is, but for
-    DICOM files without `decode_dicom`: each takes tenths of a second, and convert_data.py has decoded them.
+    A JPEG or PNG that ends with its end marker was written to its end and is not decoded unless it is so small, or
+    so transparent, that it may show nothing; any other file is, but for DICOM files without `decode_dicom`: each takes tenths of a second, and
+    convert_data.py has decoded them.
     """
     if not decode_dicom and is_dicom(_check_file(path)):
         check_dicom(path)
         return
     with _open(path) as image:
-        if not _ends_whole(path, image.format):
+        small = os.stat(path).st_size < 8192 + image.width * image.height // 16
+        if small or image.has_transparency_data or not _ends_whole(path, image.format):
             _decode(image, path)
 
 
@@ -66,6 +70,12 @@ def image_size(path: str | Path) -> Size:
             raise ValueError(f"{path}: the image is damaged ({error}); copy it again") from error
     upright = image.format == "TIFF" and ExifTags.Base.Orientation in image.tag_v2  # Pillow has turned the size itself
     return (height, width) if orientation in (5, 6, 7, 8) and not upright else (width, height)
+
+
+def allow_blank_images(allow: bool = True) -> None:
+    """Lets images pass that show nothing, in this process and those that it starts."""
+    if allow:
+        os.environ[ALLOW_BLANK] = "True"
 
 
 def check_mode(mode: str) -> None:
@@ -123,6 +133,9 @@ def _open(path: str | Path) -> Image.Image:
         image = None if is_dicom(path) else Image.open(path)
     except UnidentifiedImageError:
         raise ValueError(f"{path}: not an image file; convert it to JPEG or PNG") from None
+    except Image.DecompressionBombError as error:
+        size = str(error).partition(",")[0].replace("Image size", "its size")
+        raise ValueError(f"{path}: the image has too many pixels to be read ({size}); give a smaller copy") from None
     except Exception as error:  # header parsers raise errors of many types
         raise ValueError(f"{path}: the image is damaged ({error}); copy it again") from error
     image = image or read_dicom(path)
@@ -169,18 +182,64 @@ def _decode(image: Image.Image, path: str | Path) -> Image.Image:
     # lmms_eval switches this on for its whole process, which turns the missing part of an image grey without a word.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        return _to_rgb(ImageOps.exif_transpose(image))
+        rgb = _to_rgb(image, path)
     except Exception as error:  # decoders raise errors of many types
         raise ValueError(f"{path}: the image is truncated or damaged ({error}); copy it again") from error
+    if all(low == high for low, high in rgb.getextrema()) and os.environ.get(ALLOW_BLANK) not in ("True", "1"):
+        raise ValueError(
+            f"{path}: the image shows nothing, every pixel has the same value (empty, transparent, or outside of its "
+            f"window); take it out, or let such images pass with --{ALLOW_BLANK.lower()}"
+        )
+    return rgb
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
+    if (samples := _deep_samples(image, path)) is not None:
+        exif, image = image.getexif().tobytes(), _scale_colour(samples)
+        image.info["exif"] = exif
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         image = _scale_to_8_bits(image)
     elif image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA"))
     return image.convert("RGB")
+
+
+def _deep_samples(image: Image.Image, path: str | Path) -> np.ndarray | None:
+    """The samples [height, width, channels] of a colour image of 16 bits, else None.
+
+    Pillow reads the upper 8 bits of each; with the order of bytes turned round, the lower ones.
+    """
+    tiles = getattr(image, "tile", [])
+    rawmode = (tiles[0].args if isinstance(tiles[0].args, str) else str(tiles[0].args[0])) if tiles else ""
+    if not rawmode.startswith(("LA;16", "RGB;16", "RGBA;16")):
+        return None
+    if rawmode.startswith("LA"):  # four bytes a pixel, which Pillow can read as such
+        values = _read_as(path, rawmode, "RGBA")
+        return values[..., ::2] << 8 | values[..., 1::2]
+    turned = rawmode[:-1] + ("L" if rawmode.endswith("B") else "B")
+    return np.asarray(image, np.uint16) << 8 | _read_as(path, rawmode, turned)
+
+
+def _read_as(path: str | Path, rawmode: str, other: str) -> np.ndarray:
+    """The bytes of an image file [height, width, channels] as Pillow reads them in another raw mode, as uint16."""
+    with Image.open(path) as image:
+        arguments = [other if tile.args == rawmode else (other, *tile.args[1:]) for tile in image.tile]
+        image.tile = [tile._replace(args=args) for tile, args in zip(image.tile, arguments, strict=True)]
+        return np.asarray(image, np.uint16)
+
+
+def _scale_colour(samples: np.ndarray) -> Image.Image:
+    """Colour samples as 8-bit RGB: scaled as grey ones are, over black where an alpha channel says so."""
+    colour, alpha = samples, np.ones(samples.shape[:2], np.float32)
+    if samples.shape[-1] in (2, 4):
+        colour, alpha = samples[..., :-1], samples[..., -1] / max(samples[..., -1].max(), 1)
+    visible = colour[alpha > 0].astype(np.float32)
+    low, high = (visible.min(), visible.max()) if visible.size else (0, 0)
+    scaled = (colour - low) * (255 / (high - low) if high > low else 0.0) * alpha[..., None]
+    scaled = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    return Image.fromarray(np.broadcast_to(scaled, (*scaled.shape[:2], 3)).copy())
 
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:

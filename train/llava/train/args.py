@@ -9,7 +9,7 @@ from dllm.training import arguments
 from llava.constants import PARTS
 from llava.conversation import check_version
 from llava.data.anyres import EXAMPLE, check_pinpoints
-from llava.data.images import check_mode
+from llava.data.images import allow_blank_images, check_mode
 from llava.data.video import VideoFolder
 
 RESAMPLER_FIELDS = ("mm_projector", "mm_resampler", "mm_qformer", "mm_perceiver", "mm_spatial", "mm_mask")
@@ -67,6 +67,7 @@ class DataArguments:
     eval_data_path: str | None = HfArg(default=None, help="LLaVA JSON file of validation (--eval_strategy)")
     image_aspect_ratio: str = HfArg(default="square", help="square, pad, anyres, anyres_max_N (at most N tiles)")
     image_grid_pinpoints: str | None = HfArg(default=None, help=f"grids of anyres, or pixels: {EXAMPLE}")
+    allow_blank_images: bool = HfArg(default=False, help="let images pass that show nothing")
     video_folder: str | None = HfArg(default=None, help="folder that the records' videos are relative to")
     video_fps: float = HfArg(default=1.0, help="frames taken of each second of a video")
     frames_upbound: int = HfArg(default=0, help="frames of a video at most; 0: no bound")
@@ -76,6 +77,7 @@ class DataArguments:
 
     def check(self) -> None:
         """Raises ValueError for what can be told before anything is loaded."""
+        allow_blank_images(self.allow_blank_images)
         check_mode(self.image_aspect_ratio)
         check_pinpoints(self.image_aspect_ratio, self.image_grid_pinpoints)
         if not self.data_path:

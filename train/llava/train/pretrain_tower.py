@@ -25,7 +25,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 
 from dllm.program import check_no_empty_argument
 from dllm.training.progress import Progress
-from llava.data.images import load_image, preprocess_image
+from llava.data.images import allow_blank_images, load_image, preprocess_image
 from llava.data.records import image_names, read_records
 from llava.model.multimodal_encoder.builder import load_vision_tower, save_vision_tower
 
@@ -149,8 +149,10 @@ def main() -> None:
     parser.add_argument("--augment", action="store_true", help="vary the images: for a few thousand or less")
     parser.add_argument("--select_layer", type=int, default=-2, help="the layer that training uses later")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--allow_blank_images", action="store_true", help="let images pass that show nothing")
     args = parser.parse_args()
     first = int(os.environ.get("RANK", 0)) == 0
+    allow_blank_images(args.allow_blank_images)
     try:
         check_no_empty_argument(sys.argv[1:])
         result = pretrain(args)
