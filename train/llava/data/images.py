@@ -41,9 +41,9 @@ def load_image(path: str | Path) -> Image.Image:
 def check_image(path: str | Path, decode_dicom: bool = True) -> None:
     """Raise the ValueError of `load_image`, at the cost of reading the header and the last bytes of a sound file.
 
-    A JPEG or PNG that ends with its end marker was written to its end and is not decoded unless it is so small, or
-    so transparent, that it may show nothing; any other file is, but for DICOM files without `decode_dicom`: each takes tenths of a second, and
-    convert_data.py has decoded them.
+    A JPEG or PNG that ends with its end marker was written to its end and is not decoded, unless it is so small, or so
+    transparent, that it may show nothing. Any other file is, but for DICOM files without `decode_dicom`: each takes
+    tenths of a second, and convert_data.py has decoded them.
     """
     if not decode_dicom and is_dicom(_check_file(path)):
         check_dicom(path)
