@@ -12,6 +12,8 @@ import sys
 import traceback
 from pathlib import Path
 
+from dllm.program import fail
+
 HERE = Path(__file__).resolve().parent / "lmms_eval"
 MODEL = "llava_oneversion_qwen"
 
@@ -42,7 +44,7 @@ def exit_on_error():
     try:
         yield
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        fail(f"error: {error}")
     except Exception:
         traceback.print_exc()
         sys.exit(1)

@@ -114,10 +114,16 @@ for model in "${models[@]}"; do
     [ -z "${GEN_KWARGS:-}" ] || command+=(--gen_kwargs "$GEN_KWARGS")
     [ -z "${LIMIT:-}" ] || command+=(--limit $((2 * LIMIT)))  # a study is two documents
     printf '%q ' "${command[@]}" && echo
-    if "${command[@]}" 2>&1 | tee "$run/output.log" && "$PYTHON" -m report_scores complete "$run"; then
+    rm -f "$run/error"
+    if ERROR_FILE="$run/error" "${command[@]}" 2>&1 | tee "$run/output.log" &&
+        "$PYTHON" -m report_scores complete "$run"; then
         runs+=("$run")
     else
-        tr '\r' '\n' < "$run/output.log" | grep -m 1 '^error: ' >&2 || true  # the launcher buried it
+        if [ -s "$run/error" ]; then  # the launcher buried it
+            head -n 1 "$run/error" >&2
+        else
+            tr '\r' '\n' < "$run/output.log" | grep -m 1 '^error: ' >&2 || true
+        fi
         failed+=("$model")
     fi
 done

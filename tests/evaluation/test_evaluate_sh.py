@@ -133,7 +133,9 @@ def test_a_page_that_fails_fails_the_script(evaluate):
 
 
 def test_the_reason_is_repeated_at_the_end(evaluate):
-    done = evaluate(lmms_eval="echo 'error: unknown dtype' >&2; echo a long table; exit 1")
+    done = evaluate(
+        lmms_eval="printf 'bar 10%%'; echo 'error: unknown dtype' | tee $ERROR_FILE >&2; echo a table; exit 1"
+    )
     assert done.stderr.splitlines()[-2:] == ["error: unknown dtype", "error: no complete scores for a model"]
 
 

@@ -250,3 +250,16 @@ def test_a_run_that_was_killed_as_a_whole_is_told_by_the_stage_script():
     assert result.returncode == 1 and "not reached" not in result.stdout
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("train: error: ")]
     assert "the run ended without a word" in line and "step 3" in result.stderr
+
+
+def test_the_cause_is_found_wherever_it_stands_in_the_output():
+    """On the open line of a bar it was missed, and the run called killed."""
+    bar = "printf 'train:  10%%| 4/40' >&2"
+    told = "echo 'train: error: a.png: empty' | tee -a $ERROR_FILE >&2; echo 'train: error: b' | tee -a $ERROR_FILE >&2"
+    for message in (told, "echo 'train: error: a.png: empty' >&2"):
+        script = f'source scripts/run_and_tell.sh; run_and_tell bash -c "{bar}; {message}; exit 3"'.replace(
+            "$E", "\\$E"
+        )
+        result = subprocess.run(["bash", "-c", script], cwd=CHECKOUT / "train", capture_output=True, text=True)
+        assert result.returncode == 1
+        assert result.stderr.splitlines()[-1] == "train: error: a.png: empty"

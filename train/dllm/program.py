@@ -1,7 +1,11 @@
 """How a program starts and ends: a mistake that its user can mend is one line on stderr and exit status 1."""
 
+import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
+
+ERROR_FILE = "ERROR_FILE"  # environment variable of a script that starts programs
 
 
 def run_program(main: Callable[[], None]) -> None:
@@ -10,9 +14,24 @@ def run_program(main: Callable[[], None]) -> None:
         check_no_empty_argument(sys.argv[1:])
         main()
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        fail(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
+        fail(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
+
+
+def fail(line: str) -> NoReturn:
+    """Ends the process with a line on stderr (`leave_error`) and exit status 1."""
+    leave_error(line)
+    sys.exit(line)
+
+
+def leave_error(line: str) -> None:
+    """Adds the line to the file that ERROR_FILE names, if it does: there the script that started this process finds the
+    cause, whatever launchers and other processes print. The first line counts.
+    """
+    if path := os.environ.get(ERROR_FILE):
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
 
 
 def check_no_empty_argument(arguments: list[str]) -> None:

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback
 
+from dllm.program import leave_error
+
 LAUNCHER = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None  # torchrun
 ERRORS = "train: error"  # key in its store: how many processes wanted to tell
 
@@ -31,8 +33,9 @@ def launcher_is_gone() -> bool:
 def print_error_once(message: str, below_bar: bool) -> None:
     """Prints the line `train: error: message`, in the first process of the run that has something to tell."""
     if _is_first():
-        start = "\n" if below_bar else ""
-        print(f"{start}train: error: {message}", file=sys.stderr, flush=True)
+        line = f"train: error: {message}"
+        leave_error(line)
+        print("\n" * below_bar + line, file=sys.stderr, flush=True)
 
 
 def _is_first() -> bool:

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
-from dllm.program import check_no_empty_argument
+from dllm.program import check_no_empty_argument, fail
 from dllm.training.progress import Progress
 from llava.data.images import allow_blank_images, load_image, preprocess_image
 from llava.data.records import image_names, read_records
@@ -157,7 +157,7 @@ def main() -> None:
         check_no_empty_argument(sys.argv[1:])
         result = pretrain(args)
     except ValueError as error:
-        sys.exit(f"pretrain_tower: error: {error}" if first else 1)
+        fail(f"pretrain_tower: error: {error}") if first else sys.exit(1)
     if first:
         print(result)
 
