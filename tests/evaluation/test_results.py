@@ -202,3 +202,13 @@ def test_what_does_not_vary_has_no_interval_and_says_so(noise, tmp_path):
     assert summary["scores"]["model"]["ROUGE_L"] == {"value": 1.0, "low": None, "high": None}
     assert summary["gain_from_image"]["ROUGE_L"]["excludes_0"] is False
     assert "or all score alike" in (tmp_path / "run/scores.md").read_text()
+
+
+def test_a_difference_that_does_not_vary_says_so_too(noise, tmp_path):
+    """A model that writes the same without its image: its scores vary, its gain from the image does not."""
+    varied = ["Small effusion, no edema.", "Lungs are clear.", "No."]
+    write_run(tmp_path / "run", {"model": varied, "shuffled_images": varied})
+    run = score_run(tmp_path / "run", Scorer([ROUGE_L]))
+    assert all(score["low"] is not None for score in run.summary["scores"]["model"].values())
+    assert run.summary["gain_from_image"]["ROUGE_L"]["low"] is None
+    assert "or all score alike" in (tmp_path / "run/scores.md").read_text()

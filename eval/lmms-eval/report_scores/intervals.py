@@ -11,6 +11,7 @@ import numpy as np
 
 RESAMPLES = 5000
 LEVEL = 0.95
+FEWEST = 20  # studies of an interval: fewer tell the bootstrap too little
 CHUNK = 250  # resamples at a time
 SAME = 1e-9  # resamples that differ by less are equal
 

@@ -12,13 +12,12 @@ import numpy as np
 
 from dllm.data.files import replacing
 from report_scores.data import nearest_reports
-from report_scores.intervals import LEVEL, RESAMPLES, compare, estimate, resampled_sums
+from report_scores.intervals import FEWEST, LEVEL, RESAMPLES, compare, estimate, resampled_sums
 from report_scores.lmms_eval_output import TASK, generations, read_results, read_scores, read_statistics, results_file
 from report_scores.provenance import SCORING, code_sha256, digest, sha256
 from report_scores.scorer import METEOR, Scorer
 from report_scores.table import comparison_table, run_table
 
-FEWEST = 20  # studies of an interval: fewer tell the bootstrap too little
 HOW = f"{LEVEL:.0%}, percentile bootstrap over studies, {RESAMPLES} resamples, seed 0"
 
 

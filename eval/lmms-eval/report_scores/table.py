@@ -1,5 +1,7 @@
 """The scores of runs laid out as Markdown, in columns that also line up on a terminal."""
 
+from report_scores.intervals import FEWEST
+
 BLOCK = 5  # scores beside each other
 
 
@@ -15,7 +17,8 @@ def run_table(summary: dict) -> str:
         f"constant_report: {summary['task']['constant_report']}.",
         *(f"{baseline} is left out: {reason}" for baseline, reason in summary["left_out"].items()),
     ]
-    return _page(summary["checkpoint"], rows, notes + _without_interval(*summary["scores"].values()))
+    gains = summary["gain_from_image"], summary["gain_over_constant"]
+    return _page(summary["checkpoint"], rows, notes + _without_interval(*summary["scores"].values(), *gains))
 
 
 def comparison_table(comparison: dict) -> str:
@@ -30,8 +33,9 @@ def comparison_table(comparison: dict) -> str:
         f"{comparison['studies']} studies; in brackets the interval ({comparison['intervals']}).",
         "Differences are those on the same studies; * where the interval excludes 0.",
     ]
-    scores = [model["scores"] for model in models]
-    return _page("Checkpoints compared", rows, notes + _without_interval(*scores, *comparison["baselines"].values()))
+    kinds = "scores", "gain_from_image", "minus_first"
+    found = [model[kind] for model in models for kind in kinds if model[kind] is not None]
+    return _page("Checkpoints compared", rows, notes + _without_interval(*found, *comparison["baselines"].values()))
 
 
 def _estimates(scores: dict) -> dict[str, str]:
@@ -53,9 +57,9 @@ def _interval(score: dict, form: str) -> str:
 
 
 def _without_interval(*rows: dict) -> list[str]:
-    """A note, if some score has no interval."""
+    """A note, if some score or difference has no interval."""
     missing = any(score["low"] is None for row in rows for score in row.values())
-    return ["No interval and no star where the studies are fewer than 20, or all score alike."] * missing
+    return [f"No interval and no star where the studies are fewer than {FEWEST}, or all score alike."] * missing
 
 
 def _page(title: str, rows: dict[str, dict[str, str]], notes: list[str]) -> str:
