@@ -35,6 +35,10 @@ DENIED = [
     "EFFUSION: NONE\nEDEMA: NO\nPNEUMOTHORAX: ABSENT",
     "Effusion, pneumothorax: none.",
     "Pneumothorax: resolved.",
+    "Pneumothorax: no pneumothorax.",
+    "Effusions: no evidence of pleural effusion.",
+    "Pneumothorax: **none**",
+    "EFFUSION: NONE\r\nEDEMA: NO\r\n",
 ]
 STATED = [
     ("Effusion: small", {"Pleural Effusion"}),
@@ -49,6 +53,14 @@ STATED = [
     ("Small effusion and no", {"Pleural Effusion"}),
     ("Pneumothorax: cannot be excluded.", {"Pneumothorax"}),
     ("Comparison: none. Large effusion.", {"Pleural Effusion"}),
+    ("Small left effusion, pneumothorax: none.", {"Pleural Effusion"}),
+    ("Mild edema, pneumothorax none.", {"Edema"}),
+    ("Mild edema, no effusion, pneumothorax none.", {"Edema"}),
+    ("Effusion is small, edema: absent.", {"Pleural Effusion"}),
+    ("Left effusion, edema negative", {"Pleural Effusion"}),
+    ("Heart is enlarged, effusion: none", {"Cardiomegaly"}),
+    ("Small pneumothorax: no tension pneumothorax.", {"Pneumothorax"}),
+    ("Pneumothorax: none\r\nEffusion: small\r\n", {"Pleural Effusion"}),
 ]
 
 
