@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import shutil
 import stat
 
 import numpy as np
@@ -20,7 +21,7 @@ from sacrebleu.metrics import BLEU as SacreBleu
 import report_scores.metrics.meteor
 from report_scores.metrics.bleu import bleu, bleu_statistics
 from report_scores.metrics.cider import cider_scores
-from report_scores.metrics.meteor import Jar, meteor, meteor_statistics, require_java
+from report_scores.metrics.meteor import Jar, meteor, meteor_statistics, require_java, require_meteor
 from report_scores.metrics.rouge import rouge_l, rouge_l_scores, rouge_score_l_scores
 from report_scores.metrics.tokens import tokens
 from report_scores.scorer import (
@@ -265,3 +266,15 @@ def test_a_normal_report_gets_nothing_for_what_is_abnormal():
     assert corpus_score(LABEL_F1, "label_F1", corpus) == pytest.approx(2 * 2 / (3 + 4))
     assert corpus_score(ABNORMAL_F1, "abnormal_F1", corpus) == 0
     assert corpus_score(ABNORMAL_F1, "abnormal_F1", ([enlarged], [enlarged])) == 1
+
+
+@pytest.mark.parametrize("folder", ["a b%20#+", "Größe 肺"])
+def test_meteor_works_below_a_folder_of_any_name(tmp_path, monkeypatch, folder):
+    """Its jar escapes its own URL twice, so that it finds no data below most of them."""
+    texts = "the heart is enlarged", "the heart is large and wide"
+    expected = Jar().statistics(*texts)
+    copy = shutil.copytree(require_meteor().parent, tmp_path / folder)
+    monkeypatch.setattr(report_scores.metrics.meteor, "require_meteor", lambda: copy / "meteor-1.5.jar")
+    monkeypatch.setenv("LANG", "C")
+    monkeypatch.delenv("HOME", raising=False)
+    assert Jar().statistics(*texts) == expected

@@ -5,6 +5,8 @@ by the formula of the paper with the jar's parameters for English.
 """
 
 import importlib.resources
+import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +19,7 @@ from report_scores.metrics.tokens import tokens
 
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # of matches by word, stem, synonym and paraphrase
+PLAIN = re.compile(r"[\w./-]+", re.ASCII)
 COLUMNS, CHUNKS, MATCHED = 23, 20, slice(21, 23)
 
 
@@ -89,10 +92,26 @@ class Jar:
         return values
 
     def _start(self) -> subprocess.Popen:
-        options = ["-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", require_meteor(), "-", "-", "-stdio", "-l", "en", "-norm"]
+        jar = require_meteor()
+        options = ["-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", jar, "-", "-", "-stdio", "-l", "en", "-norm"]
+        options += ["-a", self._paraphrases(jar)]
         self.errors = tempfile.TemporaryFile()
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
-        return subprocess.Popen([require_java(), *options], **pipes, encoding="utf-8")
+        env = os.environ | {"LC_ALL": "C.UTF-8"}  # or it could not open a path of other letters
+        return subprocess.Popen([require_java(), *options], **pipes, encoding="utf-8", env=env)
+
+    def _paraphrases(self, jar: Path) -> Path:
+        """The jar's table of paraphrases, by a link if its path has more than plain letters: the jar would look for it
+        at its own URL, escaped twice ("a b" becomes "a%2520b"), and escapes once what it is told.
+        """
+        table = jar.parent.absolute() / "data" / "paraphrase-en.gz"
+        if PLAIN.fullmatch(str(table)):
+            return table
+        roots = [root for root in (tempfile.gettempdir(), "/tmp", "/var/tmp") if PLAIN.fullmatch(root)]
+        self.folder = tempfile.TemporaryDirectory(dir=roots[0] if roots else None)  # until this process ends
+        link = Path(self.folder.name, table.name)
+        link.symlink_to(table)
+        return link
 
     def _reason(self, answer: str) -> str:
         if answer:
