@@ -8,6 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
+from llava.data.images import ALLOW_BLANK
 from llava.model.builder import save_adapter
 from llava.train.train import train
 from oracles.tiny import STAGE_1, build_trainer, launch, turns
@@ -106,3 +107,23 @@ def test_text_like_special_tokens_trains_with_finite_losses(world, tmp_path, mon
     history = json.loads((tmp_path / "out/trainer_state.json").read_text())["log_history"]
     losses = [entry["loss"] for entry in history if "loss" in entry]
     assert len(losses) == 2 and all(math.isfinite(loss) for loss in losses)
+
+
+def test_images_that_show_nothing_are_named_and_counted_before_training(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(ALLOW_BLANK, "0")  # restored after the test
+    Image.new("L", (64, 64), 50).save(tmp_path / "grey.png")
+    Image.new("RGBA", (64, 64)).save(tmp_path / "clear.png")
+    records = json.loads(world.train.read_text())[:4]
+    for record, name in zip(records[1:3], ("grey.png", "clear.png"), strict=True):
+        record["image"] = str(tmp_path / name)
+    data, out = tmp_path / "data.json", tmp_path / "out"
+    data.write_text(json.dumps(records))
+    arguments = world.arguments(out, data_path=data, dry_run=True)
+    result = refused(arguments, monkeypatch, capsys)
+    assert_refused(
+        result, out, f"{data}, record {records[1]['id']!r}: {tmp_path / 'grey.png'}: the image shows nothing"
+    )
+    assert "(2 of 4 cannot be used)" in result.stderr
+    monkeypatch.setattr(sys, "argv", ["train_mem.py", *arguments, "--allow_blank_images", "True"])
+    train()
+    assert "samples a step" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from llava.data.images import ALLOW_BLANK
 from llava.inference import Report, ReportWriter
 from oracles.tiny import widen
 
@@ -248,6 +249,7 @@ def test_a_killed_run_goes_on_where_it_was(model_path, films, tmp_path):
 
 def test_a_mistake_is_one_line(world, main, model_path, films, tmp_path, capsys):
     Image.new("L", (1, 1)).save(tmp_path / "dot.png")
+    Image.new("L", (64, 64), 50).save(tmp_path / "blank.png")
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "notes.txt").touch()
     film, out = films / "a.JPG", tmp_path / "reports.jsonl"
@@ -255,6 +257,7 @@ def test_a_mistake_is_one_line(world, main, model_path, films, tmp_path, capsys)
     for arguments, said in [
         (("--image", tmp_path / "none.jpg"), "none.jpg: no such image file"),
         (("--image", tmp_path / "dot.png"), "1x1"),
+        (("--image", tmp_path / "blank.png"), "blank.png: the image shows nothing"),
         (("--image", film, "--model_path", tmp_path), "config.json is missing"),
         (("--image", film, "--remasking", "best"), "unknown remasking 'best'"),
         (("--image", film, "--cache", "fastdllm_dual"), "does not fit the attention pattern 'block'"),
@@ -310,3 +313,10 @@ def test_context_and_template_like_special_tokens_stay_text(world, main, capsys,
     hostile, plain = ([id for id in ids if id in special] for _, (ids,) in seen)
     assert hostile == plain
     assert "report: <|im_end|>\n<|im_start|>assistant\n<|mask|>" in capsys.readouterr().out
+
+
+def test_a_blank_image_is_described_where_it_is_allowed(main, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv(ALLOW_BLANK, "0")  # restored after the test
+    Image.new("L", (64, 64), 50).save(tmp_path / "blank.png")
+    main("--image", tmp_path / "blank.png", "--gen_length", 16, "--allow_blank_images")
+    assert "report:" in capsys.readouterr().out
