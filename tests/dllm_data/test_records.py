@@ -48,6 +48,17 @@ def test_a_system_turn_becomes_the_records_system(tmp_path):
     assert read(tmp_path, json.dumps([field, turn, {"messages": [SYSTEM, *OPENAI]}])) == [field] * 3
 
 
+def test_an_empty_system_is_none(tmp_path):
+    records = [{"conversations": LLAVA, "system": system} for system in ("", None, " ")]
+    records.append({"messages": [SYSTEM | {"content": ""}, *OPENAI]})
+    assert read(tmp_path, json.dumps(records)) == [{"conversations": LLAVA}] * 4
+
+
+def test_brackets_without_end_are_one_line(tmp_path):
+    with pytest.raises(ValueError, match="data.json is not JSON .*recursion"):
+        read(tmp_path, "[" * 200_000)
+
+
 def test_a_part_that_is_no_text_is_a_mark(tmp_path):
     content = [{"type": "image"}, {"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "Q"}]
     (record,) = read(tmp_path, json.dumps([{"messages": [{"role": "user", "content": content}, OPENAI[1]]}]))

@@ -10,6 +10,8 @@ ERROR_FILE = "ERROR_FILE"  # environment variable of a script that starts progra
 
 def run_program(main: Callable[[], None]) -> None:
     """Runs `main`; a ValueError, which says what is wrong and the remedy, or a failing file ends it with one line."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file's name may be no text
     try:
         check_no_empty_argument(sys.argv[1:])
         main()

@@ -26,7 +26,7 @@ def read_records(data_path: str) -> list[dict]:
         raise ValueError(f"--data_path {data_path!r} is not a file; make it with convert_data.py")
     try:
         records = _parse(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{data_path} is not JSON ({error}); make it again with convert_data.py") from error
     if not isinstance(records, list) or not records:
         raise ValueError(f"{data_path} holds no list of records; make it again with convert_data.py")
@@ -67,6 +67,8 @@ def _as_llava(record: object, where: str) -> dict:
         found["system"] = read.pop(0)["value"]
     if not isinstance(found.get("system", ""), str | None):
         raise ValueError(f"{where}: system must be a text")
+    if not (found.get("system") or "").strip():  # what LLaMA-Factory writes where there is none
+        found.pop("system", None)
     first = len(turns) - len(read)
     for number, turn in enumerate(read):
         role = TURNS[number % 2]
