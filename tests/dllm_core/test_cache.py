@@ -108,12 +108,12 @@ def test_compiled_steps_write_the_same_tokens_and_are_compiled_once():
     model = tiny_model("block")
     bias_head(model, {STOP: 2.0})
     prompt = left_padded(prompts_of(model, [3, 7, 5, 2]))
-    for arguments in ({}, {"threshold": 0.3}):
-        expected = generate(model, prompt, Decoding(24, 8, **arguments))
+    for length, arguments in ((8, {}), (24, {"threshold": 0.3})):
+        expected = generate(model, prompt, Decoding(length, 8, **arguments))
         num_graphs = []
         for _ in range(2):
             torch._dynamo.utils.counters.clear()
-            written = generate(model, prompt, Decoding(24, 8, compile=True, **arguments))
+            written = generate(model, prompt, Decoding(length, 8, compile=True, **arguments))
             assert torch.equal(written.ids, expected.ids) and torch.equal(written.steps, expected.steps)
             num_graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
         # the trunk sees prompt and block, the block, two blocks; the last two also at half the batch

@@ -113,5 +113,5 @@ def test_the_table_has_them_only_when_asked_for(radeval, data, tmp_path, monkeyp
     table = capsys.readouterr().out
     assert all(name in table for name in ("label_F1", "CheXbert_F1", "RadGraph_F1", "RadCliQ_v1"))
     monkeypatch.setitem(sys.modules, "radeval", None)
-    with pytest.raises(SystemExit, match="^error: clinical scores: radeval"):
+    with pytest.raises(ValueError, match="^clinical scores: radeval"):
         main(["report", str(run), "--clinical"])

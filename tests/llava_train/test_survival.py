@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dllm.training.checkpoints import COMPLETE, complete_checkpoints
 from oracles.runs import CHECKOUT, Run
@@ -213,6 +214,7 @@ def test_films_that_are_damaged_where_the_check_at_the_start_does_not_look(world
     """Both processes meet one, in the processes that load their data."""
     films = shutil.copytree(world.images, tmp_path / "films")
     for path in films.rglob("*.jpg"):
+        Image.effect_noise((300, 300), 60).save(path)  # large enough not to be decoded at the start
         content = bytearray(path.read_bytes())
         place = len(content) * 3 // 4
         content[place : place + 2] = b"\xff\xc8"  # a marker that no decoder knows

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -43,12 +42,6 @@ def test_the_summary_has_the_promised_keys(quickstart, tmp_path, monkeypatch):
     assert summary["checkpoint"] == str(tmp_path / "stage2") and {"pattern", "resampler"} <= set(summary)
 
 
-def run(*arguments, **environment):
-    """The program as a user starts it."""
-    command = [sys.executable, PROGRAM, *map(str, arguments)]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
-
-
 def first(folder, more: str) -> str:
     """A search path with `folder` before `more`."""
     return f"{folder}{os.pathsep}{more}"
@@ -61,36 +54,43 @@ def program(file: Path, text: str) -> Path:
     return file.parent
 
 
-def stops(out: Path, **environment) -> str:
+@pytest.fixture
+def stops(quickstart, tmp_path, monkeypatch, capfd):
     """The line with which a run stops before it has made anything."""
-    done = run("--out", out, **environment)
-    assert done.returncode == 1 and done.stdout == "" and not any(out.iterdir())
-    [line] = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line
+
+    def stopped(**environment) -> str:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", [str(PROGRAM), "--out", str(tmp_path / "out")])
+        with pytest.raises(SystemExit, match="^error: .*$") as exit:
+            run_program(quickstart.main)
+        assert capfd.readouterr() == ("", "") and not any((tmp_path / "out").iterdir())
+        return exit.value.code
+
+    return stopped
 
 
-def test_lmms_eval_that_does_not_start_stops_the_run_before_anything_is_made(tmp_path):
+def test_lmms_eval_that_does_not_start_stops_the_run_before_anything_is_made(stops, tmp_path):
     shadow = tmp_path / "shadow/filelock"  # without _api, as filelock 4 is
     shutil.copytree(Path(filelock.__file__).parent, shadow, ignore=shutil.ignore_patterns("__pycache__"))
     for source in shadow.rglob("*.py"):
         source.write_text(source.read_text().replace("_api", "_core"))
     (shadow / "_api.py").rename(shadow / "_core.py")
-    line = stops(tmp_path / "out", PYTHONPATH=first(shadow.parent, os.environ.get("PYTHONPATH", "")))
+    line = stops(PYTHONPATH=first(shadow.parent, os.environ.get("PYTHONPATH", "")))
     assert "No module named 'filelock._api'" in line and "install" in line
 
 
-def test_java_that_does_not_answer_stops_the_run_before_anything_is_made(tmp_path):
+def test_java_that_does_not_answer_stops_the_run_before_anything_is_made(stops, tmp_path):
     tools = program(tmp_path / "tools/java", "echo no memory >&2; exit 3")
-    line = stops(tmp_path / "out", PATH=first(tools, os.environ["PATH"]))
+    line = stops(PATH=first(tools, os.environ["PATH"]))
     assert "METEOR failed (java exit status 3): no memory" in line and "install" in line
 
 
-def test_meteor_without_its_jar_stops_the_run_before_anything_is_made(tmp_path):
+def test_meteor_without_its_jar_stops_the_run_before_anything_is_made(stops, tmp_path):
     (tmp_path / "shadow/pycocoevalcap/meteor").mkdir(parents=True)
     for folder in ("", "meteor"):
         (tmp_path / "shadow/pycocoevalcap" / folder / "__init__.py").touch()
-    line = stops(tmp_path / "out", PYTHONPATH=first(tmp_path / "shadow", os.environ.get("PYTHONPATH", "")))
+    line = stops(PYTHONPATH=first(tmp_path / "shadow", os.environ.get("PYTHONPATH", "")))
     assert "meteor-1.5.jar" in line and "install" in line
 
 
