@@ -87,3 +87,10 @@ def test_special_tokens_that_were_added_later_count(tokenizer):
     assert encode(other, "<|extra|>") == other("<|extra|>", add_special_tokens=False).input_ids
     other.add_special_tokens({"additional_special_tokens": ["<|extra|>"]})
     assert len(encode(other, "<|extra|>")) > 1 == len(other("<|extra|>", add_special_tokens=False).input_ids)
+
+
+def test_a_template_that_refuses_the_conversation_is_a_line():
+    tokenizer = train_tokenizer(["a b"], 300)
+    tokenizer.chat_template = "{{ raise_exception('no system turns') }}"
+    with pytest.raises(ValueError, match=r"chat template refuses the conversation \(no system turns\)"):
+        build_prompt(tokenizer, [{"from": "human", "value": "a"}], "s")

@@ -137,3 +137,12 @@ def test_settings_of_the_command_line_are_those_of_the_model(world, tmp_path):
     assert {name: getattr(config.text_config, name) for name in diffusion} == diffusion
     assert trainer.train_dataset.dataset.preprocessor.mode == "pad"
     assert (trainer.train_dataset[0, 0]["prompt_ids"] < 0).sum() == 2 * 8  # two films, half of 16 patches
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("per_device_train_batch_size", 0), ("gradient_accumulation_steps", 0), ("learning_rate", "nan")],
+)
+def test_numbers_that_train_nothing_are_refused(world, tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"--{name} must be"):
+        build_trainer(world.arguments(tmp_path / "out", **{name: value}))

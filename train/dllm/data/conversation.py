@@ -8,6 +8,7 @@ import functools
 import re
 from collections.abc import Sequence
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 # For tokenizers that bring no template: ChatML with Qwen3's empty think block before an answer without thinking.
@@ -33,13 +34,18 @@ def build_prompt(
     """Ids of everything before an answer: system, the turns so far, the assistant's header, the empty think block.
 
     `turns` are LLaVA turns {"from": "human" | "gpt", "value": text} that end with a human one; the marks in their text
-    become the ids of `placeholders`, one after another.
+    become the ids of `placeholders`, one after another. Raises ValueError if the template refuses them.
     """
     contents = [("system", system)] if system is not None else []
     contents += [(ROLES[turn["from"]], turn["value"]) for turn in turns]
     cut = _unused("".join(content for _, content in contents))
     messages = [{"role": role, "content": _cut_open(tokenizer, content, cut)} for role, content in contents]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    try:
+        text = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+    except TemplateError as error:
+        raise ValueError(f"the tokenizer's chat template refuses the conversation ({error}); mend either") from error
     first, *rest = text.split(mark) if mark else [text]
     ids = _ids(tokenizer, first, cut)
     for placeholder, piece in zip(placeholders, rest, strict=True):

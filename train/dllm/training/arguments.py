@@ -1,6 +1,7 @@
 """Command-line arguments that every training run has, whatever it trains on."""
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,11 @@ class MDLMConfig(TrainingArguments):
             self.ddp_backend = "gloo"
         super().__post_init__()
         self.forward_process()  # an impossible choice is told before anything is loaded
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.learning_rate < math.inf:
+            raise ValueError(f"--learning_rate must be a number of at least 0, not {self.learning_rate}")
         if self.eval_noise_levels < 1:
             raise ValueError(f"eval_noise_levels must be at least 1, not {self.eval_noise_levels}")
         if self.train_sampling_strategy == "batch_rebalance":
