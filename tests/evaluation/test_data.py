@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import pytest
+from PIL import Image
 
 import report_scores.data
 from oracles.report_runs import write_noise_images
@@ -176,3 +177,13 @@ def test_a_file_without_images_is_named(data):
     edit(data, "test", lambda records: [{"conversations": turns}])
     with pytest.raises(ValueError, match="test_llava_llada.json: no record has an image"):
         load_documents()
+
+
+def test_an_image_that_shows_nothing_is_named_unless_it_is_allowed(data, monkeypatch):
+    Image.new("L", (32, 32), 70).save(data / "images/test/study 1.png")
+    with pytest.raises(
+        ValueError, match="1 of 3 images cannot be used; .* 'test-1': .*study 1.png: the image shows nothing"
+    ):
+        check_test_set()
+    monkeypatch.setenv("ALLOW_BLANK_IMAGES", "1")
+    assert len(check_test_set()) == 3

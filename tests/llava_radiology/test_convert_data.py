@@ -340,3 +340,15 @@ def test_patients_in_two_splits_are_found_in_a_file_and_unknown_ones_counted(tmp
         ValueError, match="patients .subject_id. in two splits: 1, the first: '10000032' .train, test.;"
     ):
         convert_annotation(write(tmp_path / "b.json", splits), tmp_path / "out", "first")
+
+
+def test_images_that_show_nothing_are_counted_unless_they_are_allowed(tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.new("L", (32, 32), 70).save(tmp_path / name)
+    records = [record(id=name, image_path=[f"{name}.png"]) for name in "ab"]
+    path = write(tmp_path / "in.json", {"train": records})
+    command = ("--annotation", path, "--out_dir", tmp_path / "out", "--images", tmp_path)
+    done = run(*command)
+    assert done.returncode == 1 and "error: 2 of 2 images cannot be used; the first: record 'a'" in done.stderr
+    assert "the image shows nothing" in done.stderr and not (tmp_path / "out").exists()
+    assert run(*command, "--allow_blank_images").returncode == 0

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from llava import distill
 from llava.data.dataset import read_records
@@ -124,3 +125,11 @@ def test_a_file_of_messages_keeps_its_system_turn(world, model_path, tmp_path, m
     assert (asked[0].system, asked[0].question) == ("Be brief.", "<image>\n<|im_end|>")
     (written,) = read_records(str(tmp_path / "own.json"))
     assert (written["system"], written["conversations"][1]["value"]) == ("Be brief.", "Clear.")
+
+
+def test_an_image_that_shows_nothing_is_named(world, model_path, tmp_path):
+    Image.new("L", (64, 64), 70).save(tmp_path / "grey.png")
+    record = json.loads(world.test.read_text())[0] | {"image": str(tmp_path / "grey.png")}
+    (tmp_path / "data.json").write_text(json.dumps([record]))
+    with pytest.raises(ValueError, match="grey.png: the image shows nothing"):
+        own_reports(world, model_path, tmp_path / "own.json", tmp_path / "data.json")
