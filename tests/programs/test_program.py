@@ -33,6 +33,13 @@ def test_a_mistake_is_one_line_and_left_in_the_error_file(tmp_path, body, line):
     assert run(body, ERROR_FILE="").stderr == f"{line}\n"
 
 
+@pytest.mark.parametrize("path", ["/dev/full", "/nowhere/error"])
+def test_an_error_file_that_cannot_be_written_does_not_hide_the_mistake(path):
+    """On a full disk the cause ended in a traceback about its own file."""
+    done = run("raise ValueError('a.json is empty')", ERROR_FILE=path)
+    assert (done.returncode, done.stderr) == (1, "error: a.json is empty\n")
+
+
 def test_another_error_keeps_its_traceback():
     done = run("1 / 0")
     assert done.returncode == 1 and "Traceback" in done.stderr and done.stderr.endswith("division by zero\n")

@@ -1,5 +1,6 @@
 """How a program starts and ends: a mistake that its user can mend is one line on stderr and exit status 1."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -29,10 +30,11 @@ def fail(line: str) -> NoReturn:
 
 def leave_error(line: str) -> None:
     """Adds the line to the file that ERROR_FILE names, if it does: there the script that started this process finds the
-    cause, whatever launchers and other processes print. The first line counts.
+    cause, whatever launchers and other processes print. The first line counts. Where the
+    file cannot be written, on a full disk say, stderr alone has it.
     """
     if path := os.environ.get(ERROR_FILE):
-        with open(path, "a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:
             file.write(f"{line}\n")
 
 
