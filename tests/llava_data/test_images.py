@@ -284,11 +284,29 @@ def test_an_image_that_shows_nothing_is_refused_unless_it_is_allowed(tmp_path, m
     else:
         side = 2000 if kind.startswith("large") else 64
         Image.new("L", (side, side), 255 if kind == "white.jpg" else 77).save(path)
-    with pytest.raises(ValueError, match=rf"{kind}: the image shows nothing, .* pass with --allow_blank_images$"):
+    with pytest.raises(
+        ValueError,
+        match=rf"{kind}: the image shows nothing, .* pass with --allow_blank_images \(ALLOW_BLANK_IMAGES=1 of",
+    ):
         read(path)
     monkeypatch.setenv(ALLOW_BLANK, "0")  # restored after the test
     allow_blank_images()
     read(path)
+
+
+@pytest.mark.parametrize(
+    "kind, option",
+    [("png", "icc_profile"), ("png", "exif"), ("png", "compress_level"), ("jpg", "icc_profile"), ("jpg", "exif")],
+)
+def test_metadata_and_stored_pixels_do_not_hide_that_an_image_shows_nothing(tmp_path, monkeypatch, kind, option):
+    """They make the file as large as one with something to see, and the run ended at the image's turn."""
+    monkeypatch.delenv(ALLOW_BLANK, raising=False)
+    noise, exif = np.random.default_rng(0).bytes(60_000), Image.Exif()
+    exif[0x927C] = noise  # the maker's note
+    values = {"icc_profile": noise, "exif": exif, "compress_level": 0}
+    Image.new("L", (512, 512), 77).save(tmp_path / f"film.{kind}", **{option: values[option]})
+    with pytest.raises(ValueError, match="the image shows nothing"):
+        check_image(tmp_path / f"film.{kind}")
 
 
 @pytest.mark.parametrize("read", [load_image, check_image, image_size])

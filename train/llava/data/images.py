@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,16 +42,15 @@ def load_image(path: str | Path) -> Image.Image:
 def check_image(path: str | Path, decode_dicom: bool = True) -> None:
     """Raise the ValueError of `load_image`, at the cost of reading the header and the last bytes of a sound file.
 
-    A JPEG or PNG that ends with its end marker was written to its end and is not decoded, unless it is so small, or so
-    transparent, that it may show nothing. Any other file is, but for DICOM files without `decode_dicom`: each takes
-    tenths of a second, and convert_data.py has decoded them.
+    A JPEG or PNG that ends with its end marker was written to its end and is not decoded, unless its pixels take so few
+    bytes, repeat so, or are so transparent that it may show nothing. Any other file is, but for DICOM files without
+    `decode_dicom`: each takes tenths of a second, and convert_data.py has decoded them.
     """
     if not decode_dicom and is_dicom(_check_file(path)):
         check_dicom(path)
         return
     with _open(path) as image:
-        small = os.stat(path).st_size < 8192 + image.width * image.height // 16
-        if small or image.has_transparency_data or not _ends_whole(path, image.format):
+        if not _ends_whole(path, image.format) or _may_show_nothing(path, image):
             _decode(image, path)
 
 
@@ -163,18 +163,37 @@ def _ends_whole(path: str | Path, image_format: str) -> bool:
         return file.read() == marker
 
 
+def _may_show_nothing(path: str | Path, image: Image.Image) -> bool:
+    """Whether a whole JPEG or PNG must be decoded to know that its pixels differ: metadata do not count as pixels."""
+    if image.format == "PNG":
+        used = sum(length for kind, length in _png_chunks(path) if kind == b"IDAT")
+    else:
+        used = os.stat(path).st_size - sum(len(data) for _, data in image.applist)
+    with open(path, "rb") as file:
+        file.seek(-min(4096, os.stat(path).st_size), os.SEEK_END)
+        tail = file.read()
+    repeats = 2 * len(zlib.compress(tail)) < len(tail)  # a PNG that is not compressed
+    return used < 8192 + image.width * image.height // 16 or repeats or image.has_transparency_data
+
+
 def _has_metadata_at_end(path: str | Path) -> bool:
-    """Whether a PNG has chunks behind its pixels that may hold the orientation. Reads the chunks' headers."""
+    """Whether a PNG has chunks behind its pixels that may hold the orientation."""
     behind = False
+    for kind, _ in _png_chunks(path):
+        if behind and kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+            return True
+        behind |= kind == b"IDAT"
+    return False
+
+
+def _png_chunks(path: str | Path) -> Iterator[tuple[bytes, int]]:
+    """Kind and length of each chunk of a PNG. Reads their headers only."""
     with open(path, "rb") as file:
         file.seek(8)  # the signature
         while len(header := file.read(8)) == 8:
             length, kind = struct.unpack(">I4s", header)
-            if behind and kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
-                return True
-            behind |= kind == b"IDAT"
+            yield kind, length
             file.seek(length + 4, os.SEEK_CUR)  # the data and its checksum
-    return False
 
 
 def _decode(image: Image.Image, path: str | Path) -> Image.Image:
@@ -188,7 +207,8 @@ def _decode(image: Image.Image, path: str | Path) -> Image.Image:
     if all(low == high for low, high in rgb.getextrema()) and os.environ.get(ALLOW_BLANK) not in ("True", "1"):
         raise ValueError(
             f"{path}: the image shows nothing, every pixel has the same value (empty, transparent, or outside of its "
-            f"window); take it out, or let such images pass with --{ALLOW_BLANK.lower()}"
+            f"window); take it out, or let such images pass with --{ALLOW_BLANK.lower()} "
+            f"({ALLOW_BLANK}=1 of the scripts)"
         )
     return rgb
 
