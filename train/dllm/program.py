@@ -30,8 +30,8 @@ def fail(line: str) -> NoReturn:
 
 def leave_error(line: str) -> None:
     """Adds the line to the file that ERROR_FILE names, if it does: there the script that started this process finds the
-    cause, whatever launchers and other processes print. The first line counts. Where the
-    file cannot be written, on a full disk say, stderr alone has it.
+    cause, whatever launchers and other processes print. The first line counts. Where the file cannot be written, on a
+    full disk say, stderr alone has it.
     """
     if path := os.environ.get(ERROR_FILE):
         with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:
