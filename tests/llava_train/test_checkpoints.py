@@ -15,7 +15,6 @@ from dllm.training.checkpoints import (
     complete_checkpoints,
     discard,
     flush,
-    last_complete_checkpoint,
     mark_complete,
     rotate,
     written_aside,
@@ -118,7 +117,7 @@ def test_a_checkpoint_that_is_written_counts_only_when_whole(tmp_path):
     while killed_at(place, write_checkpoint, tmp_path / "checkpoint-5"):
         for folder in complete_checkpoints(tmp_path):
             assert [(folder / name).read_text() for name in FILES] == ["whole"] * len(FILES)
-            check_settings(folder, {"seed": 1})
+            check_settings(folder, {"seed": 1}, [])
         shutil.rmtree(tmp_path / "checkpoint-5", ignore_errors=True)
         place += 1
     assert place > 6 and len(complete_checkpoints(tmp_path)) == 1

@@ -2,14 +2,15 @@
 # environment variable; the value given here is its default.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source scripts/run_and_tell.sh
+
+fail() {
+    echo "train: error: $1" >&2
+    exit 1
+}
 
 # A variable that is set to nothing is one that a script of the user's meant to set; without ":" nothing has a meaning.
 for name in $(grep -ohE '\$\{[A-Z0-9_]+:-' scripts/stage.sh scripts/llada_v_*.sh | tr -d '${:-'); do
-    if [ -z "${!name-set}" ]; then
-        echo "train: error: $name is empty; give it a value, or unset it for its default" >&2
-        exit 1
-    fi
+    [ -n "${!name-set}" ] || fail "$name is empty; give it a value, or unset it for its default"
 done
 
 NUM_NODES=${1:-1}
@@ -21,6 +22,10 @@ MASTER_PORT=${MASTER_PORT:-29199}
 DEEPSPEED=${DEEPSPEED-scripts/zero3.json} # or zero1, zero2, zero3pp; empty: plain DDP
 LM_PATH=${LM_PATH:-model/Qwen3-0.6B-diffusion-mdlm-v0.1}
 VISION_TOWER=${VISION_TOWER-model/siglip2-so400m-patch14-384} # empty: LM_PATH is a trained model, which has one
+for name in NUM_NODES GPU_NUM MASTER_PORT; do
+    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || fail "$name is '${!name}'; give a whole number from 1"
+done
+[[ $RANK =~ ^[0-9]+$ ]] || fail "RANK is '$RANK'; give the number of this node, from 0"
 EXTRA_ARGS=${EXTRA_ARGS-} # the same in a variable, split at spaces
 
 if [ -n "${CUDA_VISIBLE_DEVICES-all}" ] && command -v nvidia-smi >/dev/null; then
@@ -75,5 +80,5 @@ run_stage() { # run_stage arguments of this stage...
         --bf16 "$BF16" \
         "$@" "${FLAGS[@]}"
     # shellcheck disable=SC2086
-    run_and_tell torchrun "$@" $EXTRA_ARGS
+    exec python -m dllm.launch torchrun "$@" $EXTRA_ARGS
 }
