@@ -226,7 +226,7 @@ def test_films_that_are_damaged_where_the_check_at_the_start_does_not_look(world
 
 
 def test_a_loss_that_is_no_number(world, resumable, tmp_path):
-    """Pixels that are divided by a standard deviation of almost 0; the text-only samples of the step keep their losses."""
+    """Pixels that are divided by a deviation of almost 0; the text-only samples of the step keep their losses."""
     tower = shutil.copytree(world.vision_tower, tmp_path / "tower")
     settings = json.loads((tower / "preprocessor_config.json").read_text())
     (tower / "preprocessor_config.json").write_text(json.dumps(settings | {"image_std": [1e-38] * 3}))

@@ -121,6 +121,8 @@ def denoise(
                 break
             steps[rows] += masked.any(dim=1)
             hidden = [context.block_hidden(canvas[rows], block, step) for context in contexts]  # [b, block_length, D]
+            if step == 0:  # once a block: it waits for the device
+                _check_finite(hidden)
             quota = step_quota(at_start, decoding.steps_per_block, step)  # [b]
             canvas[rows, part], is_masked[rows, part], found = choose(
                 model, decoding, hidden, canvas[rows, part], masked, may_stop[rows, part], quota, drawn[step], count
@@ -135,6 +137,15 @@ def denoise(
     before_stop = is_any(ids, config.stop_token_ids).long().cumsum(dim=1) == 0
     lengths = (before_stop.sum(dim=1) + 1).clamp(max=decoding.gen_length)
     return Generation(ids, lengths, steps, len(contexts))
+
+
+def _check_finite(hidden: list[Tensor]) -> None:
+    """Raises ValueError if the model has no opinion: an argmax over NaN would be taken for one."""
+    if not all(each.isfinite().all() for each in hidden):
+        raise ValueError(
+            "the model's hidden states hold NaN or infinite numbers: its weights or inputs are damaged, or too large for "
+            "this dtype; try float32"
+        )
 
 
 def check_initial_canvas(config, decoding: Decoding, num_prompts: int, initial: Tensor | None) -> None:

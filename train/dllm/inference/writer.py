@@ -18,6 +18,16 @@ from dllm.inference.templates import BLANK_LENGTH, initial_canvas
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+def check_device(device: str) -> None:
+    """Raises ValueError if this machine has no such device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"--device {device}: {str(error).splitlines()[0]}; give cpu, or cuda where there is a GPU"
+        ) from None
+
+
 @dataclass
 class Request:
     """One text to write: what the model is given beside text, the user's turn, the seed of its randomness, and for

@@ -28,7 +28,7 @@ from dllm.training.identity import differences
 COMPLETE = "complete"
 UNFINISHED = ".unfinished"
 CONFIG = "config.json"  # no folder without it is taken for a model
-PICKLES = (".pt", ".pth", ".bin")
+PICKLES = (".pt", ".pth", ".bin")  # but for transformers' copy of the arguments, which nobody reads
 SAFE = {  # what they hold beside tensors and plain values: the states of random numbers, of DeepSpeed's optimizer
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
     "numpy.dtype",
@@ -86,7 +86,7 @@ def check_files(folder: Path) -> None:
     for name, found in zip(files, _hashes(folder, files), strict=True):
         if found != files[name][1]:
             raise ValueError(f"{folder} is damaged: {name} has another content than was written")
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in PICKLES):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in PICKLES and path.stem != "training_args"):
         _check_pickle(path)
 
 

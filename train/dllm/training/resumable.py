@@ -132,5 +132,5 @@ class ResumableTrainer(Trainer):
             "ZeRO stage": zero,
             # Each process has its part of ZeRO's optimizer; otherwise any number can go on.
             "ZeRO processes": None if zero is None else args.world_size,
-            **(self.identity.values() if self.identity else {}),
+            **(self.identity or Identity(self.args)).values(),
         }

@@ -22,23 +22,7 @@ if TYPE_CHECKING:  # converting and checking data needs neither torch nor transf
     from transformers import SiglipImageProcessorPil
 
 # What Pillow may open. Others of its formats start programs (EPS: Ghostscript) or are no images of patients.
-FORMATS = (
-    "JPEG",
-    "MPO",
-    "PNG",
-    "TIFF",
-    "BMP",
-    "DIB",
-    "GIF",
-    "WEBP",
-    "PPM",
-    "JPEG2000",
-    "TGA",
-    "PCX",
-    "SGI",
-    "IM",
-    "AVIF",
-)
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "JPEG2000", "AVIF", "TGA", "PCX", "SGI", "IM")
 IMAGE_MODES = ("square", "pad", "anyres", "anyres_max_N")
 MIN_SIDE_PX = 16
 ALLOW_BLANK = "ALLOW_BLANK_IMAGES"  # environment variable, and in small letters the flag of the programs

@@ -28,7 +28,7 @@ from typing import TextIO
 
 from dllm.data.files import Walk
 from dllm.data.parallel import map_parallel
-from dllm.program import is_of_file_system
+from dllm.program import describe, is_of_file_system
 from llava.radiology.release import SPLITS, Release, choose_images, normal_id
 from llava.radiology.sections import READING, SECTIONS, parse_sections
 
@@ -233,7 +233,7 @@ def _rows(
                 yield row
     except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
         if is_of_file_system(error):
-            raise
+            raise ValueError(describe(error)) from error
         raise ValueError(f"{table}: cannot be read ({error}); {remedy}") from error
 
 
