@@ -14,6 +14,14 @@ from dllm.program import describe, is_of_file_system, one_line
 REMEDY = "copy or train it again"
 
 
+def read_config(folder: str | Path, config: str = "config.json") -> dict:
+    """The config of a model folder, as JSON. Raises ValueError, naming the file, if it is not there or not whole."""
+    if not Path(folder).is_dir():
+        raise ValueError(f"model folder {folder} does not exist")
+    _check_there(folder, config)
+    return read_json(Path(folder) / config, REMEDY)
+
+
 def check_folder(
     folder: str | Path, *files: str, config: str = "config.json", weights: str = "model.safetensors"
 ) -> dict:
@@ -21,22 +29,24 @@ def check_folder(
 
     Raises ValueError, naming the file, unless config, safetensors weights and `files` are there and whole.
     """
-    path = Path(folder)
-    if not path.is_dir():
-        raise ValueError(f"model folder {folder} does not exist")
+    path, found = Path(folder), read_config(folder, config)
     index = path / f"{weights}.index.json"  # of weights that are split into several files
     shards = _shards(index) if index.is_file() else [weights]
-    for name in (config, *files, *shards):
-        if not (path / name).is_file():
-            raise ValueError(f"model folder {folder} is incomplete: {name} is missing; {REMEDY}")
-        with open(path / name, "rb"):  # or it may not be read, which is no damage
-            pass
+    for name in (*files, *shards):
+        _check_there(folder, name)
     for name in shards:
         try:
             safe_open(path / name, framework="pt")  # compares the file's length with its header
         except Exception as error:
             raise ValueError(f"{path / name} is damaged ({error}); {REMEDY}") from error
-    return read_json(path / config, REMEDY)
+    return found
+
+
+def _check_there(folder: str | Path, name: str) -> None:
+    if not (Path(folder) / name).is_file():
+        raise ValueError(f"model folder {folder} is incomplete: {name} is missing; {REMEDY}")
+    with open(Path(folder) / name, "rb"):  # or it may not be read, which is no damage
+        pass
 
 
 def _shards(index: Path) -> list[str]:
@@ -78,4 +88,6 @@ def load_whole(model_class: type[PreTrainedModel], folder: str, **kwargs) -> Pre
     for name, weight in model.named_parameters():
         if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
             raise ValueError(f"{folder}: the weight {name} holds NaN or infinite numbers; {REMEDY}")
+    if "key_mapping" in kwargs:
+        del model._weight_conversions  # with these `save_pretrained` would write the old names
     return model
