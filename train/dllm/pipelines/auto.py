@@ -6,7 +6,7 @@ from dllm.core.language_model import MaskedDiffusionLM
 from dllm.core.model import DiffusionSettings, check_diffusion_settings
 from dllm.data.conversation import CHATML_TEMPLATE
 from dllm.pipelines.a2d import load_a2d
-from dllm.pipelines.a2d.loading import PREFIX
+from dllm.pipelines.a2d.loading import PREFIX, read_family
 from dllm.pipelines.llada.loading import MODEL_TYPE as LLADA
 from dllm.pipelines.llada.loading import load_llada, read_llada_config
 from dllm.pipelines.loading import check_folder, read_config
@@ -22,9 +22,9 @@ def load_text_model(
     `diffusion` overrides settings of the config (attention_pattern, block_length, gen_length), `kwargs` go to
     `from_pretrained`. Raises ValueError on an incomplete folder, an unknown family or an impossible setting.
     """
+    tokenizer = load_tokenizer(folder)
     model = load_language_model(folder, **kwargs)
-    tokenizer, config = load_tokenizer(folder), model.config
-    origin = set_special_tokens(config, tokenizer)
+    config, origin = model.config, set_special_tokens(model.config, tokenizer)
     if config.mask_token_id >= config.vocab_size:
         model.resize_token_embeddings(config.num_tokens, mean_resizing=False)
     for name, value in (diffusion or {}).items():
@@ -57,7 +57,8 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
     """
     mask = check_folder(folder, "tokenizer.json").get("mask_token_id")
     # With a config at hand transformers does not ask whether it may run the folder's code.
-    tokenizer = AutoTokenizer.from_pretrained(folder, config=read_llada_config(folder) if _is_llada(folder) else None)
+    config = read_llada_config(folder) if _is_llada(folder) else None
+    tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
     if mask is not None:
         _name_mask(tokenizer, mask, folder)
     if tokenizer.chat_template is None and "<|im_start|>" in tokenizer.get_vocab():
@@ -68,7 +69,11 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
 
 
 def _is_llada(folder: str) -> bool:
-    return read_config(folder).get("model_type") == LLADA
+    """Raises ValueError if the folder's family is unknown."""
+    if read_config(folder).get("model_type") == LLADA:
+        return True
+    read_family(folder)
+    return False
 
 
 def _name_mask(tokenizer: PreTrainedTokenizerBase, mask: int, folder: str) -> None:
