@@ -7,8 +7,6 @@ train with plain DDP; PyTorch itself shards over gloo.
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
-from llava.train.train import train
-
 begin = PartialState.__init__
 
 
@@ -18,6 +16,13 @@ def begin_as_accelerator(self, *args, **kwargs) -> None:
         self.distributed_type = DistributedType.MULTI_GPU
 
 
-if __name__ == "__main__":
+def count_as_accelerators() -> None:
+    """CPUs are GPUs to accelerate from now on."""
     PartialState.__init__ = begin_as_accelerator
+
+
+if __name__ == "__main__":
+    from llava.train.train import train
+
+    count_as_accelerators()
     train()
