@@ -30,7 +30,7 @@ def read_records(data_path: str) -> list[dict]:
         raise ValueError(f"{data_path} is not JSON ({error}); make it again with convert_data.py") from error
     if not isinstance(records, list) or not records:
         raise ValueError(f"{data_path} holds no list of records; make it again with convert_data.py")
-    return [_as_llava(record, f"{data_path}, record {number}") for number, record in enumerate(records)]
+    return [as_conversation(record, f"{data_path}, record {number}") for number, record in enumerate(records)]
 
 
 def _parse(text: str) -> object:
@@ -55,8 +55,8 @@ def _parse_lines(text: str) -> Iterator[object]:
         start += len(line) + 1
 
 
-def _as_llava(record: object, where: str) -> dict:
-    """The record in LLaVA's shape."""
+def as_conversation(record: object, where: str) -> dict:
+    """The record in LLaVA's shape. Raises ValueError, which says `where` it is, if it has no conversation."""
     turns = record.get("conversations", record.get("messages")) if isinstance(record, dict) else None
     if not isinstance(turns, list) or not turns:
         raise ValueError(f"{where} has no conversation of questions and their answers")
