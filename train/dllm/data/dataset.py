@@ -65,9 +65,9 @@ class ConversationDataset(Dataset):
         """The turns of a record that are learnt."""
         return range(1, len(record["conversations"]), 2)
 
-    def refuse(self, record_id: str, error: ValueError) -> None:
+    def refuse(self, error: ValueError) -> None:
         """Ends the run because of a record."""
-        raise ValueError(f"{self.data_path}, record {record_id!r}: {error}") from error
+        raise error
 
     def remedies(self, prompt: list[int], num_inputs: int) -> list[str]:
         """What shortens a prompt that is too long."""
@@ -82,17 +82,15 @@ class ConversationDataset(Dataset):
         """Of every sample: its record and turn, its sizes, its length; [samples, 6]."""
         table, found = [], {}
         for number in tqdm(range(len(self.records)), desc="tokenise", disable=not self.show_progress):
-            record = self.records[number]
             try:
+                record = self.records[number]
                 for turn in self.answers(record):
-                    sample = self._sample(record, turn)
-                    length = self._length(sample)
-                    sizes = len(sample.prompt_ids), len(sample.response_ids), sample.num_inputs
-                    table.append((number, turn, *sizes, length))
+                    table.append((number, turn, *self._sizes(record, turn)))
             except ValueError as error:
-                self.refuse(record.get("id"), error)
-            if token := look_alike(self.tokenizer, record):
-                found.setdefault(record.get("id"), token)
+                self.refuse(error)
+            else:
+                if token := look_alike(self.tokenizer, record):
+                    found.setdefault(record.get("id"), token)
         if found and self.show_progress:
             name, token = next(iter(found.items()))
             print(
@@ -101,6 +99,14 @@ class ConversationDataset(Dataset):
                 file=sys.stderr,
             )
         return np.array(table, np.int64).reshape(-1, 6)
+
+    def _sizes(self, record: dict, turn: int) -> tuple[int, int, int, int]:
+        """A sample's row of `sizes`, and its length."""
+        try:
+            sample = self._sample(record, turn)
+            return len(sample.prompt_ids), len(sample.response_ids), sample.num_inputs, self._length(sample)
+        except ValueError as error:
+            raise ValueError(f"{self.data_path}, record {record.get('id')!r}: {error}") from error
 
     def _sample(self, record: dict, turn: int) -> Sample:
         turns = record["conversations"]

@@ -22,6 +22,7 @@ from dllm.data.rows import open_splits
 SEPARATOR = re.compile(r"([+|])(?![^\[]*\])")
 PART = re.compile(r"(?P<name>.*?)(?:\[(?P<options>[^\[\]]*)\])?", flags=re.DOTALL)
 SPLIT_SEED = 0
+Read = Callable[[dict, str, int], object]
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,11 @@ def _parse_part(part: str) -> Part:
 
 
 class Rows(Dataset):
-    """Rows of a set, in this order, as `read` (row, where it is) makes them something else when their turn comes."""
+    """Rows of a set, in this order, as `read` (row, name of the set, number in it) makes them something else when it is
+    their turn.
+    """
 
-    def __init__(self, name: str, rows: Sequence[dict], indices: Sequence[int], read: Callable[[dict, str], object]):
+    def __init__(self, name: str, rows: Sequence[dict], indices: Sequence[int], read: Read):
         self.name, self.rows, self.indices, self.read = name, rows, indices, read
 
     def __len__(self) -> int:
@@ -86,17 +89,20 @@ class Rows(Dataset):
 
     def __getitem__(self, number: int) -> object:
         index = int(self.indices[number])
-        return self.read(self.rows[index], f"{self.name}, record {index}")
+        return self.read(self.rows[index], self.name, index)
 
 
-def load_spec(spec: str, read: Callable[[dict, str], object]) -> tuple[ConcatDataset | None, ConcatDataset | None]:
+def load_spec(spec: str, read: Read) -> tuple[ConcatDataset | None, ConcatDataset | None]:
     """(rows to train on, rows held out) of a spec, each None if there are none; nothing is read before its turn.
 
     Raises ValueError, naming the part, for a set that cannot be read, has no rows, or lacks a split or rows wanted.
     """
     train, held_out = [], []
     for part in parse_spec(spec):
-        splits = open_splits(part.name, part.config)
+        try:
+            splits = open_splits(part.name, part.config)
+        except ValueError as error:
+            raise ValueError(f"--dataset_args {error}") from error
         for split, (rows, indices) in select(part, splits).items():
             (train if split.startswith("train") else held_out).append(Rows(part.name, rows, indices, read))
     return ConcatDataset(train) if train else None, ConcatDataset(held_out) if held_out else None

@@ -21,8 +21,9 @@ def load_pt_dataset(dataset_args: str) -> tuple[ConcatDataset | None, ConcatData
     return load_spec(dataset_args, to_text)
 
 
-def to_conversation(row: dict, where: str) -> dict:
+def to_conversation(row: dict, name: str, index: int) -> dict:
     """A row of any known shape as a record of `dllm.data.records`; columns that are no conversation stay."""
+    where = f"{name}, record {index}"
     if isinstance(row, dict):
         shape = next((shape for shape in SHAPES if shape.COLUMNS <= row.keys()), None)
         if shape is None and not row.keys() & {"messages", "conversations"}:
@@ -31,12 +32,12 @@ def to_conversation(row: dict, where: str) -> dict:
                 "instruction and output"
             )
         row = shape.to_messages(row) if shape else {name: value for name, value in row.items() if value is not None}
-    return {"id": where} | as_conversation(row, where)
+    return {"id": str(index)} | as_conversation(row, where)
 
 
-def to_text(row: dict, where: str) -> str:
+def to_text(row: dict, name: str, index: int) -> str:
     """The column `text` of a row."""
     text = row.get("text") if isinstance(row, dict) else None
     if not isinstance(text, str):
-        raise ValueError(f"{where} has no column text; conversations are for sft.py")
+        raise ValueError(f"{name}, record {index} has no column text; conversations are for sft.py")
     return text
