@@ -32,15 +32,16 @@ def open_splits(name: str, config: str | None = None) -> dict[str, Sequence[dict
     datasets.disable_progress_bars()
     try:
         found = _load(path, name, config)
-    except DatasetNotFoundError as error:
-        raise ValueError(f"{name} is no file or folder here, and no set on the hub; give the path of one") from error
-    except (ConnectionError, FileNotFoundError) as error:
-        raise ValueError(
-            f"{name} is no file or folder here, and the hub cannot be reached; download it and give its folder"
-        ) from error
-    except Exception as error:  # of pyarrow and of `datasets`, which have no common type
-        cause = error.__cause__ or error
-        raise ValueError(f"{name} cannot be read as a data set ({_first_line(cause)})") from error
+    except Exception as error:  # of pyarrow, of `datasets`, of the hub: they have no type in common
+        if path.exists():
+            raise ValueError(
+                f"{name} cannot be read as a data set ({_first_line(error.__cause__ or error)})"
+            ) from error
+        if isinstance(error, (ConnectionError, FileNotFoundError)) and not isinstance(error, DatasetNotFoundError):
+            remedy = "the hub cannot be reached; download it and give its folder"
+        else:
+            remedy = f"the hub does not give it ({_first_line(error)})"
+        raise ValueError(f"{name} is no file or folder here, and {remedy}") from error
     splits = found if isinstance(found, dict) else {"train": found}
     return {split: ArrowRows(rows) for split, rows in splits.items()}
 

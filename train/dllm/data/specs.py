@@ -20,7 +20,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from dllm.data.rows import open_splits
 
 SEPARATOR = re.compile(r"([+|])(?![^\[]*\])")
-PART = re.compile(r"(?P<name>.*?)(?:\[(?P<options>[^\[\]]*)\])?", flags=re.DOTALL)
+PART = re.compile(r"(?P<name>.*?)\s*(?:\[(?P<options>[^\[\]]*)\])?", flags=re.DOTALL)
 SPLIT_SEED = 0
 Read = Callable[[dict, str, int], object]
 
@@ -42,23 +42,22 @@ def parse_spec(spec: str) -> list[Part]:
     pieces, parts = SEPARATOR.split(spec), []
     while pieces:
         ends = range(1, len(pieces) + 1, 2)
-        end = max((end for end in ends if Path(_name("".join(pieces[:end]))).exists()), default=1)
-        parts.append(_parse_part("".join(pieces[:end]).strip()))
+        end = max((end for end in ends if Path(_match(pieces[:end])["name"]).exists()), default=1)
+        parts.append(_parse_part(_match(pieces[:end])))
         pieces = pieces[end + 1 :]
     return parts
 
 
-def _name(part: str) -> str:
-    match = PART.fullmatch(part.strip())
-    return match["name"] if match else part.strip()
+def _match(pieces: list[str]) -> re.Match:
+    return PART.fullmatch("".join(pieces).strip())
 
 
-def _parse_part(part: str) -> Part:
-    match = PART.fullmatch(part)
-    if not match or not match["name"].strip():
+def _parse_part(match: re.Match) -> Part:
+    part = match[0]
+    if not match["name"] or set("[]") & set(match["name"]) and not Path(match["name"]).exists():
         raise ValueError(f"--dataset_args {part!r}: write a set as name[train:1000,test:100], several joined by +")
     config, counts = None, {}
-    for option in (match["options"] or "").split(",") if match["options"] is not None else []:
+    for option in [] if match["options"] is None else match["options"].split(","):
         key, colon, value = (text.strip() for text in option.partition(":"))
         if not (key and colon and value):
             raise ValueError(f"--dataset_args {part!r}: {option.strip()!r} is no key:value, such as train:1000")
@@ -73,7 +72,7 @@ def _parse_part(part: str) -> Part:
                 f"--dataset_args {part!r}: {option.strip()!r} is no number of rows of a split, at least 1; beside "
                 "splits there is the key name, of a configuration on the hub"
             )
-    return Part(match["name"].strip(), config, counts)
+    return Part(match["name"], config, counts)
 
 
 class Rows(Dataset):
