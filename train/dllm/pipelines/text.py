@@ -66,7 +66,7 @@ def _train(dataclasses: tuple, build: Callable[..., MDLMTrainer], description: s
 def build_sft(model_args: ModelArguments, data_args: DataArguments, args: MDLMConfig) -> MDLMTrainer:
     """The trainer of a run that learns the answers of conversations."""
     splits = _splits(load_sft_dataset, data_args.dataset_args, args)
-    tokenizer, model = loaded(lambda: _model(model_args), args)
+    tokenizer, model = loaded(lambda: _model(model_args, args), args)
 
     def dataset(records: Sequence[dict]) -> TextDataset:
         return TextOnly(
@@ -94,7 +94,7 @@ def build_pt(model_args: ModelArguments, data_args: PlainDataArguments, args: MD
     if model_args.attention_pattern != "block":
         model_args = replace(model_args, gen_length=length)
     splits = _splits(load_pt_dataset, data_args.dataset_args, args)
-    tokenizer, model = loaded(lambda: _model(model_args, chat=False), args)
+    tokenizer, model = loaded(lambda: _model(model_args, args, chat=False), args)
 
     def dataset(texts: Sequence[str]) -> PackedDataset:
         return PackedDataset(data_args.dataset_args, texts, tokenizer, model.diffusion, length, args.process_index == 0)
@@ -124,10 +124,14 @@ def _splits(load: Callable, spec: str, args: MDLMConfig) -> tuple[Sequence | Non
     return train, held_out if evaluated else None
 
 
-def _model(model_args: ModelArguments, chat: bool = True) -> tuple[PreTrainedTokenizerBase, MaskedDiffusionLM]:
+def _model(
+    model_args: ModelArguments, args: MDLMConfig, chat: bool = True
+) -> tuple[PreTrainedTokenizerBase, MaskedDiffusionLM]:
     """Tokenizer and model in fp32, with the parts to train; bf16 is a matter of the step."""
     folder = model_folder(model_args.model_name_or_path)
-    tokenizer, model, _ = load_text_model(folder, model_args.diffusion(), chat=chat, dtype=torch.float32)
+    tokenizer, model, mask_token = load_text_model(folder, model_args.diffusion(), chat=chat, dtype=torch.float32)
+    if args.process_index == 0:
+        print(f"train: {mask_token}")
     set_trainable(model, tuple(model.parts.values()), model_args)
     return tokenizer, model
 
