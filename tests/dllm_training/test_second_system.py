@@ -130,8 +130,8 @@ def test_it_answers_in_batches_as_alone_and_fills_templates(folder, trained):
     together = list(writer.write_all(requests, 3, temperature=0.5))
     assert together == [writer.write([request], temperature=0.5)[0] for request in requests]
     assert together[3].text.startswith("rib")
-    with pytest.raises(ValueError, match="heart: a prompt of .* leaves no room for gen_length 4000"):
-        writer.write([requests[0]], gen_length=4000)
+    with pytest.raises(ValueError, match="heart: a prompt of .* leaves no room for gen_length 2040"):
+        writer.write([requests[0]], gen_length=2040)
     with pytest.raises(ValueError, match="'blank_inputs' is for models that are given more than text"):
         writer.write([requests[0]], cfg_scale=1.0, cfg_against="blank_inputs")
 

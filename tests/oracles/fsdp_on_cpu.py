@@ -1,8 +1,12 @@
-"""train_mem.py where accelerate takes CPUs for GPUs, so that PyTorch's FSDP shards over them.
+"""A training program where accelerate takes CPUs for GPUs, so that PyTorch's FSDP shards over them: the one that the
+environment variable PROGRAM names, or else train_mem.py.
 
 On CPUs accelerate never asks for FSDP (`AcceleratorState` reads ACCELERATE_USE_FSDP only for accelerators) and would
 train with plain DDP; PyTorch itself shards over gloo.
 """
+
+import os
+import runpy
 
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
@@ -22,7 +26,5 @@ def count_as_accelerators() -> None:
 
 
 if __name__ == "__main__":
-    from llava.train.train import train
-
     count_as_accelerators()
-    train()
+    runpy.run_path(os.environ.get("PROGRAM", "train/llava/train/train_mem.py"), run_name="__main__")
