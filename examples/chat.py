@@ -14,6 +14,9 @@ from dllm.inference.text import TextRequest, TextWriter
 from dllm.pipelines.text import load_writer
 from dllm.program import run_program
 
+with contextlib.suppress(ImportError):  # it is not on every system
+    import readline  # noqa: F401  with it `input` lets a line be edited
+
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

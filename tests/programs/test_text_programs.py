@@ -1,11 +1,13 @@
 """The programs of text models: the published system's command lines as they are typed, and what they answer."""
 
+import contextlib
 import io
 import json
 import os
 import pty
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -15,7 +17,12 @@ import pytest
 import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
+from dllm.data.specs import parse_spec
+from dllm.inference.command_line import LiveText
 from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
+from dllm.pipelines.text import DataArguments, PlainDataArguments
+from dllm.training.arguments import MDLMConfig, ModelArguments
+from dllm.training.command_line import ArgumentParser
 from oracles import launchers
 from oracles.tiny import CHECKOUT, losses
 
@@ -119,6 +126,22 @@ def test_the_published_line_for_slurm_trains_as_one_process_does(trained, root, 
     process = launchers.run([*arguments, *more], GPU_NUM="2", **variables | {"PROGRAM": LLAMA})
     assert process.returncode == 0, process.stderr
     assert losses_of(tmp_path / "out") == pytest.approx(losses_of(trained[0]), rel=1e-4)
+
+
+def test_the_lines_of_the_guide_are_understood(monkeypatch, root):
+    monkeypatch.chdir(root)
+    text = (CHECKOUT / "docs/text.md").read_text().replace("\\\n", " ")
+    lines = [shlex.split(line, comments=True)[2:] for line in text.splitlines() if line.startswith("accelerate launch")]
+    assert len(lines) == 3
+    for line in lines:
+        args, _, _ = _validate_launch_command(launch_command_parser().parse_args(line))
+        data = PlainDataArguments if args.training_script == "examples/pt.py" else DataArguments
+        defaults = {"model_name_or_path": "x", "dataset_args": "x", "output_dir": "x"}
+        model_args, data_args, _ = ArgumentParser((ModelArguments, data, MDLMConfig), **defaults).parse(
+            args.training_script_args
+        )
+        assert (root / args.training_script).is_file() and parse_spec(data_args.dataset_args)
+        model_args.check()
 
 
 def test_on_cpus_fsdp_is_refused_in_one_line(program, monkeypatch, tmp_path):
@@ -295,13 +318,29 @@ def test_on_a_terminal_the_answer_is_seen_as_it_denoises(trained):
     ours, theirs = pty.openpty()
     process = subprocess.Popen(command, cwd=CHECKOUT, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
     os.close(theirs)
-    os.write(ours, b"Say rib.\n\x04")
+    os.write(ours, b"Say rib.\n/exit\n")
     seen = b""
-    try:
+    with contextlib.suppress(OSError):  # of the terminal, once the process has ended
         while part := os.read(ours, 4096):
             seen += part
-    except OSError:  # the terminal of a process that has ended
-        pass
     os.close(ours)
     assert process.wait() == 0
     assert b"> " in seen and seen.count(b"\x1b[J") == 33 and "·".encode() in seen
+
+
+@pytest.mark.parametrize(
+    "texts, seen",
+    [
+        (["abc", "abcdefgh"], "\r\x1b[Jabc\r\x1b[Jabcde\r\nfgh"),
+        (["a\nb", "c"], "\r\x1b[Ja\r\nb\r\x1b[1A\x1b[Jc"),
+        (["가나다", "\x1b[2Jx"], "\r\x1b[J가나\r\n다\r\x1b[1A\x1b[J [2Jx"),
+        (["a\nb\nc\nd"], "\r\x1b[Jb\r\nc\r\nd"),  # a screen of four rows shows the last three
+    ],
+)
+def test_live_text_takes_the_place_of_what_was_shown(monkeypatch, capsys, texts, seen):
+    monkeypatch.setenv("COLUMNS", "5")
+    monkeypatch.setenv("LINES", "4")
+    live = LiveText()
+    for text in texts:
+        live.show(text)
+    assert capsys.readouterr().out == seen
