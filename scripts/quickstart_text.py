@@ -85,7 +85,7 @@ def train_log(folder: Path) -> dict:
     return {name: value for entry in state["log_history"] for name, value in entry.items()}
 
 
-class Test:
+class Questions:
     """The test questions and their answers, the tasks in turn."""
 
     def __init__(self, path: Path):
@@ -103,7 +103,7 @@ class Test:
         return {name: sum(group) / len(group) for name, group in groups.items()}
 
 
-def measure_model(folder: Path, test: Test) -> dict:
+def measure_model(folder: Path, test: Questions) -> dict:
     """What the model makes of the test questions."""
     writer = load_writer(str(folder), "cpu", "float32")
 
@@ -131,7 +131,7 @@ def measure_model(folder: Path, test: Test) -> dict:
 
 
 @torch.no_grad()
-def measure_twin(folder: Path, test: Test) -> tuple[dict[str, float], float]:
+def measure_twin(folder: Path, test: Questions) -> tuple[dict[str, float], float]:
     """The twin's exact match, and nats per token of the right answers."""
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
     diffusion = load_writer(str(folder.parent / "model"), "cpu", "float32").diffusion
@@ -145,7 +145,7 @@ def measure_twin(folder: Path, test: Test) -> tuple[dict[str, float], float]:
     return test.exact_match(texts), nll
 
 
-def summarise(model: Path, twin: Path, test: Test) -> dict:
+def summarise(model: Path, twin: Path, test: Questions) -> dict:
     """What the run found, as written to summary.json."""
     found, (of_twin, twin_nll) = measure_model(model, test), measure_twin(twin, test)
     logs = {"model": train_log(model), "twin": train_log(twin)}
@@ -188,7 +188,7 @@ def main() -> None:
     start, data, initial = time.time(), args.out / "data", args.out / "initial"
     make_data(args, data, initial)
     model, twin = train(args, data, initial)
-    summary = summarise(model, twin, Test(data / "test.jsonl"))
+    summary = summarise(model, twin, Questions(data / "test.jsonl"))
     (args.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print_summary(summary, (time.time() - start) / 60)
 
