@@ -10,7 +10,6 @@ finished.
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from autoregressive_twin import collate
 from dllm.data.conversation import build_prompt
 from dllm.data.dataset import ConversationDataset
+from dllm.data.files import read_json, write_json
 from dllm.data.records import read_records
 from dllm.data.tiny_tasks import LENGTH, TASKS
 from dllm.inference.text import TextRequest
@@ -81,7 +81,7 @@ def train(args: argparse.Namespace, data: Path, start: Path) -> tuple[Path, Path
 
 def train_log(folder: Path) -> dict:
     """The last figures of each name that a run logged, and its steps."""
-    state = json.loads((folder / "trainer_state.json").read_text())
+    state = read_json(folder / "trainer_state.json", "remove the folder and start again")
     return {name: value for entry in state["log_history"] for name, value in entry.items()}
 
 
@@ -184,12 +184,13 @@ def main() -> None:
     args.out = args.out.resolve()  # the steps run in other folders
     settings = {name: str(value) for name, value in vars(args).items()}
     settings |= {"sizes": SIZES, "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE, "flags": FLAGS}
-    open_run(args.out, settings)
+    lock = open_run(args.out, settings)
     start, data, initial = time.time(), args.out / "data", args.out / "initial"
     make_data(args, data, initial)
     model, twin = train(args, data, initial)
     summary = summarise(model, twin, Questions(data / "test.jsonl"))
-    (args.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(args.out / "summary.json", summary)
+    lock.release()
     print_summary(summary, (time.time() - start) / 60)
 
 
