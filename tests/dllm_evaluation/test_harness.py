@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("lm_eval", reason='lm_eval is not installed: pip install -e "train[lm_eval]"')
 from lm_eval.api.instance import Instance
+from transformers import AutoTokenizer
 
 from dllm.core.noise import Quadrature
 from dllm.data.conversation import build_prompt, build_response, encode
@@ -138,6 +139,13 @@ def test_arguments_of_tasks_become_those_of_decoding(model):
 def test_a_mistake_is_one_line(folder, arguments, message):
     with pytest.raises(ValueError, match=message):
         DiffusionLM(**{"pretrained": str(folder)} | arguments)
+
+
+def test_an_autoregressive_model_is_told_apart(folder, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    save_language_model(tmp_path, tokenizer, hidden_size=64, layers=1, plain=True)
+    with pytest.raises(ValueError, match="qwen3 model, autoregressive: it must be trained"):
+        DiffusionLM(str(tmp_path))
 
 
 def test_a_request_that_is_too_long_is_told_before_any_work(model, monkeypatch):

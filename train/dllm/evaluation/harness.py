@@ -17,32 +17,29 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from dllm.core.decoding import Decoding
 from dllm.core.noise import Quadrature
-from dllm.core.prompt import Prompt
 from dllm.data.collator import canvas_length
 from dllm.data.conversation import NONCHARACTERS, build_prompt, encode
+from dllm.data.text import plain_prompt, plain_start
 from dllm.evaluation.likelihood import Pair, are_greedy, log_likelihoods
-from dllm.inference.writer import DTYPES, Request, Writer
-from dllm.pipelines.a2d import load_qwen3
+from dllm.inference.text import TextWriter
+from dllm.inference.writer import DTYPES, Request
+from dllm.pipelines.auto import frozen_pattern, load_text_model
+from dllm.pipelines.text import model_folder
 
 CHAT = NONCHARACTERS[0]  # begins a context that is a conversation
 TURNS = {"user": "human", "assistant": "gpt"}
 OF_SAMPLING = ("top_p", "top_k")  # in the arguments of many greedy tasks, where they change nothing
 
 
-class ContextWriter(Writer):
+class ContextWriter(TextWriter):
     """Writes what follows a context of the harness."""
 
     def prompt_ids(self, request: Request) -> list[int]:
         return context_ids(self.tokenizer, request.question)
-
-    def prompts(
-        self, requests: list[Request], ids: list[list[int]], decoding: Decoding
-    ) -> tuple[Prompt, Prompt | None]:
-        return self.model.prompt(*self.left_padded(ids)), None
 
 
 def context_ids(tokenizer: PreTrainedTokenizerBase, context: str) -> list[int]:
@@ -50,7 +47,7 @@ def context_ids(tokenizer: PreTrainedTokenizerBase, context: str) -> list[int]:
     are those of the chat template alone.
     """
     if not context.startswith(CHAT):
-        return encode(tokenizer, context)
+        return plain_prompt(tokenizer, context)
     history, end = json.JSONDecoder().raw_decode(context, len(CHAT))
     system = history.pop(0)["content"] if history[0]["role"] == "system" else None
     start = history.pop()["content"] if history[-1]["role"] == "assistant" else ""  # of the answer
@@ -101,8 +98,11 @@ class DiffusionLM(TemplateLM):
         self._device = torch.device(device) if device and usable else self.accelerator.device
         self.batch_size, self.noise_levels, self.max_length = map(int, (batch_size, noise_levels, max_length))
         self.pretrained, self.decoding = pretrained, decoding
-        self.tokenizer = AutoTokenizer.from_pretrained(pretrained)
-        self.model = load_qwen3(pretrained, dtype=DTYPES[dtype]).eval().to(self._device)
+        folder = model_folder(pretrained)
+        frozen_pattern(folder)  # an autoregressive model is told apart
+        self.tokenizer, model, _ = load_text_model(folder, chat=False, dtype=DTYPES[dtype])
+        self.model = model.eval().to(self._device)
+        self.max_length = min(self.max_length, model.diffusion.max_position_embeddings)
         self.writer = ContextWriter(self.tokenizer, self.model)
         self.writer.parse(decoding)
 
@@ -132,7 +132,7 @@ class DiffusionLM(TemplateLM):
             indices = [index for index, ((context, _), *_) in enumerate(requests) if context.startswith(CHAT) == chat]
             stop = [self.eot_token_id] * chat
             pairs = [
-                Pair(prompt if context else [], response + stop)
+                Pair(prompt if context else plain_start(self.tokenizer), response + stop)
                 for (context, _), prompt, response in (requests[index] for index in indices)
             ]
             likelihoods, greedy = self._likelihoods(pairs, chat), are_greedy(self.model, pairs, self.batch_size, chat)
@@ -145,8 +145,9 @@ class DiffusionLM(TemplateLM):
         """The bound for whole texts without a prompt, as the sum over their pieces."""
         pieces = []
         for number, request in enumerate(requests):
-            ids, size = encode(self.tokenizer, request.args[0]), self.max_length
-            pieces += [(number, Pair([], ids[start : start + size])) for start in range(0, len(ids), size)]
+            ids, first = encode(self.tokenizer, request.args[0]), plain_start(self.tokenizer)
+            size = self.max_length - len(first)
+            pieces += [(number, Pair(first, ids[start : start + size])) for start in range(0, len(ids), size)]
         sums = [0.0] * len(requests)
         likelihoods = self._likelihoods([pair for _, pair in pieces], chat=False)
         for (number, _), likelihood in zip(pieces, likelihoods, strict=True):
@@ -157,13 +158,12 @@ class DiffusionLM(TemplateLM):
 
     def _likelihoods(self, pairs: list[Pair], chat: bool) -> list[float]:
         """Raises ValueError if one is too long, before any work."""
-        room = min(self.max_length, self.model.diffusion.max_position_embeddings)
         for prompt, response in pairs:
             canvas = canvas_length(self.model.diffusion, len(response)) if chat else len(response)
-            if len(prompt) + canvas > room:
+            if len(prompt) + canvas > self.max_length:
                 raise ValueError(
                     f"a request has a prompt of {len(prompt)} tokens and a response of {canvas}, but there is room for "
-                    f"{room}: give a longer max_length, as far as the model goes, or fewer examples (--num_fewshot)"
+                    f"{self.max_length}: give a longer max_length, as far as the model goes, or a lower --num_fewshot"
                 )
         noise = Quadrature(points=self.noise_levels)
         return log_likelihoods(self.model, pairs, noise, self.noise_levels, self.batch_size, with_tail=chat)
