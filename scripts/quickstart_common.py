@@ -33,7 +33,7 @@ def open_run(out: Path, settings: dict, check: Callable[[Path], None] = lambda o
     if remembered.is_file() and read_json(remembered, "give another --out") != settings:
         raise ValueError(f"{out} holds a run with other settings; give another --out or remove it")
     out.mkdir(parents=True, exist_ok=True)
-    lock = Lock(out / ".lock", f"runs in {out}")
     check(out)
+    lock = Lock(out / ".lock", f"runs in {out}")
     write_json(remembered, settings)
     return lock
