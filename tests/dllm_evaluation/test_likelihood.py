@@ -83,6 +83,18 @@ def test_neighbours_and_batches_change_nothing():
     assert log_likelihoods(model, PAIRS[::-1], noise, 3, batch_size=7)[::-1] == pytest.approx(alone, rel=1e-9)
 
 
+def test_every_pair_has_the_same_draws():
+    drawn = []
+
+    class Recorder(Quadrature):
+        def draw(self, position: int, num_targets: int, block_length: int | None = None) -> Noise:
+            drawn.append((position, num_targets))
+            return super().draw(position, num_targets, block_length)
+
+    log_likelihoods(tiny_model("prefix"), PAIRS, Recorder(points=2), 2, batch_size=3)
+    assert sorted(drawn) == [(0, 2), (0, 4), (0, 4), (1, 2), (1, 4), (1, 4)]
+
+
 @pytest.mark.parametrize("pattern", ["prefix", "block"])
 def test_what_the_model_writes_is_greedy_and_nothing_else(pattern):
     model = tiny_model(pattern, block_length=4)
