@@ -65,7 +65,7 @@ def _train(dataclasses: tuple, build: Callable[..., MDLMTrainer], description: s
 
 def build_sft(model_args: ModelArguments, data_args: DataArguments, args: MDLMConfig) -> MDLMTrainer:
     """The trainer of a run that learns the answers of conversations."""
-    splits = _splits(load_sft_dataset, data_args.dataset_args, args)
+    splits = wanted_splits(load_sft_dataset, data_args.dataset_args, args)
     tokenizer, model = loaded(lambda: _model(model_args, args), args)
 
     def dataset(records: Sequence[dict]) -> TextDataset:
@@ -93,7 +93,7 @@ def build_pt(model_args: ModelArguments, data_args: PlainDataArguments, args: MD
         )
     if model_args.attention_pattern != "block":
         model_args = replace(model_args, gen_length=length)
-    splits = _splits(load_pt_dataset, data_args.dataset_args, args)
+    splits = wanted_splits(load_pt_dataset, data_args.dataset_args, args)
     tokenizer, model = loaded(lambda: _model(model_args, args, chat=False), args)
 
     def dataset(texts: Sequence[str]) -> PackedDataset:
@@ -111,7 +111,7 @@ class TextOnly(TextDataset):
         return super().prompt(record, history)
 
 
-def _splits(load: Callable, spec: str, args: MDLMConfig) -> tuple[Sequence | None, Sequence | None]:
+def wanted_splits(load: Callable, spec: str, args: MDLMConfig) -> tuple[Sequence | None, Sequence | None]:
     """Rows to train on, and those held out if they are to be evaluated."""
     train, held_out = load(spec)
     evaluated = args.eval_strategy != "no"
