@@ -72,7 +72,7 @@ def test_with_a_causal_mask_forced_the_logits_are_those_of_transformers(folder, 
 @torch.no_grad()
 def test_all_that_is_there_is_seen(folder, prompts, processor):
     """The logits of the first token change with the last one, with a pixel, and with the deepstack features."""
-    model, (ids, images) = load_exact(folder), prompts[0]
+    model = load_exact(folder)
     batch = batch_of(processor, [prompts[0]])
     before = model(**batch).logits[0]
     changed = batch | {"input_ids": batch["input_ids"].clone()}

@@ -4,7 +4,6 @@ and the column of every cell of generated tables, from its visual token. A publi
 python -m dllm.pipelines.qwen3_vl.pretrain_vision --model exp/tiny_qwen3_vl --steps 300
 """
 
-import argparse
 import sys
 
 import numpy as np
@@ -15,7 +14,6 @@ from tqdm import tqdm
 from dllm.pipelines.qwen3_vl.modeling_qwen3_vl import Qwen3VLForMaskedLM
 from dllm.pipelines.qwen3_vl.processing import Qwen3VLProcessor, image_inputs
 from dllm.pipelines.qwen3_vl.tiny_tables import COLOURS, SIDES, draw_cells, draw_table
-from dllm.program import run_program
 
 
 def pretrain(folder: str, steps: int, batch_size: int = 32, learning_rate: float = 3e-3, seed: int = 0) -> float:

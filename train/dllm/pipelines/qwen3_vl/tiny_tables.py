@@ -25,6 +25,7 @@ COLOURS = {
 }
 CELL_PX = 16
 SIDES = (2, 4)  # fewest and most rows and columns
+LETTERS = "ABCD"
 QUESTIONS = ("row", "column", "cell")
 
 
@@ -47,14 +48,14 @@ def draw_cells(rng: np.random.Generator) -> list[list[str]]:
 
 
 def ask(cells: list[list[str]], rng: np.random.Generator) -> tuple[str, str]:
-    """A question about a table, and its answer."""
+    """A question about a table, whose rows have letters and whose columns have numbers, and its answer."""
     row, column = int(rng.integers(len(cells))), int(rng.integers(len(cells[0])))
     match rng.choice(QUESTIONS):
         case "row":
-            return f"Read row {row + 1}.", " ".join(cells[row])
+            return f"Read row {LETTERS[row]}.", " ".join(cells[row])
         case "column":
             return f"Read column {column + 1}.", " ".join(line[column] for line in cells)
-    return f"Which colour is in row {row + 1}, column {column + 1}?", cells[row][column]
+    return f"Which colour is in row {LETTERS[row]}, column {column + 1}?", cells[row][column]
 
 
 def make_rows(number: int, seed: int) -> list[dict]:
