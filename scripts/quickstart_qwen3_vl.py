@@ -1,6 +1,6 @@
 """Qwen3-VL on generated tables, end to end on two CPU processes: data, a tiny model, its sight, training, accuracy.
 
-    bash scripts/quickstart.sh qwen3_vl [--out DIR] [--train 16000] [--epochs 1]
+    bash scripts/quickstart.sh qwen3_vl [--out DIR] [--train 32000] [--epochs 3]
 
 The model starts from random weights. Its vision encoder first learns the colours and places of cells on its own, which
 a published one needs not; then the program of a full run, examples/qwen3_vl/sft.py, teaches the language model to
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from dllm.data.specs import load_spec
 from dllm.inference.writer import Request
@@ -38,9 +39,9 @@ TOGETHER = 50  # answers that are written as one batch
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "exp/quickstart_qwen3_vl", help="output folder")
-    parser.add_argument("--train", type=int, default=16000, help="training tables")
+    parser.add_argument("--train", type=int, default=32000, help="training tables")
     parser.add_argument("--test", type=int, default=200, help="test tables")
-    parser.add_argument("--epochs", type=float, default=1, help="passes over the training tables")
+    parser.add_argument("--epochs", type=float, default=3, help="passes over the training tables")
     args = parser.parse_args()
     if args.train < 1 or args.test < 2:
         parser.error("--train needs at least 1, --test at least 2")
@@ -67,14 +68,14 @@ def train(args: argparse.Namespace, data: Path) -> Path:
 
 
 def measure(model: Path, data: Path) -> tuple[dict[str, dict[str, float]], tuple[str, str, str]]:
-    """The share of right answers, of all questions and by kind, with each question's table and with another's; and a
-    question, its answer and the model's.
+    """The share of right answers, of all questions and by kind, with each question's table and with another one of the
+    same size; and a question, its answer and the model's.
     """
     _, held_out = load_spec(str(data), lambda row, name, index: row)
     turns = [[message["content"] for message in row["messages"]] for row in held_out]
     images = [load_image(row["image"]) for row in held_out]
     writer, accuracy, written = Qwen3VLWriter(str(model)), {}, {}
-    for name, seen in {"model": images, "shuffled_images": images[1:] + images[:1]}.items():
+    for name, seen in {"model": images, "shuffled_images": shuffled(images)}.items():
         requests = [Request([image], question) for (question, _), image in zip(turns, seen, strict=True)]
         written[name] = [response.text for response in writer.write_all(requests, TOGETHER)]
         right = {"all": []}
@@ -83,6 +84,17 @@ def measure(model: Path, data: Path) -> tuple[dict[str, dict[str, float]], tuple
                 right.setdefault(kind, []).append(text == answer)
         accuracy[name] = {kind: sum(each) / len(each) for kind, each in sorted(right.items())}
     return accuracy, (*turns[0], written["model"][0])
+
+
+def shuffled(images: list[Image.Image]) -> list[Image.Image]:
+    """Every image's next one of the same size."""
+    groups, others = {}, list(images)
+    for number, image in enumerate(images):
+        groups.setdefault(image.size, []).append(number)
+    for group in groups.values():
+        for number, other in zip(group, group[1:] + group[:1], strict=True):
+            others[number] = images[other]
+    return others
 
 
 def kind_of(question: str) -> str:
@@ -99,6 +111,7 @@ def summarise(args: argparse.Namespace, model: Path, data: Path) -> dict:
         "kinds": accuracy,
         "sight": json.loads((args.out / "initial/sight.json").read_text()),
         "losses": [[entry["step"], entry["loss"]] for entry in state["log_history"] if "loss" in entry],
+        "steps": state["global_step"],
         "seconds": state["log_history"][-1]["train_runtime"],
         "example": dict(zip(("question", "answer", "written"), example, strict=True)),
         "checkpoint": str(model),
@@ -111,23 +124,21 @@ def print_summary(summary: dict, minutes: float) -> None:
     for name, shares in summary["kinds"].items():
         print(f"{name:18}" + "".join(f"{shares[kind]:10.3f}" for kind in kinds))
     print("\n" + "   ".join(f"{name}: {text}" for name, text in summary["example"].items()))
-    steps = summary["losses"][-1][0] if summary["losses"] else 0
-    print(
-        f"some {steps} steps in {summary['seconds']:.0f} s; model in {summary['checkpoint']}; took {minutes:.1f} minutes"
-    )
+    steps, seconds = summary["steps"], summary["seconds"]
+    print(f"{steps} steps in {seconds:.0f} s; model in {summary['checkpoint']}; took {minutes:.1f} minutes")
 
 
 def main() -> None:
     args = parse_arguments()
     args.out = args.out.resolve()  # the steps run in other folders
     settings = {name: str(value) for name, value in vars(args).items()}
-    open_run(
-        args.out, settings | {"sizes": SIZES, "vision_steps": VISION_STEPS, "batch_size": BATCH_SIZE, "flags": FLAGS}
-    )
+    settings |= {"sizes": SIZES, "vision_steps": VISION_STEPS, "batch_size": BATCH_SIZE, "flags": FLAGS}
+    lock = open_run(args.out, settings)
     start, data = time.time(), args.out / "data"
     summary = summarise(args, train(args, data), data)
     (args.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print_summary(summary, (time.time() - start) / 60)
+    lock.release()
 
 
 if __name__ == "__main__":
