@@ -4,6 +4,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, WhisperFeatureExtractor
 
+from diffa.constants import PARTS
 from diffa.model.audio_encoder import AudioPreprocessor, load_audio_encoder
 from diffa.model.frozen import check_same, identify
 from diffa.model.modeling_diffa import DiffaConfig, DiffaModelLM
@@ -11,8 +12,10 @@ from dllm.core.model import check_diffusion_settings
 from dllm.data.conversation import CHATML_TEMPLATE
 from dllm.pipelines.a2d import load_qwen3
 from dllm.pipelines.loading import check_folder, load_whole, weight_files
+from dllm.pipelines.parts import load_parts
 from dllm.pipelines.special_tokens import set_special_tokens
 
+PROMPTS = PARTS["semantic_adapter"] + "prompts."  # stage 2 leaves these behind
 DIFFUSION = (
     "attention_pattern",
     "block_length",
@@ -22,8 +25,6 @@ DIFFUSION = (
     "stop_token_ids",
     "tail_token_id",
 )
-LATER = ("acoustic_adapter.",)  # a later stage brings these weights
-EARLIER = ("semantic_adapter.prompts.",)  # and leaves these behind
 
 
 def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
@@ -136,15 +137,11 @@ def load_stage(model: DiffaModelLM, folder: str) -> None:
             own = model.config.frozen[part]["folder"]
             raise ValueError(f"{folder} was trained with the {part} of {named['folder']}, not of {own}; give the same")
     state = {name: tensor for file in weight_files(folder) for name, tensor in load_file(file).items()}
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(EARLIER)}
-    if any(name.startswith("language_model.") for name in state):
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(PROMPTS) or model.config.stage == 1}
+    parts = tuple(prefix for prefix in PARTS.values() if any(name.startswith(prefix) for name in state))
+    if PARTS["language_model"] in parts:
         model.config.frozen.pop("language_model", None)
-    own = model.state_dict()
-    for name in sorted(state.keys() | own.keys()):
-        found, needed = (each[name].shape if name in each else None for each in (state, own))
-        if found != needed and not (found is None and name.startswith(LATER)):
-            raise ValueError(f"{folder} has {name} of shape {found}, the model {needed}; give the settings of stage 1")
-    model.load_state_dict(state, strict=False)
+    load_parts(model, state, (PARTS["semantic_adapter"], *parts), folder, "give the settings of stage 1")
 
 
 def preprocessor(model: DiffaModelLM, extractor: WhisperFeatureExtractor) -> AudioPreprocessor:
