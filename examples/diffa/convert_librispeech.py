@@ -65,11 +65,9 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="JSON file to write")
     parser.add_argument("--max_seconds", type=float, default=30, help="longer clips are left out; Whisper hears 30 s")
     args = parser.parse_args()
-    found = [utterance for split in args.splits for utterance in utterances(Path(args.data_dir), split)]
-    folder = Path(args.out).resolve().parent
-    made = list(
-        map_parallel(partial(record, folder=folder), [(c.resolve(), w) for c, w in found], "read clips", "clip")
-    )
+    data_dir, folder = Path(args.data_dir).resolve(), Path(args.out).resolve().parent
+    found = [utterance for split in args.splits for utterance in utterances(data_dir, split)]
+    made = list(map_parallel(partial(record, folder=folder), found, "read clips", "clip"))
     if bad := [each for each in made if isinstance(each, str)]:
         raise ValueError(f"{bad[0]} ({len(bad)} of {len(made)} clips cannot be used)")
     records = [each for each in made if each["duration"] <= args.max_seconds]
