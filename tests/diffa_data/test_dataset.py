@@ -157,9 +157,7 @@ def test_a_split_that_is_not_whole_is_named(tmp_path, librispeech):
     with pytest.raises(ValueError, match="dev-clean holds no SPEAKER/CHAPTER"):
         librispeech(*arguments, "train-clean-100", "dev-clean")
     (place / "19-198-0000.flac").write_bytes(b"torn")
-    with pytest.raises(
-        ValueError, match=r"19-198-0000.flac .*(no audio file|no samples).*\(1 of 1 clips cannot be used\)"
-    ):
+    with pytest.raises(ValueError, match=r"19-198-0000.flac .*(no audio file|no samples).*\(1 of 1 clips"):
         librispeech(*arguments, "train-clean-100")
     (place / "19-198-0000.flac").unlink()
     with pytest.raises(ValueError, match="'19-198-0000' has no clip beside it; unpack it again"):
