@@ -8,7 +8,6 @@ python generate_demo.py --images DIR --out reports.jsonl                # the sa
 
 import argparse
 import hashlib
-import json
 import os
 import sys
 from collections import deque
@@ -22,12 +21,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from dllm.core.decoding import Decoding
+from dllm.data.files import Walk, read_json, weights_sha256
 from dllm.inference.results_file import ResultsFile
 from dllm.program import run_program
-from llava.data.images import allow_blank_images, load_image
+from llava.data.images import FORMATS, allow_blank_images, load_image
 from llava.inference import BLANK_LENGTH, DTYPES, ReportWriter, Request, tokens_per_step
 from llava.radiology.annotation import clinical_prompt
-from llava.radiology.release import CONTEXT_FIELDS, TARGETS, is_hidden
+from llava.radiology.release import CONTEXT_FIELDS, TARGETS
 
 QUICKSTART = Path(__file__).resolve().parent / "exp/quickstart"
 
@@ -99,6 +99,7 @@ def describe_folder(args: argparse.Namespace, context: dict, gen_kwargs: dict) -
     writer, question = ReportWriter(args.model_path, args.device, args.dtype), clinical_prompt(context)
     settings = {
         "model_path": os.path.realpath(args.model_path),
+        "weights": weights_sha256(args.model_path),
         "images": os.path.realpath(folder),
         "question": question,
         **{name: getattr(args, name) for name in ("template", "blank_length", "seed", "dtype")},
@@ -141,18 +142,15 @@ def image_files(folder: str) -> tuple[list[str], int]:
     """The image files below a folder by their path in it, sorted, and the number of its other and hidden files."""
     if not Path(folder).is_dir():
         raise ValueError(f"{folder}: no such image folder; name it with --images")
-    readable = {".dcm"} | {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    walk = os.walk(folder, onerror=_refuse, followlinks=True)
-    files = [Path(parent, name) for parent, _, names in walk for name in names]
-    paths = (file.relative_to(folder) for file in files if file.suffix.lower() in readable)
-    images = sorted(str(path) for path in paths if not any(map(is_hidden, path.parts)))
+    readable = {".dcm"} | {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+    walk = Walk(folder)
+    files = [(parent / name).relative_to(folder) for parent, _, names in walk for name in names]
+    images = sorted(str(file) for file in files if file.suffix.lower() in readable)
+    if walk.unreadable:
+        raise ValueError(f"{walk.unreadable[0]} cannot be read; check its permissions, or take it out")
     if not images:
         raise ValueError(f"{folder}: none of its {len(files)} files is an image; name another folder with --images")
-    return images, len(files) - len(images)
-
-
-def _refuse(error: OSError) -> None:
-    raise ValueError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions") from error
+    return images, len(files) - len(images) + walk.hidden
 
 
 def seed_of(seed: int, name: str) -> int:
@@ -165,7 +163,7 @@ def quickstart_image() -> tuple[str, dict]:
     annotation = QUICKSTART / "data/annotation_with_clinic_info.json"
     if not annotation.is_file():
         raise ValueError(f"{annotation} is missing: run scripts/quickstart.sh first, or give --model_path and --image")
-    splits = json.loads(annotation.read_text(encoding="utf-8"))
+    splits = read_json(annotation, "run scripts/quickstart.sh again")
     record = splits["test"][0]
     return str(annotation.parent / "images" / record["image_path"][0]), record
 

@@ -10,7 +10,6 @@ of a full run. An interrupted run goes on from the last step that was finished.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -18,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+from dllm.data.files import Lock, read_json, write_json
+from dllm.launch import launch
 from dllm.program import run_program
 from llava.phantom.generate import ANNOTATION, CAPTIONS
 from llava.radiology.curation import write_subset, write_training_sets
@@ -89,7 +90,7 @@ def run(title: str, *command: object, env: dict | None = None) -> None:
     """Runs one step of the job in the repository root; its own messages say what went wrong if it fails."""
     env = {name: str(value) for name, value in (env or {}).items()}
     print(f"\n== {title}\n", *(f"{name}={value!r}" for name, value in env.items()), *command, flush=True)
-    if subprocess.run([str(part) for part in command], cwd=ROOT, env=os.environ | ON_CPU | env).returncode:
+    if launch([str(part) for part in command], os.environ | ON_CPU | env, ROOT):
         raise ValueError(f"step {title!r} failed: its message is above; run the same command again once it is mended")
 
 
@@ -124,7 +125,7 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
     """Both stages, through the scripts of a full run, and the distillation; returns the folder of the last model."""
     towers, stage1, stage2 = args.out / "towers", args.out / "stage1", args.out / "stage2"
     reports = data / (REPORTS if args.annotation else "train_llava_llada.json")
-    if not (towers / "vision_tower/config.json").is_file():
+    if not (towers / "vision_tower/preprocessor_config.json").is_file():
         sizes = TOWERS | (REAL_IMAGES if args.annotation else {})
         flags = [part for name, size in sizes.items() for part in (f"--{name}", size)]
         run("tiny towers", sys.executable, "-m", "llava.model.tiny", "--data_path", reports, "--out", towers, *flags)
@@ -163,7 +164,7 @@ def train_tower(args: argparse.Namespace, towers: Path, captions: Path, images: 
 
 def stage(title: str, script: str, out: Path, data: Path, images: Path, env: dict) -> None:
     """Runs a stage script, unless its model is there already."""
-    if not (out / "model.safetensors").is_file():
+    if not (out / "config.json").is_file():  # a model that is published gets it last
         env = SETTINGS | {"DATA_PATH": data, "IMAGE_FOLDER": images, "OUTPUT_DIR": out} | env
         run(title, "bash", f"train/scripts/{script}", 1, PROCESSES, "--mm_vision_tower_lr", VISION_RATE, env=env)
 
@@ -173,7 +174,7 @@ def summarise(args: argparse.Namespace, model: Path, results: Path) -> dict:
     scores, texts = read_scores(results_file(results)), generations(results)
     seconds = {}
     for name in ("stage1", "stage2"):
-        state = json.loads((args.out / name / "trainer_state.json").read_text())
+        state = read_json(args.out / name / "trainer_state.json", "remove the folder and start again")
         seconds[name] = round(state["log_history"][-1]["train_runtime"] / state["global_step"], 3)
     summary = {
         "metrics": scores["model"],
@@ -212,11 +213,12 @@ def main() -> None:
     settings = {key: str(value) for key, value in vars(args).items()}
     settings |= {"towers": TOWERS, "stages": SETTINGS, "distill": DISTILL}
     remembered = args.out / "settings.json"
-    if remembered.is_file() and json.loads(remembered.read_text()) != settings:
+    if remembered.is_file() and read_json(remembered, "give another --out") != settings:
         raise ValueError(f"{args.out} holds a run with other settings; give another --out or remove it")
     args.out.mkdir(parents=True, exist_ok=True)
+    lock = Lock(args.out / ".lock", f"runs in {args.out}")
     check_last_steps(args.out)
-    remembered.write_text(json.dumps(settings, indent=2))
+    write_json(remembered, settings)
 
     start = time.time()
     data = args.out / "data"
@@ -226,7 +228,8 @@ def main() -> None:
     env |= {"NUM_PROCESSES": PROCESSES, "BATCH_SIZE": 25, "FINDING_F1": "" if args.annotation else 1}
     run("evaluation", "bash", "eval/scripts/evaluate.sh", model, env=env | {"PYTHON": sys.executable})
     summary = summarise(args, model, args.out / "results")
-    (args.out / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(args.out / "summary.json", summary)
+    lock.release()
     print_summary(summary, (time.time() - start) / 60)
 
 

@@ -21,7 +21,6 @@ fail() {
 cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}" # SLURM runs a copy of this file from elsewhere
 CONFIGS=scripts/accelerate_configs
 [ -d "$CONFIGS" ] || fail "$PWD has no $CONFIGS; start sbatch in the root of the repository"
-source train/scripts/run_and_tell.sh
 
 NAME='' SCRIPT='' ARGUMENTS=()
 while [ $# -gt 0 ]; do
@@ -42,6 +41,9 @@ KNOWN=$(cd "$CONFIGS" && printf '%s, ' *.yaml | sed 's/\.yaml//g; s/, $//')
 
 NUM_NODES=${SLURM_NNODES:-1}
 GPU_NUM=${GPU_NUM:-${SLURM_GPUS_ON_NODE:-$(python -c 'import torch; print(max(1, torch.cuda.device_count()))')}}
+for name in NUM_NODES GPU_NUM; do
+    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || fail "$name is '${!name}'; give a whole number from 1"
+done
 MASTER_ADDR=127.0.0.1
 MASTER_PORT=${MASTER_PORT:-$((20000 + ${SLURM_JOB_ID:-9199} % 10000))} # jobs that share a node need ports of their own
 LAUNCH=(accelerate launch --machine_rank 0)
@@ -52,6 +54,6 @@ if [ -n "${SLURM_JOB_ID:-}" ]; then
         bash -c 'exec accelerate launch --machine_rank "$SLURM_NODEID" "$@"' accelerate)
 fi
 
-run_and_tell "${LAUNCH[@]}" --config_file "$CONFIGS/$NAME.yaml" --num_machines "$NUM_NODES" \
+exec python -m dllm.launch "${LAUNCH[@]}" --config_file "$CONFIGS/$NAME.yaml" --num_machines "$NUM_NODES" \
     --num_processes $((NUM_NODES * GPU_NUM)) --main_process_ip "$MASTER_ADDR" --main_process_port "$MASTER_PORT" \
     "$SCRIPT" "${ARGUMENTS[@]}"

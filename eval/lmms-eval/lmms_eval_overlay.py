@@ -5,14 +5,9 @@ is no entry point for tasks and none of our folders is an importable package, so
 `lmms_eval` for the published one: `register` adds the folders to the search paths instead.
 """
 
-import contextlib
 import functools
 import inspect
-import sys
-import traceback
 from pathlib import Path
-
-from dllm.program import fail
 
 HERE = Path(__file__).resolve().parent / "lmms_eval"
 MODEL = "llava_oneversion_qwen"
@@ -32,22 +27,6 @@ def register():
         simple.__path__.append(models)
         TaskManager.initialize_tasks = _with_our_tasks(TaskManager.initialize_tasks)
     return ModelManifest(model_id=MODEL, simple_class_path=f"lmms_eval.models.simple.{MODEL}.LlavaOneVersionQwen")
-
-
-@contextlib.contextmanager
-def exit_on_error():
-    """Turn a ValueError into one line on stderr and exit status 1; any other error keeps its traceback.
-
-    lmms_eval catches every exception and exits with 0, and its other processes then wait for ever. SystemExit passes
-    through it, and the launcher stops the other processes.
-    """
-    try:
-        yield
-    except ValueError as error:
-        fail(f"error: {error}")
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
 
 
 def _with_our_tasks(initialize_tasks):

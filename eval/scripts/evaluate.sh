@@ -113,17 +113,17 @@ for model in "${models[@]}"; do
         --tasks mimic_cxr --batch_size "${BATCH_SIZE:-8}" --output_path "$run" --log_samples)
     [ -z "${GEN_KWARGS:-}" ] || command+=(--gen_kwargs "$GEN_KWARGS")
     [ -z "${LIMIT:-}" ] || command+=(--limit $((2 * LIMIT)))  # a study is two documents
-    printf '%q ' "${command[@]}" && echo
-    rm -f "$run/error"
-    if ERROR_FILE="$run/error" "${command[@]}" 2>&1 | tee "$run/output.log" &&
-        "$PYTHON" -m report_scores complete "$run"; then
+    # In the background, so that a signal to this script reaches it.
+    "$PYTHON" -m dllm.launch --log "$run/output.log" "${command[@]}" &
+    trap 'kill -TERM $! 2> /dev/null' TERM INT HUP
+    status=0
+    wait $! || status=$?
+    while kill -0 $! 2> /dev/null; do wait $! || true; done
+    trap - TERM INT HUP
+    [ "$status" -le 128 ] || exit "$status"
+    if [ "$status" -eq 0 ] && "$PYTHON" -m report_scores complete "$run"; then
         runs+=("$run")
     else
-        if [ -s "$run/error" ]; then  # the launcher buried it
-            head -n 1 "$run/error" >&2
-        else
-            tr '\r' '\n' < "$run/output.log" | grep -m 1 '^error: ' >&2 || true
-        fi
         failed+=("$model")
     fi
 done

@@ -17,7 +17,7 @@ LOGGING_STEPS=${LOGGING_STEPS:-20}
 SEED=${SEED:-1}
 
 run_stage() { # run_stage arguments of this stage...
-    launch "$TRAIN/diffa/train/train.py" \
+    launch "$TRAIN/diffa/train/train_mem.py" \
         --llm_model "${LLM_MODEL:-model/LLaDA-8B-Instruct}" \
         --whisper_model "${WHISPER_MODEL:-model/whisper-small}" \
         ${STAGE1_CKPT:+--stage1_ckpt "$STAGE1_CKPT"} \

@@ -18,7 +18,7 @@ from oracles.runs import Run
 from oracles.sounds import build_trainer, launch
 from oracles.tiny import losses
 
-PROGRAM = "diffa/train/train.py"
+PROGRAM = "diffa/train/train_mem.py"
 SAVES = {"save_strategy": "steps", "save_steps": 2}
 ONE_RATE = {"lr_scheduler_type": "constant"}
 
@@ -199,7 +199,7 @@ def test_other_frozen_parts_are_refused_when_a_run_goes_on(sounds, stage_1, tmp_
     save_file({name: weight * 1.01 for name, weight in state.items()}, other / "model.safetensors", {"format": "pt"})
     out = shutil.copytree(stage_1[0], tmp_path / "out")
     line = main(sounds.arguments(out, **SAVES, max_steps=6, llm_model=other))
-    assert "was written with the language_model of sha256" in line
+    assert "was written with --model_name_or_path sha256" in line
     line = main(sounds.arguments(tmp_path / "x", training_stage=2, stage1_ckpt=out, llm_model=other))
     assert "was trained with the language_model of" in line
 

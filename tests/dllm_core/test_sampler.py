@@ -7,11 +7,12 @@ import torch
 from dllm.core.attention import PATTERNS
 from dllm.core.cache import CachedTrunk
 from dllm.core.decoding import Decoding
-from dllm.core.sampler import generate
+from dllm.core.sampler import denoise, generate
 from dllm.core.selection import step_quota
 from oracles.batches import random_samples
 from oracles.models import MASK, NUM_TOKENS, STOP, TAIL, bias_head, left_padded, tiny_model
 from oracles.sampling import block_hidden, sample, steps_of_a_block
+from oracles.training import writable_logits
 
 NUM_CASES = 260
 CASE_PATTERNS = ("prefix", "block", "prefix", "block", "bidirectional")
@@ -242,6 +243,31 @@ def test_on_step_sees_every_token_written_once_and_for_good(pattern, arguments):
     is_stop = torch.isin(written, torch.tensor([STOP, TAIL])).long()
     before_stop = is_stop.cumsum(1) - is_stop == 0
     assert torch.equal(steps[-1][0][:, :18][before_stop], written[before_stop])
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_denoise_yields_the_steps_of_generate_with_the_confidence_of_every_token(pattern):
+    model, seen = biased_model(pattern, 1.0), []
+    prompts, decoding = prompts_of(model, [4, 6]), Decoding(18, 8, threshold=0.15)
+    written = generate(
+        model, left_padded(prompts), decoding, on_step=lambda *step: seen.append([each.clone() for each in step])
+    )
+    steps, kept = denoise(model, left_padded(prompts), decoding), []
+    with pytest.raises(StopIteration) as end:
+        while True:
+            step = next(steps)
+            kept.append([step.canvas.clone(), step.masked.clone(), step.confidence.clone()])
+    assert len(kept) == len(seen) > 4 and torch.equal(end.value.value.ids, written.ids)
+    before = torch.full_like(kept[0][0], MASK)
+    for (canvas, masked, confidence), (seen_canvas, seen_masked) in zip(kept, seen, strict=True):
+        assert torch.equal(canvas, seen_canvas) and torch.equal(masked, seen_masked)
+        for row, place in ((canvas != before) & (canvas != TAIL)).nonzero().tolist():
+            hidden = block_hidden(model, prompts[row], before[row].tolist(), place // 8, 8)
+            probability = writable_logits(model, hidden[place % 8]).double().softmax(-1)[canvas[row, place]]
+            assert confidence[row, place].double() == pytest.approx(probability.item(), rel=1e-4)
+        before = canvas
+    with pytest.raises(ValueError, match="1 seeds for 2 prompts"):
+        next(denoise(model, left_padded(prompts), decoding, seeds=[1]))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import pytest
 from lmms_eval.api.model import lmms
 from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager
-from lmms_eval_overlay import HERE, _with_our_tasks, exit_on_error, register
+from lmms_eval_overlay import HERE, _with_our_tasks, register
+
+from dllm.program import BUG, boundary
 
 
 def test_the_pinned_version_is_the_published_package():
@@ -57,9 +59,11 @@ def test_another_way_of_finding_tasks_is_refused():
         _with_our_tasks(initialize_tasks)
 
 
-@pytest.mark.parametrize("error, status", [(ValueError("no image"), "error: no image"), (KeyError("bug"), 1)])
+@pytest.mark.parametrize(
+    "error, status", [(ValueError("no image"), "error: no image"), (KeyError("a"), f"error: 'a' (KeyError); {BUG}")]
+)
 def test_errors_end_the_process(error, status, capsys):
-    with pytest.raises(SystemExit) as exit_, exit_on_error():
+    with pytest.raises(SystemExit) as exit_, boundary():
         raise error
     assert exit_.value.code == status
-    assert ("KeyError: 'bug'" in capsys.readouterr().err) == isinstance(error, KeyError)
+    assert ("KeyError: 'a'" in capsys.readouterr().err) == isinstance(error, KeyError)

@@ -61,6 +61,19 @@ def test_on_step_sees_every_step(writer, request_):
     assert left == [12, 8, 4, 0]
 
 
+def test_denoise_is_write_step_by_step(writer, request_):
+    arguments, states = {"gen_length": 16, "block_length": 8, "threshold": 0.5}, []
+    expected = writer.write([request_], on_step=lambda canvas, _: states.append(canvas.tolist()), **arguments)
+    steps = writer.denoise([request_], **arguments)
+    for state in states:
+        assert next(steps).canvas.tolist() == state
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    assert end.value.value == expected
+    with pytest.raises(ValueError, match="unknown generation argument"):
+        next(writer.denoise([request_], gen_lenght=10))
+
+
 def test_a_film_changes_the_report(writer, request_, world):
     other = load_image(world.images / json.loads(world.test.read_text())[1]["image"])
     films = [request_.inputs[0], request_.inputs[0], other]

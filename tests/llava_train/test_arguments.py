@@ -64,7 +64,7 @@ def test_deepspeed_settings_that_cannot_be_read_are_named(world, tmp_path):
     with pytest.raises(ValueError, match=f"--deepspeed {path} is not a file"):
         build_trainer(world.arguments(tmp_path / "out", deepspeed=path))
     path.write_text("{")
-    with pytest.raises(ValueError, match=f"--deepspeed {path} is not JSON"):
+    with pytest.raises(ValueError, match=f"{path} is not JSON"):
         build_trainer(world.arguments(tmp_path / "out", deepspeed=path))
 
 

@@ -15,20 +15,21 @@ from dllm.training.checkpoints import (
     complete_checkpoints,
     discard,
     flush,
-    last_complete_checkpoint,
     mark_complete,
+    newest_whole_checkpoint,
     rotate,
     written_aside,
 )
 from llava.model.builder import check_folder
 from oracles.tiny import build_trainer
 
-FILES = ("model.safetensors", "optimizer.pt", "rng_state_0.pth", "rng_state_1.pth")
+FILES = ("model.safetensors", "trainer_state.json", "config.json", "global_step5/weights.safetensors")
 CALLS = (("os", "fsync"), ("os", "replace"), ("os", "rename"), ("os", "unlink"), ("os", "rmdir"), ("os", "mkdir"))
 
 
 def write_checkpoint(folder):
     folder.mkdir(parents=True)
+    (folder / "global_step5").mkdir()
     for name in FILES:
         (folder / name).write_text("whole")
     flush(folder)
@@ -71,16 +72,15 @@ def killed_at(place, action, *arguments):
     return process.exitcode == 9
 
 
-def test_the_newest_complete_checkpoint_is_the_highest_step(tmp_path):
-    assert last_complete_checkpoint(tmp_path) is None
-    assert last_complete_checkpoint(tmp_path / "none") is None
-    for step in (500, 1000, 1500, 90):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-    assert last_complete_checkpoint(tmp_path) is None
-    for name in ("checkpoint-90", "checkpoint-500", "checkpoint-1000", "checkpoint-best", "checkpoint-2000-copy"):
-        (tmp_path / name).mkdir(exist_ok=True)
-        (tmp_path / name / COMPLETE).touch()
-    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1000")
+def test_the_newest_whole_checkpoint_is_the_highest_step(tmp_path):
+    assert newest_whole_checkpoint(tmp_path) == (None, [])
+    assert newest_whole_checkpoint(tmp_path / "none") == (None, [])
+    for step in (500, 1000, 90):
+        write_checkpoint(tmp_path / f"checkpoint-{step}")
+    for name in ("checkpoint-1500", "checkpoint-best", "checkpoint-2000-copy"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-2000-copy" / COMPLETE).touch()
+    assert newest_whole_checkpoint(tmp_path) == (tmp_path / "checkpoint-1000", [])
 
 
 def test_no_marker_before_everything_is_written(world, tmp_path, monkeypatch):
@@ -118,7 +118,7 @@ def test_a_checkpoint_that_is_written_counts_only_when_whole(tmp_path):
     while killed_at(place, write_checkpoint, tmp_path / "checkpoint-5"):
         for folder in complete_checkpoints(tmp_path):
             assert [(folder / name).read_text() for name in FILES] == ["whole"] * len(FILES)
-            check_settings(folder, {"seed": 1})
+            check_settings(folder, {"seed": 1}, [])
         shutil.rmtree(tmp_path / "checkpoint-5", ignore_errors=True)
         place += 1
     assert place > 6 and len(complete_checkpoints(tmp_path)) == 1
@@ -133,7 +133,7 @@ def test_rotation_that_is_killed_leaves_only_whole_ones_that_count(tmp_path, lim
         killed = killed_at(place, rotate, tmp_path, limit, None)
         for folder in complete_checkpoints(tmp_path):
             assert [(folder / name).read_text() for name in FILES] == ["whole"] * len(FILES)
-        assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-15")
+        assert newest_whole_checkpoint(tmp_path) == (tmp_path / "checkpoint-15", [])
         rotate(tmp_path, limit, None)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-15"][2 - limit :]
         for folder in tmp_path.iterdir():

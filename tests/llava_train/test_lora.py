@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dllm.pipelines.a2d import load_qwen3
-from dllm.training.checkpoints import COMPLETE, check_settings, last_complete_checkpoint
+from dllm.training.checkpoints import COMPLETE, check_settings, newest_whole_checkpoint
 from llava.data.images import load_image
 from llava.inference import ReportWriter, Request
 from llava.model.builder import load_pretrained_model, save_adapter
@@ -129,7 +129,7 @@ def test_a_resumed_run_ends_where_the_whole_one_does_to_the_bit(world, run, stag
     out, whole, _ = run
     stopped = stopped_copy(out, tmp_path / "run")
     trainer = build_trainer(world.arguments(stopped, **LORA, **SAVING, pretrain_mm_mlp_adapter=stage_1))
-    trainer.train(resume_from_checkpoint=last_complete_checkpoint(str(stopped)))
+    trainer.train(resume_from_checkpoint=str(newest_whole_checkpoint(str(stopped))[0]))
     assert losses(trainer.state.log_history) == losses(whole.state.log_history)
     expected = whole.model.state_dict()
     assert trainer.model.state_dict().keys() == expected.keys()
@@ -145,16 +145,16 @@ def test_a_periodic_checkpoint_is_a_whole_model(run):
 @pytest.mark.parametrize(
     ("lora", "said"),
     [
-        (LORA | {"lora_r": 2}, "was written with --lora_r 4, this run has 2"),
-        (LORA | {"lora_alpha": 8}, "was written with --lora_alpha 16, this run has 8"),
-        (LORA | {"lora_enable": False}, "was written with --lora_r 4, this run has None"),
+        (LORA | {"lora_r": 2}, "was written with --lora_r 4, not 2"),
+        (LORA | {"lora_alpha": 8}, "was written with --lora_alpha 16, not 8"),
+        (LORA | {"lora_enable": False}, "was written with --lora_enable True, not False"),
     ],
 )
 def test_a_run_does_not_go_on_with_another_adapter(world, run, tmp_path, lora, said):
     checkpoint = str(run[0] / "checkpoint-3")
-    check_settings(checkpoint, build_trainer(world.arguments(tmp_path, **LORA)).run_settings())
+    check_settings(checkpoint, build_trainer(world.arguments(tmp_path, **LORA)).run_settings(), [])
     with pytest.raises(ValueError, match=said):
-        check_settings(checkpoint, build_trainer(world.arguments(tmp_path, **lora)).run_settings())
+        check_settings(checkpoint, build_trainer(world.arguments(tmp_path, **lora)).run_settings(), [])
 
 
 def test_a_run_does_not_go_on_around_other_weights(world, run, tmp_path):

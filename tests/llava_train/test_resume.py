@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from dllm.training.checkpoints import COMPLETE, check_settings, last_complete_checkpoint
+from dllm.training.checkpoints import COMPLETE, check_settings, newest_whole_checkpoint
 from oracles.tiny import STAGE_1, build_trainer, launch, losses
 
 SAVING = {"save_strategy": "steps", "save_steps": 1}
@@ -96,7 +96,7 @@ def test_a_resumed_run_is_the_whole_one_to_the_bit(world, uninterrupted, tmp_pat
     """Losses, weights and what is drawn from python, numpy and torch."""
     out, expected, drawn, weights = uninterrupted(name)
     stopped = stopped_at(out, step, tmp_path / "run")
-    checkpoint = last_complete_checkpoint(stopped)
+    checkpoint = str(newest_whole_checkpoint(stopped)[0])
     assert checkpoint == str(stopped / f"checkpoint-{step}")
     trainer, drawn_again = run(world.arguments(stopped, **RUNS[name]), checkpoint)
     assert losses(trainer.state.log_history) == expected
@@ -158,8 +158,8 @@ def test_another_number_of_processes_goes_on_with_the_same_losses(of_two, world,
     out, _ = of_two("DDP")
     stopped = stopped_at(out, 5, tmp_path / "run")
     arguments = world.arguments(stopped, **SAVING)
-    checkpoint = last_complete_checkpoint(stopped)
-    check_settings(checkpoint, build_trainer(arguments).run_settings())
+    checkpoint = str(newest_whole_checkpoint(stopped)[0])
+    check_settings(checkpoint, build_trainer(arguments).run_settings(), [])
     trainer, _ = run(arguments, checkpoint)
     assert losses(trainer.state.log_history) == pytest.approx(finished(out), rel=0, abs=1e-5)
 
@@ -171,21 +171,21 @@ def test_another_number_of_zero_processes_is_refused(of_two, tmp_path):
     result = launch(arguments(stopped, per_device_train_batch_size=4), processes=1)
     assert result.returncode != 0
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("train: error: ")]
-    said = "was written with ZeRO processes 2, this run has 1; give the same or another --output_dir"
-    assert line == f"train: error: {stopped / 'checkpoint-5'} {said}"
+    said = "was written with ZeRO processes 2, not 1: the losses would be of two runs; give the same or another --output_dir"
+    assert line.startswith(f"train: error: {stopped / 'checkpoint-5'} {said}")
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"per_device_train_batch_size": 2}, "samples a step 4, this run has 2"),
-        ({"learning_rate": 1e-4}, "--learning_rate 0.003, this run has 0.0001"),
-        ({"seed": 2}, "--seed 1, this run has 2"),
-        ({"train_sampling_strategy": "random"}, "--train_sampling_strategy group_by_length, this run has random"),
+        ({"per_device_train_batch_size": 2}, "samples a step 4, not 2"),
+        ({"learning_rate": 1e-4}, "--learning_rate 0.003, not 0.0001"),
+        ({"seed": 2}, "--seed 1, not 2"),
+        ({"train_sampling_strategy": "random"}, "--train_sampling_strategy group_by_length, not random"),
     ],
 )
 def test_settings_that_would_not_go_on_are_refused(world, uninterrupted, tmp_path, changed, said):
     out, *_ = uninterrupted("whole model")
     trainer = build_trainer(world.arguments(tmp_path, **SAVING | changed))
     with pytest.raises(ValueError, match=f"checkpoint-6 was written with {said}; give the same or another"):
-        check_settings(last_complete_checkpoint(out), trainer.run_settings())
+        check_settings(str(newest_whole_checkpoint(out)[0]), trainer.run_settings(), [])

@@ -18,6 +18,7 @@ from diffa.train import train as program
 from diffa.train.diffa_trainer import DiffaTrainer
 from dllm.pipelines.a2d.tiny import train_tokenizer
 from dllm.pipelines.llada.tiny import DIALECT, save_llada
+from dllm.training.identity import Identity
 from oracles.models import keep_float64
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -118,7 +119,10 @@ def build_trainer(arguments: list[str]) -> DiffaTrainer:
     """The trainer that the program makes of these arguments, in this process."""
     before, sys.argv = sys.argv, ["train.py", *arguments]
     try:
-        return program.build(*program.parse())
+        parsed = program.parse()
+        trainer = program.build(*parsed)
+        trainer.identity = Identity(*parsed)
+        return trainer
     finally:
         sys.argv = before
 
@@ -126,6 +130,6 @@ def build_trainer(arguments: list[str]) -> DiffaTrainer:
 def launch(arguments: list[str], processes: int) -> subprocess.CompletedProcess:
     """Runs the program under torchrun."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *launcher, "diffa/train/train.py", *arguments]
+    command = [sys.executable, *launcher, "diffa/train/train_mem.py", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=CHECKOUT / "train", env=environment, capture_output=True, text=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
+from dllm.training.identity import Identity
 from llava.model.builder import build_model
 from llava.model.tiny import save_vision_tower
 from llava.phantom.generate import write_release
@@ -138,7 +139,10 @@ def build_trainer(arguments: list[str]) -> LLaVATrainer:
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, sys, "argv", sys.argv)
         sys.argv = ["train_mem.py", *arguments]
-        return program.build(*program.parse())
+        arguments = program.parse()
+        trainer = program.build(*arguments)
+        trainer.identity = Identity(*arguments)
+        return trainer
 
 
 def trained(arguments: list[str]) -> LLaVATrainer:

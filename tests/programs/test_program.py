@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from dllm.program import BUG
+
 SCRIPT = """
 from dllm.program import run_program
 def main():
@@ -23,7 +25,7 @@ def run(body: str, *arguments: str, **environment: str) -> subprocess.CompletedP
     "body, line",
     [
         ("raise ValueError('a.json is empty; copy it again')", "error: a.json is empty; copy it again"),
-        ("open('/nowhere/a.json')", "error: /nowhere/a.json: No such file or directory"),
+        ("open('/nowhere/a.json')", "error: /nowhere/a.json: No such file or directory; check the path"),
     ],
 )
 def test_a_mistake_is_one_line_and_left_in_the_error_file(tmp_path, body, line):
@@ -42,7 +44,11 @@ def test_an_error_file_that_cannot_be_written_does_not_hide_the_mistake(path):
 
 def test_another_error_keeps_its_traceback():
     done = run("1 / 0")
-    assert done.returncode == 1 and "Traceback" in done.stderr and done.stderr.endswith("division by zero\n")
+    assert (
+        done.returncode == 1
+        and "Traceback" in done.stderr
+        and done.stderr.endswith(f"division by zero (ZeroDivisionError); {BUG}\n")
+    )
 
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])

@@ -1,25 +1,86 @@
-"""How a program starts and ends: a mistake that its user can mend is one line on stderr and exit status 1."""
+"""How a program starts and ends: a mistake that its user can mend is one line on stderr and exit status 1; anything
+else is a traceback that asks for a report.
+"""
 
 import contextlib
+import ctypes
+import errno
 import os
+import signal
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 ERROR_FILE = "ERROR_FILE"  # environment variable of a script that starts programs
+BUG = "this is a bug, please report it with the lines above"
+REMEDIES = {
+    errno.EACCES: "check its permissions, and those of its folders",
+    errno.EPERM: "check its permissions, and those of its folders",
+    errno.ENOSPC: "make room and start again",
+    errno.EDQUOT: "make room and start again",
+    errno.EROFS: "choose a folder that can be written",
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.EISDIR: "give a file",
+    errno.ELOOP: "a link leads to itself; name the file itself",
+    errno.ENAMETOOLONG: "give a shorter path",
+}
 
 
 def run_program(main: Callable[[], None]) -> None:
-    """Runs `main`; a ValueError, which says what is wrong and the remedy, or a failing file ends it with one line."""
+    """Runs `main` behind the boundary; an empty value on the command line is a mistake."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file's name may be no text
-    try:
+    with boundary():
         check_no_empty_argument(sys.argv[1:])
         main()
-    except ValueError as error:
-        fail(f"error: {error}")
-    except OSError as error:
-        fail(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
+
+
+@contextlib.contextmanager
+def boundary(end: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Every error inside ends the process, by `end` (default: `fail`) with its line (`describe`). SystemExit passes
+    through libraries that catch every Exception, lmms_eval among them.
+    """
+    end = end or fail
+    try:
+        yield
+    except KeyboardInterrupt:
+        leave_error("error: interrupted")
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        line = describe(error)
+        if line is None:
+            traceback.print_exc()
+            line = f"{one_line(error)} ({type(error).__name__}); {BUG}"
+        end(f"error: {line}")
+
+
+def describe(error: Exception) -> str | None:
+    """What a user's file, folder, environment or flag did, and the remedy, in one line; None for any other error.
+
+    A ValueError says it itself.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
+        return f"out of memory ({one_line(error) or 'of the machine'}); lower the batch size or the lengths"
+    if is_of_file_system(error):
+        path = f"{error.filename}: " if error.filename else ""
+        remedy = REMEDIES.get(error.errno)
+        return f"{path}{error.strerror}" + (f"; {remedy}" if remedy else "")
+    return one_line(error) if isinstance(error, ValueError | OSError) else None
+
+
+def is_of_file_system(error: Exception) -> bool:
+    """Whether it says why a file cannot be read or written, which is no damage of its content."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error in one line; of an error in a DataLoader worker the message that the worker met."""
+    return " ".join(str(error).rsplit("\nValueError: ", 1)[-1].split())
 
 
 def fail(line: str) -> NoReturn:
@@ -47,3 +108,14 @@ def check_no_empty_argument(arguments: list[str]) -> None:
         if name.startswith("--") or not argument:
             what = name if name.startswith("--") else "an argument"
             raise ValueError(f"{what} is empty (a variable that is not set?); give it a value, or leave it out")
+
+
+def end_with_parent() -> None:
+    """This process gets SIGTERM when the one that started it ends, however that ends (Linux): a worker whose launcher
+    was killed would otherwise wait for its peers for half an hour.
+    """
+    parent = os.getppid()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it ended in between
+        sys.exit(1)

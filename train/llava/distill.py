@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from dllm.data.files import replacing
+from dllm.data.files import replacing, sha256, weights_sha256
 from dllm.inference.own_responses import own_responses
 from dllm.inference.results_file import ResultsFile
 from dllm.program import run_program
@@ -33,6 +33,7 @@ def own_reports(
     records = read_records(data_path)[:limit]
     writer = ReportWriter(model_path, device, dtype)
     settings = {"model_path": os.path.realpath(model_path), "data_path": os.path.realpath(data_path), "dtype": dtype}
+    settings |= {"weights": weights_sha256(model_path), "data": sha256(data_path)}
     file = ResultsFile(f"{out}.reports", settings, names=("image", "report"))
 
     def to_request(record: dict) -> Request:

@@ -7,7 +7,7 @@ from dllm.core.decoding import Decoding
 from dllm.core.prompt import Prompt
 from dllm.inference import writer
 from dllm.inference.templates import BLANK_LENGTH
-from dllm.inference.writer import DTYPES, Request, Response, tokens_per_step
+from dllm.inference.writer import DTYPES, Request, Response, check_device, tokens_per_step
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import build_prompt
 from llava.data.images import ImagePreprocessor
@@ -29,6 +29,7 @@ class ReportWriter(writer.Writer):
     def __init__(self, model_path: str, device: str = "cpu", dtype: str = "float32"):
         if dtype not in DTYPES:
             raise ValueError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+        check_device(device)
         tokenizer, model, processor = load_pretrained_model(model_path, device, DTYPES[dtype])
         super().__init__(tokenizer, model)
         self.config, self.preprocessor = model.config, ImagePreprocessor(processor, model.config)

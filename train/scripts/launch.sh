@@ -3,14 +3,15 @@
 # given here is its default, unless the script has set another.
 
 TRAIN=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-source "$TRAIN/scripts/run_and_tell.sh"
+
+fail() {
+    echo "train: error: $1" >&2
+    exit 1
+}
 
 # A variable that is set to nothing is one that a script of the user's meant to set; without ":" nothing has a meaning.
 for name in $(grep -ohE '\$\{[A-Z0-9_]+:-' "${SETTINGS[@]}" "$TRAIN/scripts/launch.sh" | tr -d '${:-'); do
-    if [ -z "${!name-set}" ]; then
-        echo "train: error: $name is empty; give it a value, or unset it for its default" >&2
-        exit 1
-    fi
+    [ -n "${!name-set}" ] || fail "$name is empty; give it a value, or unset it for its default"
 done
 
 NUM_NODES=${1:-1}
@@ -19,6 +20,10 @@ FLAGS=("${@:3}") # further arguments of the program, which win over all below
 RANK=${RANK:-0} # of several nodes, like the two below; on one node torchrun finds a free port
 MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
 MASTER_PORT=${MASTER_PORT:-29199}
+for name in NUM_NODES GPU_NUM MASTER_PORT; do
+    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || fail "$name is '${!name}'; give a whole number from 1"
+done
+[[ $RANK =~ ^[0-9]+$ ]] || fail "RANK is '$RANK'; give the number of this node, from 0"
 EXTRA_ARGS=${EXTRA_ARGS-} # the same in a variable, split at spaces
 
 if [ -n "${CUDA_VISIBLE_DEVICES-all}" ] && command -v nvidia-smi >/dev/null; then
@@ -61,5 +66,5 @@ launch() { # launch program arguments of this stage...
         --bf16 "$BF16" \
         "$@" "${FLAGS[@]}"
     # shellcheck disable=SC2086
-    run_and_tell torchrun "$@" $EXTRA_ARGS
+    exec python -m dllm.launch torchrun "$@" $EXTRA_ARGS
 }

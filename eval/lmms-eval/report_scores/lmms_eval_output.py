@@ -4,6 +4,8 @@ import json
 import math
 from pathlib import Path
 
+from dllm.data.files import read_json
+
 TASK, TASK_VERSION = "mimic_cxr", 2.0
 TASK_METRICS = ("BLEU_1", "BLEU_4", "METEOR", "ROUGE_L")  # those that lmms_eval itself prints
 PREFIXES = {"model": "", "shuffled_images": "shuffled_images_", "constant_report": "constant_report_"}
@@ -19,11 +21,8 @@ def results_file(folder: str | Path) -> Path:
 
 def read_results(file: str | Path) -> dict:
     """Return all that the results file holds; ValueError unless it is whole and of this version of the task."""
-    try:
-        results = json.loads(Path(file).read_text(encoding="utf-8"))
-    except ValueError:
-        raise ValueError(f"{file}: not JSON, it was not written to its end; remove it and evaluate again") from None
-    if TASK not in results["configs"]:
+    results = read_json(file, "it was not written to its end; remove it and evaluate again")
+    if TASK not in results.get("configs", ()):
         raise ValueError(f"{file}: no scores of task {TASK}")
     version = results["configs"][TASK]["metadata"]["version"]
     if version != TASK_VERSION:
@@ -61,8 +60,14 @@ def read_samples(folder: str | Path) -> list[dict]:
     samples_file = file.with_name(file.name.replace("_results.json", f"_samples_{TASK}.jsonl"))
     if not samples_file.exists():
         raise ValueError(f"{samples_file}: no generated reports; run lmms_eval with --log_samples")
-    with open(samples_file, encoding="utf-8") as lines:
-        samples = sorted(map(json.loads, lines), key=lambda sample: sample["doc_id"])
+    try:
+        with open(samples_file, encoding="utf-8") as lines:
+            samples = sorted(map(json.loads, lines), key=lambda sample: sample["doc_id"])
+    except ValueError:
+        raise ValueError(f"{samples_file}: was not written to its end; evaluate again") from None
+    wanted = read_results(file).get("n-samples", {}).get(TASK, {}).get("effective")
+    if wanted is not None and len(samples) != wanted:
+        raise ValueError(f"{samples_file}: {len(samples)} of {wanted} documents; evaluate again")
     if [sample["doc_id"] for sample in samples] != list(range(len(samples))):
         raise ValueError(f"{samples_file}: not the first documents of the test set; run lmms_eval without --offset")
     return samples

@@ -9,6 +9,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from dllm.data.files import sha256
+
 LOADED = (".safetensors", ".json", ".jinja", ".txt")  # kinds of files that a model is loaded from
 LIBRARIES = ("torch", "transformers", "lmms_eval")
 WRITING = ("dllm", "llava")  # packages that write reports
@@ -18,12 +20,6 @@ SCORING = (*WRITING, "report_scores")  # packages that score them
 def digest(value: object) -> str:
     """SHA-256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def checkpoint_files(folder: str | Path) -> dict[str, str]:

@@ -5,16 +5,17 @@ scores.json; those of several runs, compared with the first, as comparison.md an
 """
 
 import json
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dllm.data.files import replacing
+from dllm.data.files import read_json, replacing, sha256
 from report_scores.data import nearest_reports
 from report_scores.intervals import FEWEST, LEVEL, RESAMPLES, compare, estimate, resampled_sums
 from report_scores.lmms_eval_output import TASK, generations, read_results, read_scores, read_statistics, results_file
-from report_scores.provenance import SCORING, code_sha256, digest, sha256
+from report_scores.provenance import SCORING, code_sha256, digest
 from report_scores.scorer import METEOR, Scorer
 from report_scores.table import comparison_table, run_table
 
@@ -38,7 +39,8 @@ def score_run(folder: Path, scorer: Scorer) -> Scores:
     made_from = digest([sha256(file), scorer.names, code_sha256(SCORING)])
     if (scores := _read(folder, made_from)) is None:
         scores = _score(folder, file, scorer, made_from)
-        np.savez(folder / "statistics.npz", **scores.statistics)
+        with replacing(folder / "statistics.npz") as partial, open(partial, "wb") as file:
+            np.savez(file, **scores.statistics)
         _write(folder / "scores", run_table(scores.summary), scores.summary)
     return scores
 
@@ -90,7 +92,7 @@ def _score(folder: Path, file: Path, scorer: Scorer, made_from: str) -> Scores:
         "intervals": HOW,
         "left_out": left_out,
         "task": about,
-        "generation": json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else None,
+        "generation": read_json(settings, "remove it") if settings.exists() else None,
         "lmms_eval": results["config"],
         "made_from": made_from,
     }
@@ -137,7 +139,7 @@ def _read(folder: Path, made_from: str) -> Scores | None:
     try:
         summary = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
         statistics = dict(np.load(folder / "statistics.npz"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # missing, or not written to its end
         return None
     return Scores(summary, statistics) if summary["made_from"] == made_from and not summary["left_out"] else None
 

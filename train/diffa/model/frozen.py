@@ -1,21 +1,15 @@
 """Frozen parts, which a model's folder and checkpoints name, by folder and SHA-256, instead of holding them."""
 
-import hashlib
 from pathlib import Path
 
 from torch import nn
 
-from dllm.pipelines.loading import weight_files
+from dllm.data.files import weights_sha256
 
 
 def identify(folder: str) -> dict[str, str]:
-    """What names the weights of a folder; with a single file its digest is that of `sha256sum`."""
-    digest = hashlib.sha256()
-    for file in weight_files(folder):
-        with open(file, "rb") as weights:
-            while chunk := weights.read(1 << 24):
-                digest.update(chunk)
-    return {"folder": str(Path(folder).resolve()), "sha256": digest.hexdigest()}
+    """What names the weights of a folder."""
+    return {"folder": str(Path(folder).resolve()), "sha256": weights_sha256(folder)}
 
 
 def check_same(what: str, named: dict[str, str], folder: str) -> None:

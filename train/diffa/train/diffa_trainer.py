@@ -6,11 +6,7 @@ from dllm.training.trainer import MDLMTrainer
 
 
 class DiffaTrainer(MDLMTrainer):
-    """MDLMTrainer of a DiffaModelLM. A checkpoint goes on with the same frozen parts alone."""
-
-    def run_settings(self) -> dict:
-        frozen = {part: named["sha256"] for part, named in self.model.config.frozen.items()}
-        return super().run_settings() | {f"the {part} of sha256": frozen.get(part) for part in self.model.parts}
+    """MDLMTrainer of a DiffaModelLM."""
 
     def save_result(self, folder: str) -> tuple[str, str]:
         what, file = super().save_result(folder)

@@ -1,6 +1,6 @@
 """Trains DiffaModelLM on questions about clips; the stage scripts in examples/diffa call it through torchrun.
 
-    torchrun --nproc_per_node 1 diffa/train/train.py --llm_model DIR --whisper_model DIR --training_stage 1 \
+    torchrun --nproc_per_node 1 diffa/train/train_mem.py --llm_model DIR --whisper_model DIR --training_stage 1 \
         --train_dataset_path FILE --output_dir DIR
 """
 
@@ -69,7 +69,3 @@ def _model(model_args: ModelArguments, args: TrainingArguments):
         load_stage(model, model_args.stage1_ckpt)
     set_trainable(model, model_args.tunable_prefixes(), model_args)
     return tokenizer, model, extractor
-
-
-if __name__ == "__main__":
-    train()

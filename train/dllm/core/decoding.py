@@ -12,6 +12,7 @@ CACHES = {
     "fastdllm_dual": ("bidirectional",),
     "dllmcache": ("bidirectional",),
 }
+MOST_GUIDANCE, TEMPERATURES = 1e3, (1e-4, 1e4)  # beyond, logits overflow or all are the same
 POSITIVE = ("gen_length", "block_length", "gen_steps", "prompt_interval", "response_interval")
 
 
@@ -50,10 +51,11 @@ class Decoding:
             value = getattr(self, name)
             if not (type(value) is int and value >= 1) and not (name == "gen_steps" and value is None):
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-        for name in ("cfg_scale", "temperature"):
-            value = getattr(self, name)
-            if not (_is_number(value) and 0 <= value < math.inf):
-                raise ValueError(f"{name} must be a number of at least 0, not {value!r}")
+        if not (_is_number(self.cfg_scale) and 0 <= self.cfg_scale <= MOST_GUIDANCE):
+            raise ValueError(f"cfg_scale must be a number from 0 to {MOST_GUIDANCE:g}, not {self.cfg_scale!r}")
+        low, high = TEMPERATURES
+        if not (_is_number(self.temperature) and (self.temperature == 0 or low <= self.temperature <= high)):
+            raise ValueError(f"temperature must be 0, or a number from {low:g} to {high:g}, not {self.temperature!r}")
         if self.threshold is not None and not (_is_number(self.threshold) and 0 < self.threshold <= 1):
             raise ValueError(f"threshold must be in (0, 1], not {self.threshold!r}")
         if self.factor is not None and not (_is_number(self.factor) and 0 < self.factor < math.inf):
@@ -83,6 +85,12 @@ class Decoding:
             raise ValueError(f"unknown generation argument {sorted(unknown)[0]!r}; known: {', '.join(known)}")
         decoding = cls(**{"gen_length": config.gen_length, "block_length": config.block_length} | arguments)
         decoding.cache_for(config.attention_pattern)
+        for name in ("gen_length", "block_length"):
+            if getattr(decoding, name) > config.max_position_embeddings:
+                raise ValueError(
+                    f"{name} {getattr(decoding, name)} is more than the {config.max_position_embeddings} positions of "
+                    "the model; lower it"
+                )
         return decoding
 
     def cache_for(self, pattern: str) -> str:

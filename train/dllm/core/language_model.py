@@ -3,7 +3,7 @@
 A model that sees or hears adds how its prompts are embedded, and which parts it has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +74,21 @@ class MaskedDiffusionLM:
         on_step=None,
     ) -> sampler.Generation:
         """Responses to embedded prompts; arguments as in `dllm.core.sampler.generate`."""
+        self._check_request(prompt, decoding)
+        return sampler.generate(self, prompt, decoding, seeds, unconditional, initial_canvas, on_step)
+
+    def denoise(
+        self,
+        prompt: Prompt,
+        unconditional: Prompt | None,
+        decoding: Decoding,
+        seeds: list[int] | None = None,
+        initial_canvas: Tensor | None = None,
+    ) -> Generator[sampler.Step, None, sampler.Generation]:
+        """`respond` step by step: `dllm.core.sampler.denoise`."""
+        self._check_request(prompt, decoding)
+        return sampler.denoise(self, prompt, decoding, seeds, unconditional, initial_canvas)
+
+    def _check_request(self, prompt: Prompt, decoding: Decoding) -> None:
         check_diffusion_settings(self.diffusion)
         decoding.check_room(self.diffusion, prompt.valid.shape[1])
-        return sampler.generate(self, prompt, decoding, seeds, unconditional, initial_canvas, on_step)

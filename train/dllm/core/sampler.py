@@ -2,7 +2,7 @@
 commits the most confident candidates of the block (Nie et al. 2025, LLaDA; Wu et al. 2025, Fast-dLLM).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,20 @@ class Generation:
         return self.steps * self.passes
 
 
-@torch.no_grad()
+@dataclass
+class Step:
+    """The canvas after a denoising step; its tensors are the sampler's own, and the next step changes them.
+
+    canvas      ids, [B, R]
+    masked      what is still to be written, [B, R]
+    confidence  what each written token was committed with (`selection.sample_candidates`), in fp32 or better, [B, R]
+    """
+
+    canvas: Tensor
+    masked: Tensor
+    confidence: Tensor
+
+
 def generate(
     model: MaskedDiffusionModel,
     prompt: Prompt,
@@ -47,13 +60,35 @@ def generate(
     initial_canvas: Tensor | None = None,
     on_step: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Generation:
-    """Writes one response per prompt.
+    """Writes one response per prompt: `denoise`, run to its end.
+
+    `on_step` is called after every step with the canvas [B, R] and the mask of what is still to be written.
+    """
+    steps = denoise(model, prompt, decoding, seeds, unconditional, initial_canvas)
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value
+        if on_step:
+            on_step(step.canvas, step.masked)
+
+
+@torch.no_grad()
+def denoise(
+    model: MaskedDiffusionModel,
+    prompt: Prompt,
+    decoding: Decoding,
+    seeds: list[int] | None = None,
+    unconditional: Prompt | None = None,
+    initial_canvas: Tensor | None = None,
+) -> Generator[Step, None, Generation]:
+    """Writes one response per prompt, and yields after every step.
 
     Rows are independent: `seeds` [B] key each row's randomness (default: the row's number), and rows that have stopped
     leave the batch at the end of a block. `unconditional` is the second prompt of guidance (default: mask embeddings).
     `initial_canvas` [B, n] holds tokens that stay where they are, and mask tokens where the model is to write.
-    `on_step` is called after every step with the canvas [B, R] and the mask of what is still to be written.
-    Raises ValueError, before any work, if the arguments do not fit each other.
+    Raises ValueError, at the first step and before any work, if the arguments do not fit each other.
     """
     config = model.diffusion
     B, device = len(prompt.valid), prompt.valid.device
@@ -72,6 +107,7 @@ def generate(
     contexts = [CachedTrunk(model, each, decoding) for each in prompts]
     choose = compiled(_choose) if decoding.compile else _choose
 
+    confidence = torch.zeros(canvas.shape, dtype=torch.promote_types(prompt.embeds.dtype, torch.float32), device=device)
     steps = torch.zeros(B, dtype=torch.long, device=device)
     rows = torch.arange(B, device=device)  # those that are still being written
     for block in range(decoding.num_blocks):
@@ -85,13 +121,15 @@ def generate(
                 break
             steps[rows] += masked.any(dim=1)
             hidden = [context.block_hidden(canvas[rows], block, step) for context in contexts]  # [b, block_length, D]
+            if step == 0:  # once a block: it waits for the device
+                _check_finite(hidden)
             quota = step_quota(at_start, decoding.steps_per_block, step)  # [b]
-            canvas[rows, part], is_masked[rows, part] = choose(
+            canvas[rows, part], is_masked[rows, part], found = choose(
                 model, decoding, hidden, canvas[rows, part], masked, may_stop[rows, part], quota, drawn[step], count
             )
+            confidence[rows, part] = found.where(masked, confidence[rows, part])
             canvas, is_masked = fill_after_stop(canvas, is_masked, config)
-            if on_step:
-                on_step(canvas, is_masked)
+            yield Step(canvas, is_masked, confidence)
         rows = without_finished(rows, is_masked, contexts, decoding)
         if len(rows) == 0:
             break
@@ -99,6 +137,15 @@ def generate(
     before_stop = is_any(ids, config.stop_token_ids).long().cumsum(dim=1) == 0
     lengths = (before_stop.sum(dim=1) + 1).clamp(max=decoding.gen_length)
     return Generation(ids, lengths, steps, len(contexts))
+
+
+def _check_finite(hidden: list[Tensor]) -> None:
+    """Raises ValueError if the model has no opinion: an argmax over NaN would be taken for one."""
+    if not all(each.isfinite().all() for each in hidden):
+        raise ValueError(
+            "the model's hidden states hold NaN or infinite numbers: its weights or inputs are damaged, or too large for "
+            "this dtype; try float32"
+        )
 
 
 def check_initial_canvas(config, decoding: Decoding, num_prompts: int, initial: Tensor | None) -> None:
@@ -152,8 +199,10 @@ def _choose(
     quota: Tensor,
     drawn: Tensor,
     count: int,
-) -> tuple[Tensor, Tensor]:
-    """Commits candidates to a block: its ids and masked positions, [b, block_length] each, after the step."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Commits candidates to a block: its ids and masked positions after the step, and the confidence of the candidates
+    (0 where there was none), [b, block_length] each.
+    """
     positions = masked.flatten().to(torch.uint8).argsort(descending=True, stable=True)[:count]  # [m], masked ones first
     logits = apply_cfg([model.logits(each.flatten(0, 1)[positions]) for each in hidden], decoding.cfg_scale)  # [m, V]
     for token in model.diffusion.stop_token_ids:
@@ -162,7 +211,7 @@ def _choose(
     proposal = ids.flatten().scatter(0, positions, tokens).view_as(ids)
     confidence = torch.zeros_like(ids, dtype=confidence.dtype).flatten().scatter(0, positions, confidence).view_as(ids)
     commit = select_tokens(confidence, masked, quota, decoding)
-    return torch.where(commit, proposal, ids), masked & ~commit
+    return torch.where(commit, proposal, ids), masked & ~commit, confidence
 
 
 def _draw(decoding: Decoding, seeds: list[int], block: int) -> Tensor:

@@ -1,6 +1,10 @@
-"""Files that are either whole or as they were."""
+"""Files and folders on disk: whole or as they were, locked, hashed, walked, read as JSON."""
 
+import fcntl
+import hashlib
+import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +18,144 @@ def replacing(path: str | Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
+        share(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def share(path: Path) -> None:
+    """Gives a file the mode that the umask leaves to new files: safetensors writes files that others cannot read."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    if path.is_file():
+        path.chmod(0o666 & ~mask)
+
+
+class Lock:
+    """Holds the lock file `path` for this process alone, until `release` or its end; forked processes do not share it.
+
+    Raises ValueError with one line if another process holds it: `what` is what that one does. Where a file system knows
+    no locks, there is none.
+    """
+
+    def __init__(self, path: str | Path, what: str):
+        self.path, self.file = Path(path), None
+        while not self._is_there():  # a holder removes it when it is done
+            self.file = open(self.path, "a")
+            try:
+                fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                self.file.close()
+                raise ValueError(
+                    f"another process {what} ({self.path} is locked); wait for it, or choose another"
+                ) from None
+            except OSError:  # a file system without locks
+                return
+
+    def release(self) -> None:
+        """Ends the lock and removes its file."""
+        if self._is_there():
+            self.path.unlink(missing_ok=True)
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+    def _is_there(self) -> bool:
+        """Whether the open file is the one at the path."""
+        try:
+            return self.file is not None and os.path.samestat(os.fstat(self.file.fileno()), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_sha256(folder: str | Path) -> str:
+    """SHA-256 of the safetensors files of a model folder, whatever their number."""
+    hashes = [sha256(file) for file in sorted(Path(folder).glob("*.safetensors"))]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def read_json(path: str | Path, remedy: str, kind: type = dict):
+    """What a JSON file holds, a value of type `kind`. Raises ValueError, ending in the remedy, on anything else."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); {remedy}") from None
+    if not isinstance(value, kind):
+        raise ValueError(f"{path} holds {type(value).__name__}, not {kind.__name__}; {remedy}")
+    return value
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Writes a file of JSON that is whole or as it was."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class Walk:
+    """The folders below `root` and their regular files, in order of names: iterating gives (folder, folders, files).
+
+    Whoever takes a folder from the list does not enter it. Links are followed, but no folder is entered twice. What is
+    hidden is left out: "._1.xml" and other names with a dot in front, and __MACOSX, with all that is in them.
+
+    hidden      number of files left out
+    unreadable  what could not be read, one line each
+    """
+
+    def __init__(self, root: str | Path):
+        self.root, self.hidden, self.unreadable = Path(root), 0, []
+        self._seen: set[tuple[int, int]] = set()
+
+    def __iter__(self) -> Iterator[tuple[Path, list[str], list[str]]]:
+        waiting = [self.root]
+        while waiting:
+            folder = waiting.pop()
+            found = self._entries(folder)
+            if found is None:
+                continue
+            folders, files = found
+            yield folder, folders, files
+            waiting += [folder / name for name in reversed(folders)]
+
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the end of a summary on what was left out."""
+        hidden = (f"{self.hidden} hidden files (._*, __MACOSX) skipped",) if self.hidden else ()
+        unreadable = f"{len(self.unreadable)} files or folders could not be read: {'; '.join(self.unreadable[:4])}"
+        return (*hidden, unreadable) if self.unreadable else hidden
+
+    def _entries(self, folder: Path) -> tuple[list[str], list[str]] | None:
+        """Names of the folders and files in a folder; None if it cannot be read or has been visited."""
+        folders, files = [], []
+        try:
+            identity = os.stat(folder)
+            if (identity.st_dev, identity.st_ino) in self._seen:
+                return None
+            self._seen.add((identity.st_dev, identity.st_ino))
+            names = sorted(os.listdir(folder))
+        except OSError as error:
+            self.unreadable.append(f"{folder} ({error.strerror})")
+            return None
+        for name in names:
+            try:
+                mode = os.stat(folder / name).st_mode
+            except OSError as error:
+                self.unreadable.append(f"{folder / name} ({error.strerror})")
+                continue
+            if is_hidden(name):
+                self.hidden += sum(len(files) for *_, files in os.walk(folder / name)) if stat.S_ISDIR(mode) else 1
+            elif stat.S_ISDIR(mode):
+                folders.append(name)
+            elif stat.S_ISREG(mode):
+                files.append(name)
+        return folders, files
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is none of its publisher's: macOS leaves such ones, and others do."""
+    return name.startswith(".") or name == "__MACOSX"

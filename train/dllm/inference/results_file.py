@@ -5,9 +5,10 @@
 """
 
 import json
+import weakref
 from pathlib import Path
 
-from dllm.data.files import replacing
+from dllm.data.files import Lock, replacing
 from dllm.inference.writer import Response
 
 
@@ -28,10 +29,10 @@ class ResultsFile:
         self.start = f'{{"{self.key}": '  # of every line
         self.settings = json.loads(json.dumps(settings))
         self.results: dict[str, Response] = {}
+        self._lock()
         lines, rest = self._lines()
         kept = [line for number, line in enumerate(lines, start=1) if self._take(line, f"{self.path}:{number}")]
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             if rest or kept != lines:
                 with replacing(self.path) as partial:
                     partial.write_text("".join(kept), encoding="utf-8")
@@ -58,6 +59,15 @@ class ResultsFile:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
             raise self._unwritable(error) from None
+
+    def _lock(self) -> None:
+        """No other process may write the file as long as this object lives: the lines of both would be refused."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = Lock(self.path.with_name(f".{self.path.name}.lock"), f"writes {self.path}")
+        except OSError as error:
+            raise self._unwritable(error) from None
+        weakref.finalize(self, lock.release)
 
     def _lines(self) -> tuple[list[str], str]:
         """The whole lines of the file, and what there is of a line that was being written when the run was killed."""

@@ -1,7 +1,7 @@
 """Requests in, texts out: batches of prompts through the sampler, for every model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -12,9 +12,20 @@ from transformers import PreTrainedTokenizerBase
 from dllm.core.decoding import Decoding
 from dllm.core.language_model import MaskedDiffusionLM
 from dllm.core.prompt import Prompt
+from dllm.core.sampler import Generation, Step
 from dllm.inference.templates import BLANK_LENGTH, initial_canvas
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def check_device(device: str) -> None:
+    """Raises ValueError if this machine has no such device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"--device {device}: {str(error).splitlines()[0]}; give cpu, or cuda where there is a GPU"
+        ) from None
 
 
 @dataclass
@@ -94,6 +105,15 @@ class Writer(ABC):
         """
         return self.write_batch(requests, self.parse(arguments), on_step)
 
+    def denoise(self, requests: list[Request], **arguments) -> Generator[Step, None, list[Response]]:
+        """`write` step by step: yields the canvas after every step, and returns the responses.
+
+        Raises the ValueError of `write` at the first step.
+        """
+        parsed = self.parse(arguments)
+        generation = yield from self.model.denoise(*self._prepared(requests, parsed))
+        return self._responses(generation, parsed)
+
     def write_all(self, requests: Iterable[Request], batch_size: int, **arguments) -> Iterator[Response]:
         """Texts in the order of the requests, which are taken `batch_size` at a time and only when it is their turn.
 
@@ -109,6 +129,10 @@ class Writer(ABC):
         """`write` with arguments that `parse` has checked."""
         if not requests:
             return []
+        return self._responses(self.model.respond(*self._prepared(requests, arguments), on_step), arguments)
+
+    def _prepared(self, requests: list[Request], arguments: Arguments) -> tuple:
+        """What the model's `respond` and `denoise` take."""
         decoding, blank_length = arguments.decoding, arguments.blank_length
         canvases = [
             initial_canvas(request.template, self.tokenizer, self.diffusion, blank_length, decoding.gen_length)
@@ -118,8 +142,9 @@ class Writer(ABC):
         ids = [self._checked_ids(request, decoding) for request in requests]
         with torch.no_grad():
             prompt, unconditional = self.prompts(requests, ids, decoding)
-        seeds = [request.seed for request in requests]
-        generation = self.model.respond(prompt, unconditional, decoding, seeds, canvas, on_step)
+        return prompt, unconditional, decoding, [request.seed for request in requests], canvas
+
+    def _responses(self, generation: Generation, arguments: Arguments) -> list[Response]:
         texts = [cut(self.decode(ids), arguments.stop_strings) for ids in generation.ids.tolist()]
         counts = zip(generation.lengths.tolist(), generation.steps.tolist(), strict=True)
         return [Response(text, tokens, steps) for text, (tokens, steps) in zip(texts, counts, strict=True)]

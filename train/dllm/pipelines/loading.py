@@ -1,10 +1,17 @@
-"""Loading that refuses a folder whose weights are not all there."""
+"""Loading that refuses a folder whose files are not all there, are damaged, or do not belong together."""
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel
+
+from dllm.data.files import read_json
+from dllm.program import describe, is_of_file_system, one_line
+
+REMEDY = "copy or train it again"
 
 
 def read_config(folder: str | Path, config: str = "config.json") -> dict:
@@ -13,8 +20,8 @@ def read_config(folder: str | Path, config: str = "config.json") -> dict:
     if not path.is_dir():
         raise ValueError(f"model folder {folder} does not exist")
     if not (path / config).is_file():
-        raise ValueError(f"model folder {folder} is incomplete: {config} is missing; copy or train it again")
-    return _read_json(path / config)
+        raise ValueError(f"model folder {folder} is incomplete: {config} is missing; {REMEDY}")
+    return read_json(path / config, REMEDY)
 
 
 def check_folder(
@@ -27,12 +34,14 @@ def check_folder(
     found, shards = read_config(folder, config), weight_files(folder, weights)
     for file in (*(Path(folder) / name for name in files), *shards):
         if not file.is_file():
-            raise ValueError(f"model folder {folder} is incomplete: {file.name} is missing; copy or train it again")
+            raise ValueError(f"model folder {folder} is incomplete: {file.name} is missing; {REMEDY}")
+        with open(file, "rb"):  # or it may not be read, which is no damage
+            pass
     for file in shards:
         try:
             safe_open(file, framework="pt")  # compares the file's length with its header
         except Exception as error:
-            raise ValueError(f"{file} is damaged ({error}); copy or train it again") from error
+            raise ValueError(f"{file} is damaged ({error}); {REMEDY}") from error
     return found
 
 
@@ -40,32 +49,48 @@ def weight_files(folder: str | Path, weights: str = "model.safetensors") -> list
     """The files that hold a model's weights: one, or those that an index names."""
     path = Path(folder)
     index = path / f"{weights}.index.json"
-    names = sorted(set(_read_json(index)["weight_map"].values())) if index.is_file() else [weights]
-    return [path / name for name in names]
+    return [path / name for name in (_shards(index) if index.is_file() else [weights])]
 
 
-def _read_json(path: Path) -> dict:
+def _shards(index: Path) -> list[str]:
+    names = read_json(index, REMEDY).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()) or not names:
+        raise ValueError(f"{index} names no files of weights; {REMEDY}")
+    return sorted(set(names.values()))
+
+
+@contextmanager
+def reading(folder: str | Path) -> Iterator[None]:
+    """Turns whatever a library makes of the files in a model folder into a ValueError that names the folder."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); copy or train it again") from error
+        yield
+    except Exception as error:
+        if is_of_file_system(error) or (isinstance(error, ValueError) and str(folder) in str(error)):
+            raise
+        if describe(error) and not isinstance(error, ValueError | OSError):  # out of memory
+            raise
+        raise ValueError(f"{folder} cannot be loaded ({type(error).__name__}: {one_line(error)}); {REMEDY}") from error
 
 
 def load_whole(model_class: type[PreTrainedModel], folder: str, **kwargs) -> PreTrainedModel:
     """`model_class.from_pretrained(folder)` from safetensors files.
 
-    Raises ValueError if a weight is missing or has another shape than the config says; transformers would leave it
-    random.
+    Raises ValueError if a weight is missing, has another shape than the config says (transformers would leave it
+    random), or holds anything but finite numbers.
     """
-    model, info = model_class.from_pretrained(
-        folder, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, **kwargs
-    )
+    with reading(folder):
+        model, info = model_class.from_pretrained(
+            folder, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, **kwargs
+        )
     lacking = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
     if lacking:
         raise ValueError(
             f"{folder} lacks the weight {lacking[0]} in the shape of its config: its files do not belong together; "
-            "copy or train it again"
+            f"{REMEDY}"
         )
     if "key_mapping" in kwargs:
         del model._weight_conversions  # with these `save_pretrained` would write the old names
+    for name, weight in model.named_parameters():
+        if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
+            raise ValueError(f"{folder}: the weight {name} holds NaN or infinite numbers; {REMEDY}")
     return model

@@ -1,6 +1,5 @@
 """Command-line arguments that every training run has, whatever it trains on."""
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from transformers.hf_argparser import HfArg
 
 from dllm.core.losses import NORMALISATIONS
 from dllm.core.noise import ForwardProcess
+from dllm.data.files import read_json
 
 
 @dataclass(kw_only=True)
@@ -58,6 +58,7 @@ class MDLMConfig(TrainingArguments):
     eval_noise_levels: int = HfArg(default=4, help="stratified pairs per validation sample")
     train_sampling_strategy: str = HfArg(default="group_by_length", help="group_by_length, random, sequential")
     model_max_length: int = HfArg(default=1024, help="longest prompt + response in tokens")
+    allow_changed: list[str] | None = HfArg(default=None, help="arguments that may differ from those of the checkpoint")
     dry_run: bool = HfArg(default=False, help="print what the run would do, and what it takes; then stop")
     optim: str = HfArg(default="adamw_torch", help="optimizer of transformers")
     remove_unused_columns: bool = HfArg(default=False, help="samples are the dataset's own")
@@ -75,6 +76,11 @@ class MDLMConfig(TrainingArguments):
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        if self.max_steps == 0 or (self.max_steps < 0 and not 0 < self.num_train_epochs < math.inf):
+            raise ValueError(
+                f"--num_train_epochs {self.num_train_epochs:g}, --max_steps {self.max_steps}: no step would be taken, "
+                "and an untrained model written; give more than 0"
+            )
         if not 0 <= self.learning_rate < math.inf:
             raise ValueError(f"--learning_rate must be a number of at least 0, not {self.learning_rate}")
         if self.eval_noise_levels < 1:
@@ -121,10 +127,7 @@ def check_deepspeed_config(path: str | dict, setting: str) -> None:
     """
     if isinstance(path, str) and not Path(path).is_file():
         raise ValueError(f"{setting} {path} is not a file; use one of scripts/zero2.json, scripts/zero3.json")
-    try:
-        config = json.loads(Path(path).read_text()) if isinstance(path, str) else path
-    except ValueError as error:
-        raise ValueError(f"{setting} {path} is not JSON ({error})") from error
+    config = read_json(path, "use one of scripts/zero2.json, scripts/zero3.json") if isinstance(path, str) else path
     for block in ("optimizer", "scheduler"):
         if block in config:
             raise ValueError(

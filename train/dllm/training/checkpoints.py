@@ -1,11 +1,11 @@
 """Checkpoints and models on disk that are either whole or not there, whenever the run is killed.
 
     checkpoint-N/            what transformers, DeepSpeed or FSDP write
-    checkpoint-N/complete    JSON: the settings of the run that a later one must share
+    checkpoint-N/complete    JSON: size and sha256 of every file, the settings of the run that a later one must share
     .unfinished/             a model that is being written into the folder around it
 
 The marker `complete` is written when the files of all processes are on disk, and goes before any of them does. A run
-goes on from the newest folder that has it.
+goes on from the newest folder whose files agree with it.
 """
 
 import json
@@ -13,16 +13,31 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 
-from dllm.training.failures import is_lost_process, one_line
+from dllm.data.files import read_json, replacing, sha256, share
+from dllm.program import one_line
+from dllm.training.failures import is_lost_process
+from dllm.training.identity import differences
 
 COMPLETE = "complete"
 UNFINISHED = ".unfinished"
 CONFIG = "config.json"  # no folder without it is taken for a model
+PICKLES = (".pt", ".pth", ".bin")  # but for transformers' copy of the arguments, which nobody reads
+SAFE = {  # what they hold beside tensors and plain values: the states of random numbers, of DeepSpeed's optimizer
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    "numpy.dtype",
+    "numpy.ndarray",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+    "deepspeed.utils.tensor_fragment.fragment_address",
+}
 
 
 def complete_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -30,29 +45,82 @@ def complete_checkpoints(output_dir: str | Path) -> list[Path]:
     return [folder for folder in _checkpoints(output_dir) if (folder / COMPLETE).is_file()]
 
 
-def last_complete_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest checkpoint-N folder that was written to its end, or None."""
-    complete = complete_checkpoints(output_dir)
-    return str(complete[-1]) if complete else None
+def newest_whole_checkpoint(output_dir: str | Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint whose files are those that were written, or None if there is no complete one; and why newer
+    ones were passed over, a line each. Raises ValueError if there are complete ones, and none is whole.
+    """
+    problems = []
+    for folder in reversed(complete_checkpoints(output_dir)):
+        try:
+            check_files(folder)
+            return folder, problems
+        except (ValueError, OSError) as error:
+            problems.append(one_line(error))
+    if problems:
+        raise ValueError(f"{'; '.join(problems)}; no checkpoint is whole: move them away to start from the beginning")
+    return None, problems
 
 
 def mark_complete(folder: Path, settings: dict) -> None:
     """Makes a checkpoint count; its files must be on disk (`flush`)."""
-    partial = folder / f"{COMPLETE}.partial"
-    partial.write_text(json.dumps(settings))
-    _sync(partial)
-    partial.replace(folder / COMPLETE)
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    sizes = [(folder / name).stat().st_size for name in names]
+    files = dict(zip(names, zip(sizes, _hashes(folder, names), strict=True), strict=True))
+    with replacing(folder / COMPLETE) as partial:
+        partial.write_text(json.dumps({"files": files, "settings": settings}))
+        _sync(partial)
     _sync(folder)
 
 
-def check_settings(checkpoint: str, settings: dict) -> None:
+def check_files(folder: Path) -> None:
+    """Raises ValueError if a file of a checkpoint is not the one that was written, or one holds more than data.
+
+    Libraries unpickle some of these files, which would run what a foreign one holds.
+    """
+    files = _marker(folder)["files"]
+    for name, (size, _) in files.items():
+        found = (folder / name).stat().st_size if (folder / name).is_file() else None
+        if found != size:
+            state = "is missing" if found is None else f"has {found} bytes, not {size}"
+            raise ValueError(f"{folder} is damaged: {name} {state}")
+    for name, found in zip(files, _hashes(folder, files), strict=True):
+        if found != files[name][1]:
+            raise ValueError(f"{folder} is damaged: {name} has another content than was written")
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in PICKLES and path.stem != "training_args"):
+        _check_pickle(path)
+
+
+def check_settings(checkpoint: str | Path, settings: dict, allowed: list[str]) -> None:
     """Raises ValueError if a run with other settings wrote the checkpoint, so that this one could not go on with it."""
-    for name, old in json.loads((Path(checkpoint) / COMPLETE).read_text()).items():
-        if settings[name] != old:
-            raise ValueError(
-                f"{checkpoint} was written with {name} {old}, this run has {settings[name]}; give the same or another "
-                "--output_dir"
-            )
+    if found := differences(_marker(Path(checkpoint))["settings"], settings, allowed):
+        raise ValueError(
+            f"{checkpoint} was written with {'; '.join(found)}: the losses would be of two runs; give the same or "
+            "another --output_dir, or --allow_changed with the names of what may change"
+        )
+
+
+def _marker(folder: Path) -> dict:
+    marker = read_json(folder / COMPLETE, "the checkpoint does not count")
+    files, settings = marker.get("files"), marker.get("settings")
+    known = isinstance(files, dict) and isinstance(settings, dict) and files
+    if not known or not all(isinstance(file, list) and len(file) == 2 for file in files.values()):
+        raise ValueError(f"{folder / COMPLETE} names no files: an earlier version wrote it, or it is damaged")
+    return marker
+
+
+def _hashes(folder: Path, names) -> list[str]:
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(sha256, (folder / name for name in names)))
+
+
+def _check_pickle(path: Path) -> None:
+    """Raises ValueError if unpickling a file would call anything but what a run puts there."""
+    try:
+        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception as error:  # of many types
+        raise ValueError(f"{path} is no file of a checkpoint ({one_line(error)})") from None
+    if foreign := sorted(set(unsafe) - SAFE):
+        raise ValueError(f"{path} would run {foreign[0]} when it is read: no run wrote it; remove the checkpoint")
 
 
 def discard(folder: Path) -> None:
@@ -75,8 +143,11 @@ def rotate(output_dir: str | Path, limit: int | None, best: str | None) -> None:
 
 
 def flush(folder: Path) -> None:
-    """Puts the files below a folder, and their names, on disk, so that a marker written later never precedes them."""
+    """Puts the files below a folder, and their names, on disk, so that a marker written later never precedes them; who
+    may read them is as the umask says.
+    """
     for path in (*folder.rglob("*"), folder, folder.parent):
+        share(path)
         _sync(path)
 
 

@@ -1,4 +1,4 @@
-"""How a run ends that cannot go on: one line from one of its processes, or a checkpoint and a line on SIGTERM."""
+"""How a run ends that cannot go on: one line from one of its processes, or a checkpoint and a line on a signal."""
 
 import os
 import signal
@@ -12,12 +12,8 @@ from transformers import TrainerCallback
 from dllm.program import leave_error
 
 LAUNCHER = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None  # torchrun
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ERRORS = "train: error"  # key in its store: how many processes wanted to tell
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error in one line; of an error in a DataLoader worker the message that the worker met."""
-    return " ".join(str(error).rsplit("\nValueError: ", 1)[-1].split())
 
 
 def is_lost_process(error: Exception) -> bool:
@@ -52,20 +48,21 @@ def _is_first() -> bool:
 
 
 class StopSignal(TrainerCallback):
-    """Ends the training with a checkpoint at the next logged step once any process has had a SIGTERM.
+    """Ends the training with a checkpoint at the next logged step once any process has had one of SIGNALS.
 
-    That is what SLURM sends before it kills. The processes agree when they log, where they wait for each other anyway;
-    `stopped` says in all of them whether that is why training ended.
+    SIGTERM is what SLURM sends before it kills. The processes agree when they log, where they wait for each other
+    anyway; `stopped` says in all of them whether that is why training ended.
     """
 
     def __init__(self):
         self.signalled = self.stopped = False
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.before = signal.signal(signal.SIGTERM, self._receive)
+        self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
 
     def on_train_end(self, args, state, control, **kwargs):
-        signal.signal(signal.SIGTERM, self.before)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def on_step_end(self, args, state, control, **kwargs):
         self._log_before_saving(control)

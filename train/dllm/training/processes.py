@@ -7,16 +7,18 @@ import torch.distributed as dist
 
 
 def on_one_process(work: Callable[[], Any]) -> Any:
-    """The result of `work`, which rank 0 of a distributed run does for all; its ValueError is raised on every rank."""
+    """The result of `work`, which rank 0 of a distributed run does for all; its error, if it is a user's mistake
+    (ValueError, OSError), is raised on every rank.
+    """
     if not dist.is_initialized():
         return work()
     results = [None]
     if dist.get_rank() == 0:
         try:
             results = [work()]
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             results = [error]
     dist.broadcast_object_list(results)
-    if isinstance(results[0], ValueError):
+    if isinstance(results[0], ValueError | OSError):
         raise results[0]
     return results[0]

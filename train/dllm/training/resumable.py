@@ -1,12 +1,15 @@
 """ResumableTrainer: a Trainer whose run can be killed at any moment and goes on with the same command."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from transformers import Trainer
 
+from dllm.data.files import Lock
 from dllm.training.checkpoints import as_user_error, discard, flush, mark_complete, rotate
 from dllm.training.failures import StopSignal
+from dllm.training.identity import Identity
 from dllm.training.lora import load_lora, lora_config, merge, save_lora
 
 
@@ -21,7 +24,10 @@ class ResumableTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.processors = processors
         self.stop_signal = StopSignal()
+        self.identity: Identity | None = None  # of a run with a command line, in the process that saves
+        self.lock: Lock | None = None  # of the output folder, there
         self._saved_step = None
+        self._marker_thread, self._marking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="marker"), None
         self._check_sharding()
 
     def _check_sharding(self) -> None:
@@ -73,18 +79,37 @@ class ResumableTrainer(Trainer):
             return
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # or transformers rotates too early
+        self._wait_for_marker()
         try:
             with as_user_error(folder):
                 self._write_checkpoint(folder, model, trial)
-                if self.args.should_save:
-                    rotate(self.args.output_dir, limit, self.state.best_model_checkpoint)
         except ValueError:
             if self.args.should_save:
                 discard(folder)  # of a disk that is full, most likely
             raise
         finally:
             self.args.save_total_limit = limit
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            self._marking = self._marker_thread.submit(self._complete, folder, limit, best)
         self._saved_step = self.state.global_step
+
+    def _complete(self, folder: Path, limit: int | None, best: str | None) -> None:
+        """Hashes the files of a checkpoint beside the training, then makes it count and removes those before it."""
+        with as_user_error(folder):
+            mark_complete(folder, self.run_settings())
+            rotate(self.args.output_dir, limit, best)
+
+    def _wait_for_marker(self) -> None:
+        if self._marking is not None:
+            marking, self._marking = self._marking, None
+            marking.result()
+
+    def train(self, *args, **kwargs):
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self._wait_for_marker()
 
     def _write_checkpoint(self, folder: Path, model, trial) -> None:
         if self.args.should_save:
@@ -95,24 +120,17 @@ class ResumableTrainer(Trainer):
         if self.args.local_process_index == 0:
             flush(folder)
         self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            mark_complete(folder, self.run_settings())
 
     def run_settings(self) -> dict:
         """What a run must have in common with the one whose checkpoint it goes on from."""
         args = self.args
-        names = ("seed", "data_seed", "learning_rate", *dict.fromkeys(args.part_rates.values()))
         zero = self.accelerator.state.deepspeed_plugin.zero_stage if self.is_deepspeed_enabled else None
-        lora = lora_config(self.model)
         return {
             "samples in the data": len(self.train_dataset),
             "samples a step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            "--train_sampling_strategy": str(args.train_sampling_strategy),
-            **{f"--{name}": getattr(args, name) for name in names},
-            "--lora_r": lora and lora.r,
-            "--lora_alpha": lora and lora.lora_alpha,
             "FSDP": self.is_fsdp_enabled,
             "ZeRO stage": zero,
             # Each process has its part of ZeRO's optimizer; otherwise any number can go on.
             "ZeRO processes": None if zero is None else args.world_size,
+            **(self.identity or Identity(self.args)).values(),
         }

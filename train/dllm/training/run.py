@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 
@@ -11,12 +12,15 @@ from transformers.integrations import deepspeed as hf_deepspeed
 from transformers.trainer import TRAINER_STATE_NAME
 
 from dllm.core.language_model import MaskedDiffusionLM
-from dllm.program import check_no_empty_argument
+from dllm.data.files import Lock
+from dllm.program import BUG, check_no_empty_argument, describe, one_line
 from dllm.training.arguments import MDLMConfig, ModelArguments
-from dllm.training.checkpoints import check_settings, last_complete_checkpoint, written_aside
-from dllm.training.failures import is_lost_process, launcher_is_gone, one_line, print_error_once
+from dllm.training.checkpoints import check_settings, newest_whole_checkpoint, written_aside
+from dllm.training.failures import is_lost_process, launcher_is_gone, print_error_once
+from dllm.training.identity import Identity
 from dllm.training.lora import add_lora
 from dllm.training.plan import describe_plan
+from dllm.training.processes import on_one_process
 from dllm.training.progress import summary
 from dllm.training.trainer import MDLMTrainer
 
@@ -27,30 +31,47 @@ def run(parse: Callable[[], tuple], build: Callable[..., MDLMTrainer]) -> None:
     `parse` returns the dataclasses of the command line, the last one an `MDLMConfig`; `build` makes the trainer of
     them, its model by `loaded` and `set_trainable`. The same command goes on from the last checkpoint.
     """
-    training = False
+    trainer, training = None, False
     try:
         _prepare_process()
         check_no_empty_argument(sys.argv[1:])
         arguments = parse()
         args = arguments[-1]
+        identity = Identity(*arguments) if args.should_save else None
         trainer = build(*arguments)
+        trainer.identity = identity
         if args.dry_run:
             if args.process_index == 0:
                 print(describe_plan(trainer), flush=True)
-            _finish()
+            _finish(trainer)
             return
-        checkpoint = last_complete_checkpoint(args.output_dir)
-        if checkpoint:
-            check_settings(checkpoint, trainer.run_settings())
-            if args.process_index == 0:
-                print(f"train: resuming from {checkpoint}", flush=True)
+        checkpoint = on_one_process(lambda: _start(trainer))
         training = True
         _train(trainer, checkpoint)
         _save(trainer)
-    except (ValueError, OSError) as error:
-        print_error_once(one_line(error), below_bar=training)
-        _finish(failed=True)
-    _finish()
+    except Exception as error:
+        line = describe(error)
+        if line is None:
+            traceback.print_exc()
+            line = f"{one_line(error)} ({type(error).__name__}); {BUG}"
+        print_error_once(line, below_bar=training)
+        _finish(trainer, failed=True)
+    _finish(trainer)
+
+
+def _start(trainer: MDLMTrainer) -> str | None:
+    """Locks the output folder, and finds the checkpoint to go on from."""
+    folder, allowed = trainer.args.output_dir, trainer.args.allow_changed or []
+    os.makedirs(folder, exist_ok=True)
+    trainer.lock = Lock(f"{folder}/.lock", "trains into it")
+    checkpoint, problems = newest_whole_checkpoint(folder)
+    for problem in problems:
+        print(f"train: {problem}; passed over", flush=True)
+    if checkpoint is None:
+        return None
+    check_settings(checkpoint, trainer.run_settings(), allowed)
+    print(f"train: resuming from {checkpoint}", flush=True)
+    return str(checkpoint)
 
 
 def loaded(load: Callable[[], tuple], args: MDLMConfig) -> tuple:
@@ -125,10 +146,12 @@ def _save(trainer: MDLMTrainer) -> None:
         print(f"train: {what} written to {target} after {summary(trainer.state, **trainer.meter.total)}", flush=True)
 
 
-def _finish(failed: bool = False) -> None:
+def _finish(trainer: MDLMTrainer | None, failed: bool = False) -> None:
     """Ends the process. A gloo thread may abort the interpreter while it shuts down, after all work is done."""
     if torch.distributed.is_initialized() and not failed:
         torch.distributed.barrier()
+    if trainer is not None and trainer.lock is not None:
+        trainer.lock.release()
     if torch.distributed.is_initialized() and not torch.cuda.is_available():
         sys.stdout.flush()
         sys.stderr.flush()

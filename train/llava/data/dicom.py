@@ -9,16 +9,23 @@ maximum. Pixels that hold the padding value are no part of the image: they do no
 from __future__ import annotations
 
 import warnings
+import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from dllm.program import is_of_file_system
+
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 GREY, COLOUR = ("MONOCHROME1", "MONOCHROME2"), ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # as Pillow's
+MOST_HEADER = 1 << 20  # bytes
+PIXEL_DATA = 0x7FE00010  # tag
 MARK, MARK_AT = b"DICM", 128  # every DICOM file holds the mark behind an unused preamble
 
 
@@ -43,6 +50,8 @@ def read_dicom(path: str | Path) -> Image.Image:
         stored = _decoded(data)
         image = _grey(stored, data) if data.PhotometricInterpretation in GREY else _colour(stored, data)
     except Exception as error:  # decoders raise errors of many types
+        if is_of_file_system(error):
+            raise
         problem = " ".join(str(error).split())
         raise ValueError(
             f"{path}: the DICOM file is truncated or damaged ({problem}); copy or export it again"
@@ -69,21 +78,57 @@ def _read(path: str | Path, header_only: bool = False) -> Dataset:
         raise ValueError(f'{path}: reading DICOM files needs pydicom; pip install -e "train[dicom]"') from None
     try:
         with warnings.catch_warnings(action="ignore"):  # of fields that play no part here, or of faults that are found
+            _check_inflated_size(path)
             data = pydicom.dcmread(path, stop_before_pixels=header_only)
-        kind, frames = data.get("PhotometricInterpretation"), int(data.get("NumberOfFrames") or 1)
-        has_size = all(isinstance(data.get(side), int) for side in ("Rows", "Columns"))
+            int(data.get("NumberOfFrames") or 1), data.get("PhotometricInterpretation")  # are parsed when asked for
     except pydicom.errors.InvalidDicomError:
         raise ValueError(f"{path}: not a DICOM file (no mark DICM at byte {MARK_AT}); export it again") from None
     except Exception as error:  # header parsers raise errors of many types
+        if is_of_file_system(error) or str(error).startswith(str(path)):
+            raise
         problem = " ".join(str(error).split())
         raise ValueError(f"{path}: the DICOM file cannot be read ({problem}); copy it again") from error
-    if not has_size or not (header_only or "PixelData" in data):
+    if not (header_only or "PixelData" in data):
         raise ValueError(f"{path}: the DICOM file holds no pixels, or is cut off; copy it again or name another file")
+    _check_header(data, path)
+    return data
+
+
+def _check_inflated_size(path: str | Path) -> None:
+    """Raises ValueError if a deflated file inflates to more than the image that its header promises; pydicom inflates
+    all of it, whatever that is.
+    """
+    from pydicom.filereader import read_dataset, read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    meta = read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    with open(path, "rb") as file:
+        file.seek(MARK_AT + len(MARK) + 12 + meta.FileMetaInformationGroupLength)  # 12: of that element itself
+        inflate, deflated = zlib.decompressobj(-zlib.MAX_WBITS), file.read()
+    start = BytesIO(inflate.decompress(deflated, MOST_HEADER))
+    header = read_dataset(start, False, True, stop_when=lambda tag, *_: tag == PIXEL_DATA)
+    _check_header(header, path)
+    pixels = header.Rows * header.Columns * header.SamplesPerPixel * header.BitsAllocated // 8
+    inflate.decompress(inflate.unconsumed_tail, pixels + MOST_HEADER)
+    if not inflate.eof:
+        raise ValueError(f"it does not end after the {pixels:,} bytes of pixels that its header promises")
+
+
+def _check_header(data: Dataset, path: str | Path) -> None:
+    """Raises ValueError if the file is not one image of a kind that can be read."""
+    kind, frames = data.get("PhotometricInterpretation"), int(data.get("NumberOfFrames") or 1)
+    if not all(isinstance(data.get(side), int) for side in ("Rows", "Columns")):
+        raise ValueError(f"{path}: the DICOM file holds no pixels, or is cut off; copy it again or name another file")
+    if data.Rows * data.Columns > MOST_PIXELS:
+        raise ValueError(
+            f"{path}: the DICOM file has {data.Columns} x {data.Rows} pixels, too many; give a smaller copy"
+        )
     if frames > 1:
         raise ValueError(f"{path}: the DICOM file holds {frames} frames; export the one that is meant as its own file")
     if kind not in GREY + COLOUR:
         raise ValueError(f"{path}: the DICOM file is {kind}, not grey, RGB or YBR; convert it to PNG")
-    return data
 
 
 def _check_decoder(data: Dataset, path: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import zlib
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from dllm.program import is_of_file_system
 from llava.data.anyres import Grid, Size, best_grid, cut_tiles, is_anyres, num_views, read_grids
 from llava.data.dicom import check_dicom, dicom_size, is_dicom, read_dicom
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:  # converting and checking data needs neither torch nor transf
     import torch
     from transformers import SiglipImageProcessorPil
 
+# What Pillow may open. Others of its formats start programs (EPS: Ghostscript) or are no images of patients.
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "PPM", "JPEG2000", "AVIF", "TGA", "PCX", "SGI", "IM")
 IMAGE_MODES = ("square", "pad", "anyres", "anyres_max_N")
 MIN_SIDE_PX = 16
 ALLOW_BLANK = "ALLOW_BLANK_IMAGES"  # environment variable, and in small letters the flag of the programs
@@ -67,7 +71,7 @@ def image_size(path: str | Path) -> Size:
             # PngImageFile would decode every PNG without EXIF data to look for it behind the pixels.
             orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
         except Exception as error:  # parsers raise errors of many types
-            raise ValueError(f"{path}: the image is damaged ({error}); copy it again") from error
+            raise _damaged(path, error, "damaged") from error
     upright = image.format == "TIFF" and ExifTags.Base.Orientation in image.tag_v2  # Pillow has turned the size itself
     return (height, width) if orientation in (5, 6, 7, 8) and not upright else (width, height)
 
@@ -94,6 +98,7 @@ class ImagePreprocessor:
     def __init__(self, processor: SiglipImageProcessorPil, config):
         self.processor, self.mode = processor, config.image_aspect_ratio
         self.side = config.vision_config.image_size
+        check_processor(processor, self.side)
         self.grids = read_grids(self.mode, config.image_grid_pinpoints, self.side)
 
     def num_tiles(self, size: Size) -> int:
@@ -107,6 +112,21 @@ class ImagePreprocessor:
         if isinstance(image, list):
             return torch.cat([preprocess_image(frame, self.processor, self.mode) for frame in image])
         return preprocess_image(image, self.processor, self.mode, self.grids)
+
+
+def check_processor(processor: SiglipImageProcessorPil, side: int) -> None:
+    """Raises ValueError if the settings of preprocessor_config.json are none for a tower of `side` pixels a side."""
+    size, mean, std = processor.size, processor.image_mean, processor.image_std
+    if (size["height"], size["width"]) != (side, side):
+        raise ValueError(
+            f"preprocessor_config.json: images of {size['height']} x {size['width']} px, but the vision tower sees "
+            f"{side} x {side}; copy the file that belongs to it"
+        )
+    numbers = [*mean, *std] if len(mean) == len(std) == 3 else [math.nan]
+    if not all(math.isfinite(number) for number in numbers) or min(std) <= 0:
+        raise ValueError(
+            f"preprocessor_config.json: image_mean {mean}, image_std {std}: give three numbers each, the latter above 0"
+        )
 
 
 def preprocess_image(
@@ -130,20 +150,25 @@ def _open(path: str | Path) -> Image.Image:
     """Open the file and check its size in pixels; the pixels are not decoded yet, but for those of a DICOM file."""
     _check_file(path)
     try:
-        image = None if is_dicom(path) else Image.open(path)
+        image = None if is_dicom(path) else Image.open(path, formats=FORMATS)
     except UnidentifiedImageError:
         raise ValueError(f"{path}: not an image file; convert it to JPEG or PNG") from None
     except Image.DecompressionBombError as error:
         size = str(error).partition(",")[0].replace("Image size", "its size")
         raise ValueError(f"{path}: the image has too many pixels to be read ({size}); give a smaller copy") from None
     except Exception as error:  # header parsers raise errors of many types
-        raise ValueError(f"{path}: the image is damaged ({error}); copy it again") from error
+        raise _damaged(path, error, "damaged") from error
     image = image or read_dicom(path)
     width, height = image.size
     if min(width, height) < MIN_SIDE_PX:
         image.close()
         raise ValueError(f"{path}: the image is {width}x{height} px; give one of at least {MIN_SIDE_PX} px a side")
     return image
+
+
+def _damaged(path: str | Path, error: Exception, how: str) -> Exception:
+    """What is wrong with an image whose reader raised `error`; a file that may not be read is not damaged."""
+    return error if is_of_file_system(error) else ValueError(f"{path}: the image is {how} ({error}); copy it again")
 
 
 def _check_file(path: str | Path) -> str | Path:
@@ -203,7 +228,7 @@ def _decode(image: Image.Image, path: str | Path) -> Image.Image:
     try:
         rgb = _to_rgb(image, path)
     except Exception as error:  # decoders raise errors of many types
-        raise ValueError(f"{path}: the image is truncated or damaged ({error}); copy it again") from error
+        raise _damaged(path, error, "truncated or damaged") from error
     if all(low == high for low, high in rgb.getextrema()) and os.environ.get(ALLOW_BLANK) not in ("True", "1"):
         raise ValueError(
             f"{path}: the image shows nothing, every pixel has the same value (empty, transparent, or outside of its "
@@ -244,7 +269,7 @@ def _deep_samples(image: Image.Image, path: str | Path) -> np.ndarray | None:
 
 def _read_as(path: str | Path, rawmode: str, other: str) -> np.ndarray:
     """The bytes of an image file [height, width, channels] as Pillow reads them in another raw mode, as uint16."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         arguments = [other if tile.args == rawmode else (other, *tile.args[1:]) for tile in image.tile]
         image.tile = [tile._replace(args=args) for tile, args in zip(image.tile, arguments, strict=True)]
         return np.asarray(image, np.uint16)

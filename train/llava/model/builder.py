@@ -12,10 +12,11 @@ from dllm.core.model import check_diffusion_settings
 from dllm.data.conversation import CHATML_TEMPLATE
 from dllm.data.files import replacing
 from dllm.pipelines.a2d import load_qwen3
-from dllm.pipelines.loading import check_folder, load_whole
+from dllm.pipelines.loading import check_folder, load_whole, reading
 from dllm.pipelines.parts import load_parts
 from dllm.pipelines.special_tokens import set_special_tokens
 from llava.constants import PARTS
+from llava.data.images import check_processor
 from llava.model.language_model.llava_qwen import LlavaQwen3Config, LlavaQwen3ModelLM
 from llava.model.multimodal_encoder.builder import load_vision_tower
 
@@ -26,7 +27,8 @@ ADAPTER_TYPES = ("mm_projector_type", "mm_resampler_type")
 
 def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, with a chat template if it brings none."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with reading(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = CHATML_TEMPLATE
     return tokenizer
@@ -69,10 +71,13 @@ def load_pretrained_model(
     model_type = check_folder(model_path, "tokenizer.json", "preprocessor_config.json").get("model_type")
     if model_type != LlavaQwen3Config.model_type:
         raise ValueError(f"{model_path} holds a {model_type} model, not a trained llava_qwen3 checkpoint")
-    config = LlavaQwen3Config.from_pretrained(model_path)
-    check_diffusion_settings(config.text_config)
+    with reading(model_path):
+        config = LlavaQwen3Config.from_pretrained(model_path)
+        check_diffusion_settings(config.text_config)
+        processor = SiglipImageProcessorPil.from_pretrained(model_path)
+    with reading(f"{model_path}/preprocessor_config.json"):
+        check_processor(processor, config.vision_config.image_size)
     model = load_whole(LlavaQwen3ModelLM, model_path, config=config, dtype=dtype)
-    processor = SiglipImageProcessorPil.from_pretrained(model_path)
     return load_tokenizer(model_path), model.to(device).eval(), processor
 
 

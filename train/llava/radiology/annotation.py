@@ -76,7 +76,7 @@ def read_annotation(path: str | Path) -> dict[str, list]:
         raise ValueError(f"{path}: the annotation cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: the annotation is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: the annotation is not JSON ({error}); was it copied in full?") from error
     if not isinstance(annotation, dict):
         raise ValueError(f"{path}: the annotation must be an object with the lists {', '.join(SPLITS)}")

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from dllm.data.files import read_json, replacing
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.data.records import image_names
 from llava.radiology.annotation import SPLITS, read_annotation
@@ -34,7 +35,7 @@ def write_training_sets(annotation: Path, records: Path, reports: Path, captions
     stated = {study["id"]: labels(study["report"]) for study in read_annotation(annotation)["train"]}
     shown = [
         record
-        for record in json.loads(records.read_text(encoding="utf-8"))
+        for record in read_json(records, "remove it and start again", list)
         for _ in range(repeat if stated[record["id"]] - {NO_FINDING} else 1)
     ]
     _write(reports, shown)
@@ -50,5 +51,5 @@ def _caption(record: dict, stated: set[str]) -> dict:
 
 
 def _write(file: Path, content: list | dict) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    with replacing(file) as partial:
+        partial.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

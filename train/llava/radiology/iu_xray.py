@@ -25,8 +25,9 @@ from xml.etree import ElementTree
 
 from tqdm import tqdm
 
+from dllm.data.files import Walk
 from llava.radiology.annotation import read_annotation
-from llava.radiology.release import Release, hidden_note, walk
+from llava.radiology.release import Release
 from llava.radiology.sections import SECTIONS
 
 IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".dcm")  # the first that is there is used
@@ -71,10 +72,10 @@ def read_iu_xray(root: str | Path) -> Release:
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; name that of the collection with --root")
     annotation = root / "annotation.json"
-    folders = list(walk(root))
-    files = sorted(folder / name for folder, _, names, _ in folders for name in names)
+    walk = Walk(root)
+    files = sorted(folder / name for folder, _, names in walk for name in names)
     release = _read_r2gen(annotation) if annotation.is_file() else _read_openi(root, files)
-    return replace(release, notes=hidden_note(sum(hidden for *_, hidden in folders)))
+    return replace(release, notes=walk.notes())
 
 
 def image_name(name: str) -> str:

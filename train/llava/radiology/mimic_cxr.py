@@ -24,9 +24,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
+from dllm.data.files import Walk
 from dllm.data.parallel import map_parallel
-from llava.radiology.release import SPLITS, Release, choose_images, hidden_note, normal_id, walk
+from dllm.program import describe, is_of_file_system
+from llava.radiology.release import SPLITS, Release, choose_images, normal_id
 from llava.radiology.sections import READING, SECTIONS, parse_sections
 
 PUBLISHED_SPLITS = dict(zip(("train", "validate", "test"), SPLITS, strict=True))
@@ -43,15 +46,16 @@ NO_REPORT = "no report file"
 EMPTY_REPORT = "empty report file"
 NO_IMAGE = "image file missing"
 NOT_SECTIONED = f"not in {SECTIONED}"
+LONGEST_LINE = 1 << 20  # characters
 
 
 @dataclass(frozen=True)
 class _Places:
-    """What a folder holds: folders of p10, p11, ..., the nearest first; all folders outside them; hidden files."""
+    """What a folder holds: folders of p10, p11, ..., the nearest first; all folders outside them; what was left out."""
 
     trees: list[Path]
     folders: list[Path]
-    hidden: int
+    notes: tuple[str, ...]
 
 
 def read_mimic_release(
@@ -95,7 +99,7 @@ def read_mimic_release(
         notes += _compare(ours, _read_sectioned(Path(compare)), Path(compare))
     elif source and ours:
         notes += _compare(ours, texts, source)
-    return replace(release, notes=(*notes, *hidden_note(here.hidden)))
+    return replace(release, notes=(*notes, *here.notes))
 
 
 def _compare(ours: dict[str, dict[str, str]], theirs: dict[str, dict[str, str]], table: Path) -> list[str]:
@@ -124,16 +128,15 @@ def _difference(ours: str, theirs: str) -> str:
 
 
 def _search(root: Path) -> _Places:
-    trees, visited, number = [], [], 0
-    for folder, folders, _, hidden in walk(root):
+    trees, visited, walk = [], [], Walk(root)
+    for folder, folders, _ in walk:
         patients = [name for name in folders if re.fullmatch(r"p\d\d", name)]
         trees += [folder] if patients else []
         folders[:] = [name for name in folders if name not in patients]  # their files are found by name
         visited.append(folder)
-        number += hidden
     trees.sort(key=lambda tree: (tree.parent.name != "mimic-cxr-reports", len(tree.parts)))
     visited.sort(key=lambda folder: len(folder.parts))
-    return _Places(trees, visited, number)
+    return _Places(trees, visited, walk.notes())
 
 
 def _tree(trees: Sequence[Path], *files: str) -> Path | None:
@@ -220,7 +223,7 @@ def _rows(
     """The rows of a table that must have these columns."""
     try:
         with (gzip.open if table.suffix == ".gz" else open)(table, "rt", encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
+            rows = csv.DictReader(_lines(file, table))
             for column in columns:
                 if column not in (rows.fieldnames or ()):
                     raise ValueError(f"{table}: has no column {column!r}; {remedy}")
@@ -229,7 +232,19 @@ def _rows(
                     raise ValueError(f"{table}, line {rows.line_num}: the line is cut off; {remedy}")
                 yield row
     except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
+        if is_of_file_system(error):
+            raise ValueError(describe(error)) from error
         raise ValueError(f"{table}: cannot be read ({error}); {remedy}") from error
+
+
+def _lines(file: TextIO, table: Path) -> Iterator[str]:
+    """The lines of a table. A small compressed file may hold one that fills the memory."""
+    while line := file.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise ValueError(
+                f"{table}: a line has {LONGEST_LINE:,} characters or more: it is no such table; copy it again"
+            )
+        yield line
 
 
 def _read_study(
@@ -262,8 +277,6 @@ def _read_report(report: Path) -> str | None:
         return None
     except UnicodeDecodeError as error:
         raise ValueError(f"{report}: the report is not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    except OSError as error:
-        raise ValueError(f"{report}: the report cannot be read ({error.strerror}); copy it again") from None
 
 
 def _image_file(folder: Path, image: str) -> str | None:

@@ -6,10 +6,9 @@ from which images, is chosen here, in the same way for all of them.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -59,30 +58,6 @@ def normal_id(value: object) -> str:
     text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
     number = re.fullmatch(r"[ps]?0*(\d+)(?:\.0*)?", text, re.IGNORECASE)
     return "" if text.lower() in UNKNOWN_IDS else number[1] if number else text
-
-
-def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str], int]]:
-    """`os.walk` in order of names, without what is hidden: each folder, its folders and files, how many files it hides.
-
-    Hidden are "._1.xml" and other names with a dot in front, and __MACOSX, with all that is in them. Whoever takes a
-    folder from the list does not enter it.
-    """
-    for folder, folders, files in os.walk(root, followlinks=True):
-        hidden = [name for name in folders if is_hidden(name)]
-        inside = sum(len(names) for name in hidden for *_, names in os.walk(Path(folder, name)))
-        folders[:] = sorted(set(folders) - set(hidden))
-        seen = sorted(name for name in files if not is_hidden(name))
-        yield Path(folder), folders, seen, inside + len(files) - len(seen)
-
-
-def hidden_note(number: int) -> tuple[str, ...]:
-    """The line of the summary on hidden files that `walk` left out."""
-    return (f"{number} hidden files (._*, __MACOSX) skipped",) if number else ()
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is none of its publisher's: macOS leaves such ones, and others do."""
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def choose_images(release: Release, views: str) -> Release:

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
-from dllm.program import check_no_empty_argument, fail
+from dllm.program import boundary, check_no_empty_argument, fail
 from dllm.training.progress import Progress
 from llava.data.images import allow_blank_images, load_image, preprocess_image
 from llava.data.records import image_names, read_records
@@ -153,11 +153,9 @@ def main() -> None:
     args = parser.parse_args()
     first = int(os.environ.get("RANK", 0)) == 0
     allow_blank_images(args.allow_blank_images)
-    try:
+    with boundary(lambda line: fail(f"pretrain_tower: {line}") if first else sys.exit(1)):
         check_no_empty_argument(sys.argv[1:])
         result = pretrain(args)
-    except ValueError as error:
-        fail(f"pretrain_tower: error: {error}") if first else sys.exit(1)
     if first:
         print(result)
 

@@ -11,7 +11,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from dllm.pipelines.loading import check_folder, load_whole
+from dllm.pipelines.loading import check_folder, load_whole, reading
 from llava.model.multimodal_encoder.library_encoder import LIBRARIES, LibraryVisionTower, load_library_tower
 from llava.model.multimodal_encoder.siglip_encoder import SigLipVisionTower, truncated_config
 
@@ -31,11 +31,11 @@ def load_vision_tower(
         tower = load_whole(LibraryVisionTower, name, dtype=dtype)
         if tower.config.select_layer != select_layer:
             raise ValueError(f"{name} was cut at layer {tower.config.select_layer}; ask for that one")
-        return tower, SiglipImageProcessorPil.from_pretrained(name)
+        return tower, _processor(name)
     config = truncated_config(name, select_layer)
     tower = load_whole(SigLipVisionTower, name, config=config, dtype=dtype)
     size = {"height": config.image_size, "width": config.image_size}
-    return tower, SiglipImageProcessorPil.from_pretrained(name, size=size)
+    return tower, _processor(name, size=size)
 
 
 def save_vision_tower(tower: PreTrainedModel, processor: SiglipImageProcessorPil, name: str, folder: str) -> None:
@@ -60,3 +60,8 @@ def build_vision_tower(config: PreTrainedConfig) -> nn.Module:
     """A tower with random weights: a module from images [n, 3, S, S] to features [n, N, D_vision]."""
     kind = SigLipVisionTower if config.model_type == SiglipVisionConfig.model_type else LibraryVisionTower
     return kind(config)
+
+
+def _processor(folder: str, **settings) -> SiglipImageProcessorPil:
+    with reading(folder):
+        return SiglipImageProcessorPil.from_pretrained(folder, **settings)

@@ -4,7 +4,6 @@ The libraries are imported only when such a tower is asked for. A tower's config
 own factory, so a checkpoint needs nothing but the library to build it again.
 """
 
-import json
 from importlib import import_module
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, SiglipImageProcessorPil
 
+from dllm.data.files import read_json
 from dllm.pipelines.loading import check_folder
 
 # Library -> names of the config and of the weights in a folder that it wrote, and what the weights' names start with.
@@ -141,7 +141,7 @@ def describe_open_clip(folder: Path) -> tuple[dict, dict]:
     """Arguments of the factory, and of the image processor."""
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
-    description = json.loads((folder / LIBRARIES["open_clip"][0]).read_text(encoding="utf-8"))
+    description = read_json(folder / LIBRARIES["open_clip"][0], "copy it again")
     model, vision = description["model_cfg"], description["model_cfg"]["vision_cfg"]
     factory = {
         "embed_dim": model["embed_dim"],

@@ -1,10 +1,12 @@
 """SigLIP as a patch encoder (Zhai et al. 2023; Tschannen et al. 2025)."""
 
-import json
 from pathlib import Path
 
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
+
+from dllm.data.files import read_json
+from dllm.pipelines.loading import REMEDY, reading
 
 
 def truncated_config(folder: str, select_layer: int) -> SiglipVisionConfig:
@@ -17,10 +19,11 @@ def truncated_config(folder: str, select_layer: int) -> SiglipVisionConfig:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise ValueError(f"{path} is missing: --vision_tower needs the folder of a SigLIP model")
-    model_type = json.loads(path.read_text()).get("model_type", "unknown")
+    model_type = read_json(path, REMEDY).get("model_type", "unknown")
     if model_type not in ("siglip", "siglip_vision_model"):
         raise ValueError(f"{folder} holds a {model_type} model; --vision_tower needs SigLIP")
-    config = SiglipVisionConfig.from_pretrained(folder)
+    with reading(folder):
+        config = SiglipVisionConfig.from_pretrained(folder)
     layers = config.num_hidden_layers + 1 + select_layer
     if not (select_layer < 0 and 0 < layers):
         raise ValueError(

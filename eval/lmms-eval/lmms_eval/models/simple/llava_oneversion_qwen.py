@@ -10,9 +10,9 @@ import torch
 from accelerate import Accelerator
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
-from lmms_eval_overlay import exit_on_error
 from tqdm import tqdm
 
+from dllm.program import boundary
 from report_scores.data import with_image_tokens
 from report_scores.provenance import checkpoint_files, code_sha256, git_state, versions
 
@@ -27,7 +27,7 @@ class LlavaOneVersionQwen(lmms):
     checkpoint folder.
     """
 
-    @exit_on_error()
+    @boundary()
     def __init__(
         self,
         pretrained: str = "",
@@ -58,7 +58,7 @@ class LlavaOneVersionQwen(lmms):
         self.writer = ReportWriter(pretrained, device=str(self.device), dtype=dtype)
         self.finished = self._open(reports, pretrained, conv_template, dtype) if reports else None
 
-    @exit_on_error()
+    @boundary()
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Return one text per request, in their order. All generation arguments are checked before the first.
 

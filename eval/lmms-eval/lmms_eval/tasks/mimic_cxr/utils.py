@@ -4,9 +4,9 @@ import os
 
 from datasets import Dataset, DatasetDict
 from lmms_eval.api.task import ConfigurableTask
-from lmms_eval_overlay import exit_on_error
 from loguru import logger
 
+from dllm.program import boundary
 from llava.data.images import load_image
 from report_scores.data import check_test_set, image_folder, load_documents
 from report_scores.metrics.bleu import bleu_statistics
@@ -24,7 +24,7 @@ class MimicCxr(ConfigurableTask):
     def __init__(self, config: dict) -> None:
         super().__init__(config={key: value for key, value in config.items() if key != "class"})
 
-    @exit_on_error()
+    @boundary()
     def download(self, dataset_kwargs: dict | None = None) -> None:
         require_java()
         require_meteor()
@@ -43,7 +43,7 @@ def doc_to_visual(doc: dict) -> list:
     return [load_image(image_folder() / name) for name in doc["images"]]
 
 
-@exit_on_error()
+@boundary()
 def process_results(doc: dict, results: list[str]) -> dict:
     """Return the statistics of one document under the names of its half of the test set; the aggregations sum them."""
     if doc["shuffled"]:

@@ -1,0 +1,178 @@
+"""Runs a command for a script: a signal reaches it once, nobody is left behind, and the cause of a failure comes last.
+
+    python -m dllm.launch [--log FILE] COMMAND ...      # FILE also gets all that the command prints
+
+SIGTERM, SIGINT or SIGHUP, to this process or to its whole group, ends the command by SIGTERM, on which a training run
+writes a checkpoint first; what is left of it after GRACE seconds is killed, and so it is when a second signal comes. If
+this process is killed, its command gets SIGTERM too. Exit status: 0, 1, or 128 + the number of the signal.
+"""
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from dllm.data.files import Lock
+from dllm.program import ERROR_FILE, boundary, end_with_parent
+
+GRACE, TORCHRUN_GRACE = 55, 45  # seconds
+TWICE = 5  # seconds within which two signals are one: to a process, and to its group
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+KEPT = 1 << 16  # last bytes of what the command printed
+CAUSE = re.compile(rb"(?:train: )?error: [^\r\n]*")
+
+
+def launch(
+    command: list[str], env: dict[str, str] | None = None, cwd: str | None = None, log: Path | None = None
+) -> int:
+    """The exit status of a command, whose output is passed on; its cause, if it failed, is the last line on stderr."""
+    print(*command, flush=True)
+    with tempfile.TemporaryDirectory() as folder, open(log or os.devnull, "wb") as copy:
+        error_file = Path(folder) / "error"
+        env = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(TORCHRUN_GRACE)} | (env or os.environ)
+        env[ERROR_FILE] = str(error_file)
+        _adopt_orphans()
+        with _Stop() as stop:
+            process = subprocess.Popen(
+                command,
+                env=env,
+                cwd=cwd,
+                stdout=subprocess.PIPE if log else None,
+                stderr=subprocess.STDOUT if log else subprocess.PIPE,
+                start_new_session=True,  # a signal to the group of the script comes here alone
+                preexec_fn=end_with_parent,
+            )
+            stop.child = process.pid
+            tail = _pass_on(process.stdout or process.stderr, sys.stdout.buffer if log else sys.stderr.buffer, copy)
+            status = process.wait()
+            if status or stop.signal:
+                _end(stop)
+        if not status:
+            return 0
+        sys.stdout.flush()
+        print(_cause(error_file, tail, stop.signal, status), file=sys.stderr, flush=True)
+        return 128 + stop.signal if stop.signal else 1
+
+
+class _Stop:
+    """Sends the first signal on to `child` as SIGTERM; the next one kills all that comes from this process."""
+
+    def __init__(self):
+        self.signal, self.child, self.since = 0, None, 0.0
+
+    def __enter__(self):
+        self.before = {number: signal.signal(number, self._receive) for number in STOPPING}
+        self.alarm = signal.signal(signal.SIGALRM, lambda *_: kill_descendants(signal.SIGKILL))
+        return self
+
+    def __exit__(self, *_):
+        signal.alarm(0)
+        for number, handler in {**self.before, signal.SIGALRM: self.alarm}.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _) -> None:
+        if not self.signal:
+            self.signal, self.since = number, time.monotonic()
+            signal.alarm(GRACE)
+            with contextlib.suppress(ProcessLookupError, TypeError):
+                os.kill(self.child, signal.SIGTERM)
+        elif time.monotonic() > self.since + TWICE:
+            kill_descendants(signal.SIGKILL)
+
+
+def _pass_on(source: BinaryIO, target: BinaryIO, copy: BinaryIO) -> bytes:
+    """Copies all of `source` to both files until it ends; returns the last of it."""
+    tail = b""
+    while part := os.read(source.fileno(), 1 << 16):
+        tail = (tail + part)[-KEPT:]
+        for file in (target, copy):
+            with contextlib.suppress(OSError):  # a terminal that is gone, a full disk: the command goes on
+                file.write(part)
+                file.flush()
+    return tail
+
+
+def _end(stop: _Stop) -> None:
+    """Tells what the command left behind to end, and kills it after a while."""
+    deadline = time.monotonic() + (GRACE if not stop.signal else max(0.0, stop.since + GRACE - time.monotonic()))
+    kill_descendants(signal.SIGTERM)
+    while descendants() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    kill_descendants(signal.SIGKILL)
+
+
+def _cause(error_file: Path, tail: bytes, stopped_by: int, status: int) -> str:
+    """What the command's processes left in ERROR_FILE; those of other nodes printed it; a killed one could not."""
+    if error_file.is_file() and (line := error_file.read_text(errors="replace").partition("\n")[0]):
+        return line
+    if found := CAUSE.search(tail):
+        return found[0].decode(errors="replace")
+    if stopped_by:
+        return f"error: stopped by {signal.Signals(stopped_by).name}; start again to go on"
+    how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+    return f"train: error: the run ended without a word, {how} (killed? out of memory?); start again to go on"
+
+
+def _adopt_orphans() -> None:
+    """Processes whose own parent has ended become children of this one (Linux), which can then end them."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+
+
+def kill_descendants(number: int) -> None:
+    """Sends a signal to all processes that come from this one."""
+    for pid in descendants():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def descendants() -> list[int]:
+    """The processes that come from this one and have not ended."""
+    found, waiting = [], [os.getpid()]
+    while waiting:
+        children = _children(waiting.pop())
+        waiting += children
+        found += children
+    return [pid for pid in found if not _has_ended(pid)]
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    except OSError:  # gone in the meantime
+        return []
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process is gone, or is only waited for."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def main() -> None:
+    """The command line."""
+    command = sys.argv[1:]
+    if command[:1] != ["--log"]:
+        sys.exit(launch(command))
+    log = Path(command[1])
+    with boundary():
+        lock = Lock(log.with_name(".lock"), f"writes into {log.parent}")
+        status = launch(command[2:], log=log)
+        lock.release()
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
