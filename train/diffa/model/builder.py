@@ -13,6 +13,7 @@ from dllm.pipelines.a2d.tiny import HEADER_TEMPLATE
 from dllm.pipelines.auto import frozen_pattern, load_language_model, load_text_model, load_tokenizer
 from dllm.pipelines.loading import check_folder, load_whole, read_config, weight_files
 from dllm.pipelines.parts import load_parts
+from dllm.training.processes import on_one_process
 
 LLADA_START = "<|startoftext|>"
 PROMPTS = PARTS["semantic_adapter"] + "prompts."  # stage 2 leaves these behind
@@ -39,7 +40,8 @@ def build_model(
     tokenizer, language, _ = load_text_model(language_model, diffusion, dtype=held)
     if LLADA_START in tokenizer.get_vocab():  # LLaDA's own template strips what a user says
         tokenizer.chat_template = HEADER_TEMPLATE.format(start=LLADA_START)
-    frozen = {"audio_encoder": identify(audio_encoder), "language_model": identify(language_model)}
+    folders = {"audio_encoder": audio_encoder, "language_model": language_model}
+    frozen = on_one_process(lambda: {part: identify(folder) for part, folder in folders.items()})
     configs = {"audio_config": encoder.config.to_dict(), "text_config": language.config.to_dict()}
     config = DiffaConfig(**configs, frozen=frozen, **settings)
     model = DiffaModelLM(config)
