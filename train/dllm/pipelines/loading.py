@@ -18,7 +18,7 @@ def read_config(folder: str | Path, config: str = "config.json") -> dict:
     """The config of a model folder, as JSON. Raises ValueError, naming the file, if it is not there or not whole."""
     if not Path(folder).is_dir():
         raise ValueError(f"model folder {folder} does not exist")
-    _check_there(folder, config)
+    _check_there(Path(folder) / config)
     return read_json(Path(folder) / config, REMEDY)
 
 
@@ -29,24 +29,29 @@ def check_folder(
 
     Raises ValueError, naming the file, unless config, safetensors weights and `files` are there and whole.
     """
-    path, found = Path(folder), read_config(folder, config)
-    index = path / f"{weights}.index.json"  # of weights that are split into several files
-    shards = _shards(index) if index.is_file() else [weights]
-    for name in (*files, *shards):
-        _check_there(folder, name)
-    for name in shards:
+    found, shards = read_config(folder, config), weight_files(folder, weights)
+    for file in (*(Path(folder) / name for name in files), *shards):
+        _check_there(file)
+    for file in shards:
         try:
-            safe_open(path / name, framework="pt")  # compares the file's length with its header
+            safe_open(file, framework="pt")  # compares the file's length with its header
         except Exception as error:
-            raise ValueError(f"{path / name} is damaged ({error}); {REMEDY}") from error
+            raise ValueError(f"{file} is damaged ({error}); {REMEDY}") from error
     return found
 
 
-def _check_there(folder: str | Path, name: str) -> None:
-    if not (Path(folder) / name).is_file():
-        raise ValueError(f"model folder {folder} is incomplete: {name} is missing; {REMEDY}")
-    with open(Path(folder) / name, "rb"):  # or it may not be read, which is no damage
+def _check_there(file: Path) -> None:
+    if not file.is_file():
+        raise ValueError(f"model folder {file.parent} is incomplete: {file.name} is missing; {REMEDY}")
+    with open(file, "rb"):  # or it may not be read, which is no damage
         pass
+
+
+def weight_files(folder: str | Path, weights: str = "model.safetensors") -> list[Path]:
+    """The files that hold a model's weights: one, or those that an index names."""
+    path = Path(folder)
+    index = path / f"{weights}.index.json"
+    return [path / name for name in (_shards(index) if index.is_file() else [weights])]
 
 
 def _shards(index: Path) -> list[str]:
@@ -85,6 +90,8 @@ def load_whole(model_class: type[PreTrainedModel], folder: str, **kwargs) -> Pre
             f"{folder} lacks the weight {lacking[0]} in the shape of its config: its files do not belong together; "
             f"{REMEDY}"
         )
+    if "key_mapping" in kwargs:
+        del model._weight_conversions  # with these `save_pretrained` would write the old names
     for name, weight in model.named_parameters():
         if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
             raise ValueError(f"{folder}: the weight {name} holds NaN or infinite numbers; {REMEDY}")

@@ -10,7 +10,8 @@ Memory on a GPU is expected to be the sum, hardly ever reached, of
 | activations | what autograd keeps of the largest batch (`dllm.training.flops`)                    |
 
 bytes, with N weights, T of them trained, n processes, and w = 2 in bf16, else 4. In bf16 the first column has a rounded
-copy of the weights, and ZeRO an exact one of those it trains. CUDA itself takes about 1 GB more.
+copy of the weights, but of frozen ones that a system holds in bf16, 2 bytes each; ZeRO has an exact one of those it
+trains. CUDA itself takes about 1 GB more.
 """
 
 from dataclasses import dataclass
@@ -88,11 +89,11 @@ def memory(trainer: MDLMTrainer, batches: Batches, kept: Cost, dtype: torch.dtyp
     elif zero:
         held, gradients = width * weights, width * trained / (n if zero == 2 else 1)
     else:
-        held, gradients = width * weights, width * trained * (1 + (n > 1))
+        held, gradients = sum(weight.nbytes for weight in trainer.model.parameters()), width * trained * (1 + (n > 1))
     if zero:
         held += 4 * trained / n
     elif dtype != torch.float32:
-        held += dtype.itemsize * weights
+        held += dtype.itemsize * sum(w.numel() for w in trainer.model.parameters() if w.dtype != dtype)
     optimizer = 8 * trained / (n if zero or trainer.is_fsdp_enabled else 1)
     return {
         "weights": held,
