@@ -90,7 +90,7 @@ def test_more_tokens_than_rows_are_never_written(folders, tmp_path):
     """As of Gemma 3: its tokenizer has a token for images, its model of text has no row for it."""
     folder = copied(folders("gemma3_text", plain=True), tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_tokens(["<image_soft_token>"])
+    tokenizer.add_tokens(["<image_soft_token>"], special_tokens=True)
     tokenizer.save_pretrained(folder)
     _, model, origin = load_text_model(folder)
     assert origin.endswith("the tokenizer's own")

@@ -23,6 +23,8 @@ def load_text_model(
     `from_pretrained`; without `chat` the tokenizer needs no chat template. Raises ValueError on an incomplete folder,
     an unknown family or an impossible setting.
     """
+    if not _is_llada(folder):
+        read_family(folder)
     tokenizer = load_tokenizer(folder, chat)
     model = load_language_model(folder, **kwargs)
     config, origin = model.config, set_special_tokens(model.config, tokenizer)
@@ -71,11 +73,7 @@ def load_tokenizer(folder: str, chat: bool = True) -> PreTrainedTokenizerBase:
 
 
 def _is_llada(folder: str) -> bool:
-    """Raises ValueError if the folder's family is unknown."""
-    if read_config(folder).get("model_type") == LLADA:
-        return True
-    read_family(folder)
-    return False
+    return read_config(folder).get("model_type") == LLADA
 
 
 def _name_mask(tokenizer: PreTrainedTokenizerBase, mask: int, folder: str) -> None:

@@ -95,6 +95,4 @@ def load_whole(model_class: type[PreTrainedModel], folder: str, **kwargs) -> Pre
     for name, weight in model.named_parameters():
         if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
             raise ValueError(f"{folder}: the weight {name} holds NaN or infinite numbers; {REMEDY}")
-    if "key_mapping" in kwargs:
-        del model._weight_conversions  # with these `save_pretrained` would write the old names
     return model
