@@ -1,9 +1,11 @@
 """The attention patterns against loops over pairs of tokens, in the layouts that training and sampling really build."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from dllm.core.attention import CLEAN, NOISY, PATTERNS, PROMPT, Layout, Tokens, allowed
+from dllm.core.attention import CLEAN, NOISY, PATTERNS, PROMPT, Layout, Tokens, allowed, layer_masks
 from dllm.core.decoding import Decoding
 from dllm.core.objective import target_losses
 from dllm.core.prompt import Prompt
@@ -134,6 +136,44 @@ def test_some_queries_against_all_keys_are_rows_of_the_mask(pattern):
     assert torch.equal(allowed(pattern, queries, keys), layout.mask(pattern)[:, 0, some])
     part = layout.mask(pattern, slice(2, 9), slice(12))
     assert torch.equal(part, layout.mask(pattern)[:, :, 2:9, :12])
+
+
+def test_layers_with_a_window_have_a_mask_of_their_own_by_position():
+    config = SimpleNamespace(layer_types=["sliding_attention", "full_attention"], sliding_window=3)
+    valid = torch.tensor([[False, False, True, True], [True] * 4])
+    prompt = Prompt.left_padded(torch.zeros(2, 4, 1), valid)
+    views = [
+        Layout.of_response(NOISY, view, torch.ones(2, 5).bool(), prompt.response_positions(5), 5) for view in (0, 1)
+    ]
+    layout = Layout.cat([prompt.layout(), *views])
+    masks = layer_masks(config, 14, lambda window: layout.mask("prefix", window=window))
+    near = (layout.position[:, :, None] - layout.position[:, None]).abs() < 3
+    assert torch.equal(masks["full_attention"], layout.mask("prefix"))
+    itself = torch.eye(14).bool()
+    assert torch.equal(masks["sliding_attention"], masks["full_attention"] & (near | itself)[:, None])
+    assert not torch.equal(masks["sliding_attention"], masks["full_attention"])
+    assert masks["sliding_attention"][0, 0, 9, 3], "the second view is next to the prompt, with the first one between"
+
+
+@pytest.mark.parametrize("window", [14, None])
+def test_a_window_that_nothing_leaves_is_none(window):
+    config = SimpleNamespace(layer_types=["sliding_attention", "full_attention"], sliding_window=window or 15)
+    asked = []
+    masks = layer_masks(config, 14, lambda window: asked.append(window) or object())
+    assert asked == [None] and masks["sliding_attention"] is masks["full_attention"]
+    one = object()
+    assert layer_masks(SimpleNamespace(layer_types=["full_attention"]), 14, lambda window: one) is one
+    assert layer_masks(SimpleNamespace(), 14, lambda window: one) is one
+
+
+def test_padding_and_the_masked_twin_of_a_prompt_keep_its_extras_in_place():
+    prompt = Prompt.left_padded(torch.randn(2, 3, 4), torch.ones(2, 3).bool())
+    prompt.extras = {"seen": torch.ones(2, 3).bool(), "deep": torch.randn(2, 3, 2, 4)}
+    padded, masked = prompt.padded(8), prompt.masked(torch.zeros(4))
+    assert padded.extras["seen"].tolist() == [[False] * 5 + [True] * 3] * 2
+    assert torch.equal(padded.extras["deep"][:, 5:], prompt.extras["deep"]) and not padded.extras["deep"][:, :5].any()
+    assert {name: value.shape for name, value in masked.extras.items()} == {"seen": (2, 3), "deep": (2, 3, 2, 4)}
+    assert not any(value.any() for value in masked.extras.values()), "guidance leads away from all that was given"
 
 
 def test_an_unknown_pattern_is_refused():

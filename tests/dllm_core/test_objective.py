@@ -128,10 +128,10 @@ def test_extras_come_with_every_row_of_the_prompt(pattern, monkeypatch):
         return trunk(embeds, mask, position)
 
     monkeypatch.setattr(model, "trunk", trunk_with_extras)
-    prompt.extras["seen"] = prompt.embeds.sum((1, 2))  # [B]
+    prompt.extras["seen"] = prompt.embeds.sum(2)  # [B, P]
     target_losses(model, prompt, response, targets, masked, True)
     ((embeds, seen),) = given
-    torch.testing.assert_close(seen, embeds.sum((1, 2)), rtol=0, atol=0)
+    torch.testing.assert_close(seen, embeds.sum(2), rtol=0, atol=0)
     assert len(seen) == len(response) * (2 if pattern == "bidirectional" else 1)
 
 

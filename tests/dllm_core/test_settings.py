@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dllm.core.model import check_diffusion_settings, exclude_unwritable
-from oracles.models import MASK, NUM_TOKENS, VOCAB_SIZE, tiny_config
+from oracles.models import HIDDEN, MASK, NUM_TOKENS, STOP, VOCAB_SIZE, tiny_config, tiny_model
 
 
 def test_good_settings_pass():
@@ -31,12 +31,23 @@ def test_good_settings_pass():
         ({"num_tokens": MASK}, f"num_tokens {MASK}"),
         ({"num_tokens": MASK + 1}, f"num_tokens {MASK + 1}"),  # the stop token could not be written
         ({"num_tokens": None}, "num_tokens None"),
+        ({"unwritable_token_ids": [3, STOP]}, f"unwritable_token_ids: {STOP} must be a token, and none that ends"),
+        ({"unwritable_token_ids": [NUM_TOKENS]}, f"unwritable_token_ids: {NUM_TOKENS} must be a token"),
     ],
 )
 def test_an_impossible_setting_is_named(settings, message):
     with pytest.raises(ValueError, match=message) as error:
         check_diffusion_settings(tiny_config(**settings))
     assert "\n" not in str(error.value)
+
+
+def test_other_ids_are_excluded_where_the_settings_say_so():
+    check_diffusion_settings(tiny_config(unwritable_token_ids=[3, 7]))
+    excluded = exclude_unwritable(torch.zeros(4, VOCAB_SIZE), MASK, NUM_TOKENS, [3, 7])
+    out = [token for token in range(NUM_TOKENS) if excluded[2, token].isneginf()]
+    assert out == [3, 7, MASK]
+    model = tiny_model("block", unwritable_token_ids=[3, 7])
+    assert model.logits(torch.randn(5, HIDDEN, dtype=torch.float64)).isneginf()[:, [3, 7, MASK]].all()
 
 
 def test_the_mask_token_and_padding_rows_are_excluded_and_nothing_else():

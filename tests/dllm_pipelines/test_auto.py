@@ -122,6 +122,7 @@ def test_a_tokenizer_without_a_chat_template_is_named(folders, tmp_path):
     (tmp_path / "copy/chat_template.jinja").unlink()
     with pytest.raises(ValueError, match="the tokenizer of .*copy has no chat template"):
         load_tokenizer(folder)
+    assert load_tokenizer(folder, chat=False).chat_template is None, "plain text needs none"
 
 
 def test_a_qwen_tokenizer_without_a_chat_template_has_chatml(folders, tmp_path):

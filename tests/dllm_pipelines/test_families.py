@@ -1,6 +1,8 @@
 """What holds of every decoder family: transformers' layers, seen both ways; exact caches, packed training, folders."""
 
 import json
+import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,10 +15,12 @@ from dllm.core.sampler import generate
 from dllm.pipelines.a2d import FAMILIES, load_a2d
 from dllm.training.flops import step_costs
 from dllm.training.lora import add_lora, lora_config, merge
+from dllm.training.plan import describe_plan
 from oracles.batches import pack, random_samples, spy
 from oracles.families import VARIANTS, WITH_WINDOWS, exact_softmax, family_model, plain_model
 from oracles.models import MASK, STOP, TAIL, left_padded, random_ids
 from oracles.sampling import sample
+from oracles.text_runs import make_trainer, text_samples
 from oracles.training import training_losses
 
 __all__ = ["exact_softmax"]  # a fixture
@@ -166,4 +170,24 @@ def test_a_step_costs_what_the_matrices_do(variant):
     assert flops.per_token == pytest.approx(6 * matrices, rel=1e-2)
     assert flops.per_pair == 3 * 2 * 2 * 2 * width
     assert flops.per_target == 6 * 32 * model.config.vocab_size
-    print(variant, kept)
+    assert kept.per_pair == (2 * 2 * 4 if variant == "gemma2" else 0), (
+        "tanh of its scores where they are not capped by FlexAttention"
+    )
+    assert kept.per_token > 0 and kept.per_target > 0
+
+
+class Samples(list):
+    """Samples that a plan can look at one by one."""
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_is_planned(variant, tmp_path):
+    """What `--dry_run` prints."""
+    trainer = make_trainer(tmp_path, model=family_model(variant, dtype=torch.float32))
+    dataset = trainer.train_dataset.dataset = Samples(text_samples())
+    dataset.samples = [SimpleNamespace(num_inputs=0, **sample) for sample in dataset]
+    trainer.lengths = [len(sample["prompt_ids"]) + len(sample["response_ids"]) for sample in dataset]
+    plan = describe_plan(trainer)
+    weights = sum(weight.numel() for weight in trainer.model.parameters())
+    assert re.search(rf"language_model +{weights:,} +{weights:,} +0.1\n", plan)
+    assert "samples               16" in plan and "activations" in plan

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import BlockMask
 
+from dllm.core import objective
 from dllm.core.attention import PATTERNS
 from dllm.core.objective import target_losses
 from dllm.pipelines import kernels
 from oracles.batches import layouts_of, pack, random_samples, spy
+from oracles.families import family_model
 from oracles.models import tiny_model
 
 
@@ -32,6 +34,22 @@ def test_hidden_states_are_those_of_sdpa(pattern, prompts, responses):
     with torch.no_grad():
         flex, sdpa = model.trunk(embeds, mask, position), model.trunk(embeds, layout.mask(pattern), position)
     torch.testing.assert_close(flex[layout.valid], sdpa[layout.valid], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("variant", ["gemma2", "gemma3"])
+def test_windows_and_caps_are_those_of_the_other_kernel(variant, pattern, monkeypatch):
+    """Gemma's: a mask for each type of layer, and scores within a cap."""
+    model = family_model(variant, pattern)
+    batch = pack(random_samples(model, [13, 0, 7, 5], [9, 4, 2, 1]))
+    expected = target_losses(model, *batch, True)
+    monkeypatch.setattr(objective, "_mask", lambda layout, pattern, window, flex: layout.block_mask(pattern, window))
+    calls = spy(model, "trunk")
+    with torch.no_grad():
+        losses = target_losses(model, *batch, True)
+    ((_, masks, _),) = calls
+    assert {kind: type(mask) for kind, mask in masks.items()} == dict.fromkeys(masks, BlockMask) and len(masks) == 2
+    torch.testing.assert_close(losses, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_the_kind_of_mask_chooses_the_kernel(monkeypatch):
