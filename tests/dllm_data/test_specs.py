@@ -203,6 +203,25 @@ def test_ko_document_table_keeps_the_order_of_parts_and_does_not_decode(here):
     assert first["id"] == "7" and first["image"]["bytes"] == b"\x89PNG"
 
 
+@pytest.mark.real_data
+def test_real_tables_in_the_shape_of_ko_document_table(here, radiology_data):
+    folder = radiology_data / "tables"
+    rows = [json.loads(line) for line in (folder / "wikitable_qa.jsonl").read_text().splitlines()][:40]
+    found = []
+    for row in rows:
+        parts = [{"type": "image"}, {"type": "text", "text": row["question"]}]
+        record = korean(json.dumps(parts), json.dumps([{"type": "text", "text": row["answer"]}]))
+        found.append(record | {"id": row["id"], "image": {"bytes": (folder / row["image"]).read_bytes(), "path": None}})
+    datasets.Dataset.from_list(found).to_parquet(here / "tables.parquet")
+    train, test = load_sft_dataset("tables.parquet[train:20,test:10]")
+    by_id = {row["id"]: row for row in rows}
+    assert len({record["id"] for part in (train, test) for record in part}) == 30
+    for record in train:
+        row = by_id[record["id"]]
+        assert [turn["value"] for turn in record["conversations"]] == [f"<image>\n{row['question']}", row["answer"]]
+        assert record["image"]["bytes"] == (folder / row["image"]).read_bytes()
+
+
 @pytest.mark.parametrize(
     "row, said",
     [

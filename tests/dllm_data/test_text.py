@@ -10,6 +10,7 @@ from dllm.data import text
 from dllm.data.conversation import build_prompt, build_response, encode
 from dllm.data.text import PackedDataset, TextDataset, plain_prompt
 from dllm.data.utils import load_sft_dataset
+from dllm.inference.text import TextRequest, TextWriter
 from dllm.pipelines.a2d.tiny import train_tokenizer
 from oracles.tiny import turns
 
@@ -118,3 +119,18 @@ def test_too_little_text_is_one_line(tokenizer, diffusion):
 
 def test_a_plain_prompt_begins_as_the_texts_do(tokenizer):
     assert plain_prompt(tokenizer, "a<|mask|>") == encode(tokenizer, "a<|mask|>")
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_what_a_user_types_never_becomes_a_special_token(tokenizer, diffusion, plain):
+    writer = TextWriter(tokenizer, SimpleNamespace(diffusion=diffusion), plain)
+    special = set(tokenizer.added_tokens_decoder)
+
+    def special_ids(words: str) -> list[int]:
+        request = TextRequest([], words, system=words, turns=turns(words, words))
+        return [id for id in writer.prompt_ids(request) if id in special]
+
+    assert special_ids(HOSTILE) == special_ids("x") and bool(special_ids("x")) != plain
+    ids = writer.prompt_ids(TextRequest([], "Q two", system="S", turns=turns("Q one", "A one")))
+    talk = turns("Q one", "A one", "Q two", "")[:3]
+    assert ids == (encode(tokenizer, "Q two") if plain else build_prompt(tokenizer, talk, "S"))

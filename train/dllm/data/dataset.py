@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dllm.data.collator import canvas_length
 from dllm.data.conversation import build_prompt, build_response, find_control_token
-from dllm.training.processes import on_one_process
+from dllm.training.processes import shared_out
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class ConversationDataset(Dataset):
     """Samples {prompt_ids, response_ids, num_inputs}, one for every answer, with what came before it as its prompt; a
     subclass gives prompts more than text.
 
-    The first process tokenises all records at the start, to check them: prompt and response fit `max_length`, and a
-    response is never cut. What is kept are the sizes alone; a sample is tokenised again when it is its turn, so
+    All records are tokenised at the start, each process its share, to check them: prompt and response fit `max_length`,
+    and a response is never cut. What is kept are the sizes alone; a sample is tokenised again when it is its turn, so
     `records` may be a sequence that lies on a disk. Raises ValueError naming the record.
 
     sizes    [samples, 3] tokens of the prompt, of the response, and what the prompt is given beside text
@@ -54,7 +54,12 @@ class ConversationDataset(Dataset):
     ):
         self.data_path, self.records, self.tokenizer = data_path, records, tokenizer
         self.diffusion, self.max_length, self.show_progress = diffusion, max_length, show_progress
-        table = on_one_process(self._measure)  # [samples, 6]
+        self.left_out: list[str] = []
+        tables, left_out, look_alikes = zip(*shared_out(self._measure, len(records)), strict=True)
+        self.left_out = sum(left_out, [])
+        if show_progress:
+            self._tell_look_alikes(sum(look_alikes, []))
+        table = np.concatenate(tables)  # [samples, 6]
         self.places, self.sizes, self.lengths = table[:, :2], table[:, 2:5], table[:, 5].tolist()
 
     def prompt(self, record: dict, history: list[dict]) -> tuple[list[int], list, int]:
@@ -78,10 +83,12 @@ class ConversationDataset(Dataset):
         number, turn = self.places[index].tolist()
         return self._sample(self.records[number], turn)
 
-    def _measure(self) -> np.ndarray:
-        """Of every sample: its record and turn, its sizes, its length; [samples, 6]."""
-        table, found = [], {}
-        for number in tqdm(range(len(self.records)), desc="tokenise", disable=not self.show_progress):
+    def _measure(self, numbers: range) -> tuple[np.ndarray, list[str], list[tuple[str, str]]]:
+        """Of every sample of these records: its record and turn, its sizes, its length, [samples, 6]; what was refused;
+        records with text like a special token, and that.
+        """
+        table, look_alikes = [], []
+        for number in tqdm(numbers, desc="tokenise", disable=not self.show_progress):
             try:
                 record = self.records[number]
                 for turn in self.answers(record):
@@ -90,15 +97,17 @@ class ConversationDataset(Dataset):
                 self.refuse(error)
             else:
                 if token := look_alike(self.tokenizer, record):
-                    found.setdefault(record.get("id"), token)
-        if found and self.show_progress:
-            name, token = next(iter(found.items()))
+                    look_alikes.append((record.get("id"), token))
+        return np.array(table, np.int64).reshape(-1, 6), self.left_out, look_alikes
+
+    def _tell_look_alikes(self, found: list[tuple[str, str]]) -> None:
+        if found:
+            (name, token), number = found[0], len(found)
             print(
-                f"{self.data_path}: {len(found)} records hold text like a special token, read as text; the first: "
-                f"record {name!r} with {token!r}",
+                f"{self.data_path}: {number} records hold text like a special token, read as text; the first: record "
+                f"{name!r} with {token!r}",
                 file=sys.stderr,
             )
-        return np.array(table, np.int64).reshape(-1, 6)
 
     def _sizes(self, record: dict, turn: int) -> tuple[int, int, int, int]:
         """A sample's row of `sizes`, and its length."""

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dllm.data.conversation import encode
 from dllm.data.dataset import ConversationDataset, Sample
-from dllm.training.processes import on_one_process
+from dllm.training.processes import shared_out
 
 PIECE = 1 << 16  # characters that are tokenised at a time: a book must not be read whole for each of its samples
 
@@ -26,15 +26,22 @@ class TextDataset(ConversationDataset):
     max_length_flag = "--max_seq_length"
 
     def __init__(self, *args, mask_prompt_loss: bool = True, **kwargs):
-        self.mask_prompt_loss, self.left_out = mask_prompt_loss, []
+        self.mask_prompt_loss = mask_prompt_loss
         super().__init__(*args, **kwargs)
+        if not self.left_out:
+            return
+        told = f"{self.data_path}: {len(self.left_out)} of {len(self.records)} records left out"
+        if not len(self):
+            raise ValueError(f"{told}, which leaves nothing; the first: {self.left_out[0]}")
+        if self.show_progress:
+            print(f"{told}, or their later answers; the first: {self.left_out[0]}", file=sys.stderr)
 
     def answers(self, record: dict) -> Sequence[int]:
         turns = super().answers(record)
         return turns if self.mask_prompt_loss else turns[-1:]
 
     def refuse(self, error: ValueError) -> None:
-        self.left_out.append(error)
+        self.left_out.append(str(error))
 
     def _sample(self, record: dict, turn: int) -> Sample:
         sample = super()._sample(record, turn)
@@ -42,23 +49,13 @@ class TextDataset(ConversationDataset):
             return sample
         return Sample(sample.record_id, [], sample.prompt_ids + sample.response_ids)
 
-    def _measure(self) -> np.ndarray:
-        table = super()._measure()
-        number = len(self.left_out)
-        told = f"{self.data_path}: {number} of {len(self.records)} records left out" if number else ""
-        if not len(table):
-            raise ValueError(f"{told}, which leaves nothing; the first: {self.left_out[0]}")
-        if number and self.show_progress:
-            print(f"{told}, or their later answers; the first: {self.left_out[0]}", file=sys.stderr)
-        return table
-
 
 class PackedDataset(Dataset):
     """Samples of `length` tokens, responses without prompts, cut from texts that follow each other, each with the
     tokenizer's first token, if it has one, and the tail token at its end. What is left at the very end is not read.
 
     Like conversations, the texts are tokenised once at the start, to count, and again when it is their turn.
-    Raises ValueError if there are too few.
+    Raises ValueError if there are too few. `places` [pieces, 3]: text, first character, tokens up to the piece's end.
     """
 
     def __init__(
@@ -72,21 +69,22 @@ class PackedDataset(Dataset):
     ):
         self.texts, self.tokenizer, self.length, self.show_progress = texts, tokenizer, length, show_progress
         self.first, self.last = plain_start(tokenizer), [diffusion.tail_token_id]
-        self.places = on_one_process(self._measure)  # [pieces, 3]: text, first character, tokens up to the piece's end
+        self.places = np.concatenate(shared_out(self._measure, len(texts)))  # [pieces, 3]
+        self.places[:, 2] = self.places[:, 2].cumsum()
         total = int(self.places[-1, 2])
         if total < length:
             raise ValueError(f"{name}: {total} tokens in all are less than one sample of {length}; give more text")
         self.lengths = [length] * (total // length)
         self.sizes = np.array([[0, length, 0]]).repeat(len(self), axis=0)
 
-    def _measure(self) -> np.ndarray:
-        places, total = [], 0
-        for number in tqdm(range(len(self.texts)), desc="tokenise", disable=not self.show_progress):
+    def _measure(self, numbers: range) -> np.ndarray:
+        """Of every piece of these texts: its text, first character and tokens; [pieces, 3]."""
+        places = []
+        for number in tqdm(numbers, desc="tokenise", disable=not self.show_progress):
             text = self.texts[number]
             for start in range(0, max(1, len(text)), PIECE):
-                total += len(self._ids(text, start))
-                places.append((number, start, total))
-        return np.array(places, np.int64)
+                places.append((number, start, len(self._ids(text, start))))
+        return np.array(places, np.int64).reshape(-1, 3)
 
     def _ids(self, text: str, start: int) -> list[int]:
         """Ids of a piece of a text."""

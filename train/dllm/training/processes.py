@@ -1,4 +1,4 @@
-"""Work that one process of a run does for all of them."""
+"""Work that one process of a run does for all of them, or each for the others."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,3 +22,21 @@ def on_one_process(work: Callable[[], Any]) -> Any:
     if isinstance(results[0], ValueError | OSError):
         raise results[0]
     return results[0]
+
+
+def shared_out(work: Callable[[range], Any], number: int) -> list:
+    """The results of `work` for consecutive ranges of `number` items, one for each process of a distributed run, in
+    their order; an error that is a user's mistake (ValueError, OSError) is raised on every rank.
+    """
+    if not dist.is_initialized():
+        return [work(range(number))]
+    rank, size = dist.get_rank(), dist.get_world_size()
+    try:
+        result = work(range(number * rank // size, number * (rank + 1) // size))
+    except (ValueError, OSError) as error:
+        result = error
+    results = [None] * size
+    dist.all_gather_object(results, result)
+    if errors := [result for result in results if isinstance(result, Exception)]:
+        raise errors[0]
+    return results
