@@ -19,7 +19,7 @@ TEXTS = {"model": ["Clear.", "Small effusion.", "No."], "shuffled_images": ["Cle
 STUB = """#!/bin/bash
 case "$*" in
     *device_count*) echo {gpus} ;;
-    "-m report_scores "*) exec {python} "$@" ;;
+    "-m report_scores "*|"-m dllm.launch "*) exec {python} "$@" ;;
     "-m accelerate"*)
         printf '%s\\n' "$@" >> {folder}/launched
         while [ $# -gt 0 ]; do [ "$1" = --output_path ] && run="$2"; shift; done

@@ -171,7 +171,7 @@ def test_another_number_of_zero_processes_is_refused(of_two, tmp_path):
     result = launch(arguments(stopped, per_device_train_batch_size=4), processes=1)
     assert result.returncode != 0
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("train: error: ")]
-    said = "was written with ZeRO processes 2, not 1: the losses would be of two runs; give the same or another --output_dir"
+    said = "was written with ZeRO processes 2, not 1: the losses would be of two runs; give the same or another"
     assert line.startswith(f"train: error: {stopped / 'checkpoint-5'} {said}")
 
 

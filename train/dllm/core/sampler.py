@@ -143,8 +143,8 @@ def _check_finite(hidden: list[Tensor]) -> None:
     """Raises ValueError if the model has no opinion: an argmax over NaN would be taken for one."""
     if not all(each.isfinite().all() for each in hidden):
         raise ValueError(
-            "the model's hidden states hold NaN or infinite numbers: its weights or inputs are damaged, or too large for "
-            "this dtype; try float32"
+            "the model's hidden states hold NaN or infinite numbers: its weights or inputs are damaged, or too large "
+            "for this dtype; try float32"
         )
 
 

@@ -44,13 +44,9 @@ class Identity:
 
     def values(self) -> dict[str, object]:
         """JSON values by argument: of a file the sha256 of its bytes, of a model folder that of its weights, of any
-        other folder, whose files may be many, nothing.
+        other folder, whose files may be many, only that it is one.
         """
-        return {
-            name: value.result() if isinstance(value, Future) else value
-            for name, value in self._values.items()
-            if value is not None
-        }
+        return {name: value.result() if isinstance(value, Future) else value for name, value in self._values.items()}
 
     def _value(self, value: object):
         if isinstance(value, str) and value and Path(value).exists():
@@ -58,10 +54,10 @@ class Identity:
         return json.loads(json.dumps(value, default=lambda other: getattr(other, "value", None) or str(other)))
 
 
-def _content(path: Path) -> str | None:
+def _content(path: Path) -> str:
     if path.is_file():
         return f"sha256 {sha256(path)}"
-    return f"sha256 {weights_sha256(path)}" if any(path.glob("*.safetensors")) else None
+    return f"sha256 {weights_sha256(path)}" if any(path.glob("*.safetensors")) else "a folder"
 
 
 def differences(old: dict, new: dict, allowed: list[str]) -> list[str]:
