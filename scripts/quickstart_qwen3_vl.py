@@ -1,6 +1,6 @@
 """Qwen3-VL on generated tables, end to end on two CPU processes: data, a tiny model, its sight, training, accuracy.
 
-    bash scripts/quickstart.sh qwen3_vl [--out DIR] [--train 32000] [--epochs 3]
+    bash scripts/quickstart.sh qwen3_vl [--out DIR] [--train 19200] [--epochs 2]
 
 The model starts from random weights. Its vision encoder first learns the colours and places of cells on its own, which
 a published one needs not; then the program of a full run, examples/qwen3_vl/sft.py, teaches the language model to
@@ -39,9 +39,9 @@ TOGETHER = 50  # answers that are written as one batch
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "exp/quickstart_qwen3_vl", help="output folder")
-    parser.add_argument("--train", type=int, default=32000, help="training tables")
+    parser.add_argument("--train", type=int, default=19200, help="training tables")
     parser.add_argument("--test", type=int, default=200, help="test tables")
-    parser.add_argument("--epochs", type=float, default=3, help="passes over the training tables")
+    parser.add_argument("--epochs", type=float, default=2, help="passes over the training tables")
     args = parser.parse_args()
     if args.train < 1 or args.test < 2:
         parser.error("--train needs at least 1, --test at least 2")

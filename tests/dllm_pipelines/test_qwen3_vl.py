@@ -47,7 +47,7 @@ def prompts(processor):
 
 def logits(model, batch, causal: bool):
     """Logits [B, L, V] of a batch's prompts."""
-    prompt = model.prompt(**batch)
+    prompt = model.prepare_prompt(**batch)
     layout = prompt.layout()
     mask = layout.mask("bidirectional")  # [B, 1, L, L]
     if causal:
@@ -81,7 +81,7 @@ def test_all_that_is_there_is_seen(folder, prompts, processor):
     pixels = batch["pixel_values"].clone()
     pixels[0, 0] += 1
     assert (model(**batch | {"pixel_values": pixels}).logits[0, 0] - before[0]).abs().max() > 1e-6
-    prompt = model.prompt(**batch)
+    prompt = model.prepare_prompt(**batch)
     prompt.extras["deepstack"] = torch.zeros_like(prompt.extras["deepstack"])
     mask = prompt.layout().mask("bidirectional")
     without = model.lm_head(model.trunk(prompt.embeds, mask, prompt.positions, **prompt.extras))[0]
@@ -97,10 +97,10 @@ def test_exact_caches_change_nothing(pattern, folder, processor):
         prompts = [random_prompt(processor, rng) for _ in range(3)]
         batch = batch_of(processor, prompts)
         arguments = {"seeds": [7, 8, 9], "temperature": 0.8 * (case % 2), "gen_steps": [None, 6][case // 2]}
-        written = model.generate(**batch, **arguments).ids
-        assert torch.equal(written, model.generate(**batch, cache="none", **arguments).ids)
+        written = model.generate(*batch.values(), **arguments).ids
+        assert torch.equal(written, model.generate(*batch.values(), cache="none", **arguments).ids)
         alone = batch_of(processor, prompts[1:2], width=batch["input_ids"].shape[1] + 5)
-        assert torch.equal(written[1:2], model.generate(**alone, **arguments | {"seeds": [8]}).ids)
+        assert torch.equal(written[1:2], model.generate(*alone.values(), **arguments | {"seeds": [8]}).ids)
         texts.update(map(tuple, written.tolist()))
     assert len(texts) > 9
 
@@ -112,10 +112,10 @@ def test_packed_training_is_every_view_on_its_own(pattern, folder, prompts, proc
     response = torch.tensor(rng.integers(20, 200, (3, R)))
     masked = torch.tensor(rng.random((3, R)) < 0.5)
     everywhere = torch.ones_like(masked)
-    prompt = model.prompt(**batch_of(processor, prompts))
+    prompt = model.prepare_prompt(**batch_of(processor, prompts))
     losses = target_losses(model, prompt, response, everywhere, masked, paired=True)
     for row, each in enumerate(prompts):
-        one = model.prompt(**batch_of(processor, [each]))
+        one = model.prepare_prompt(**batch_of(processor, [each]))
         expected = literal_losses(model, one, response[row].tolist(), set(masked[row].nonzero().flatten().tolist()))
         torch.testing.assert_close(losses[row], expected, rtol=0, atol=1e-10)
     losses.sum().backward()
@@ -138,11 +138,13 @@ def test_pixels_change_the_loss_and_images_are_not_written(folder, prompts, proc
 def test_guidance_can_lead_away_from_blank_images_or_from_the_whole_prompt(folder, prompts, processor):
     model, batch = load_exact(folder), batch_of(processor, prompts)
     decoding = model.decoding(cfg_scale=1.0, cfg_against="blank_inputs")
-    prompt, blank = model.prompts(decoding, **batch)
+    prompt, blank = model.prompts(*batch.values(), decoding=decoding)
     assert (prompt.embeds - blank.embeds).abs().max() > 1e-3
     assert (prompt.extras["deepstack"] - blank.extras["deepstack"]).abs().max() > 1e-3
     assert prompt.masked(model.embed(torch.tensor(5))).extras["deepstack"].abs().max() == 0
-    written = [model.generate(**batch, cfg_scale=2.0, cfg_against=name).ids for name in ("blank_inputs", "no_prompt")]
+    written = [
+        model.generate(*batch.values(), cfg_scale=2.0, cfg_against=name).ids for name in ("blank_inputs", "no_prompt")
+    ]
     assert not torch.equal(*written)
 
 

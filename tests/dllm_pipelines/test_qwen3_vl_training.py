@@ -6,6 +6,7 @@ import io
 import json
 import re
 import runpy
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,12 +28,27 @@ from oracles.visual import picture, save_tiny
 
 PROGRAM = CHECKOUT / "examples/qwen3_vl/sft.py"
 COLOURS = ("red", "green", "blue")
+PARTS = [{"type": "image"}, {"type": "text", "text": "What is in it?"}]
 FSDP = """import runpy, sys
 sys.path[:0] = [{tests!r}]
 from oracles.fsdp_on_cpu import PartialState, begin_as_accelerator
 PartialState.__init__ = begin_as_accelerator
 runpy.run_path({program!r}, run_name="__main__")
 """
+
+
+def korean_row(number: int, image: dict) -> dict:
+    """A row as KoDocumentTableVisualSFT has them, whose contents are JSON."""
+    contents = {"user": PARTS, "assistant": [{"type": "text", "text": "red"}]}
+    turns = [{"role": role, "content": json.dumps(parts)} for role, parts in contents.items()]
+    return {"id": number, "image": image, "conversations": turns, "metadata": {"source": "x"}}
+
+
+def stored(image) -> dict:
+    """An image as `datasets` stores it."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
 
 
 def messages(question, answer: str = "red") -> dict:
@@ -179,29 +195,19 @@ def dataset(rows, processor, folder, **settings):
 def test_rows_of_every_shape_are_the_same_sample(processor, folder, tmp_path):
     image = picture((32, 16), 0)
     image.save(tmp_path / "a.png")
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    stored = {"bytes": buffer.getvalue(), "path": None}
-    parts = [{"type": "image"}, {"type": "text", "text": "What is in it?"}]
-    korean = {
-        "id": 7, "metadata": {"source": "x"}, "image": stored,
-        "conversations": [
-            {"role": "user", "content": json.dumps(parts)},
-            {"role": "assistant", "content": json.dumps([{"type": "text", "text": "red"}])},
-        ],
-    }  # fmt: skip
+    korean = korean_row(7, stored(image))
     llava = {
         "image": str(tmp_path / "a.png"),
         "conversations": [{"from": "human", "value": "<image>\nWhat is in it?"}, {"from": "gpt", "value": "red"}],
     }
     rows = [
         messages("What is in it?") | {"image": image},
-        messages(parts) | {"images": [stored]},
+        messages(PARTS) | {"images": [stored(image)]},
         korean,
         llava,
     ]
     samples = [dataset([row], processor, folder)[0] for row in rows]
-    table = datasets.Dataset.from_list([messages("What is in it?") | {"image": stored}])
+    table = datasets.Dataset.from_list([messages("What is in it?") | {"image": stored(image)}])
     samples.append(dataset(table.cast_column("image", datasets.Image()), processor, folder)[0])
     tokenizer, first = processor.tokenizer, samples[0]
     text = tokenizer.decode(first["prompt_ids"])
@@ -267,6 +273,23 @@ def test_a_dry_run_tells_what_learns_and_counts_visual_tokens(main, folder, data
     assert process.returncode == 0, process.stderr
     assert re.search(r"language_model +[\d,]+ +[\d,]+ +0\.003   LoRA of rank 4", process.stdout)
     assert re.search(r"visual +[\d,]+ +[\d,]+ +0\.003", process.stdout), "the merger"
+
+
+def test_the_published_command_line_trains(main, folder, tmp_path, monkeypatch):
+    """As it is written, with a tiny model and a few rows in the place of what the hub has under these names."""
+    shutil.copytree(folder, tmp_path / "models/Qwen/Qwen3-VL-2B-Instruct")
+    monkeypatch.setenv("BASE_MODELS_DIR", str(tmp_path / "models"))
+    monkeypatch.setenv("BASE_DATASETS_DIR", str(tmp_path / "data"))
+    file = tmp_path / "data/jp1924/KoDocumentTableVisualSFT/train-00000-of-00001.parquet"
+    file.parent.mkdir(parents=True)
+    table = datasets.Dataset.from_list([korean_row(n, stored(picture((32, 16), n))) for n in range(14)])
+    table.cast_column("image", datasets.Image()).to_parquet(file)
+    monkeypatch.chdir(tmp_path)
+    line = "--dataset_args jp1924/KoDocumentTableVisualSFT[train:10,test:2] --num_train_epochs 1 --lora True"
+    process = main([*line.split(), "--per_device_train_batch_size", "1"])
+    assert process.returncode == 0, process.stderr
+    assert "train: model written to exp/qwen3_vl_sft after 10 steps; 10 samples" in process.stdout
+    assert (tmp_path / "exp/qwen3_vl_sft/lora/adapter_model.safetensors").is_file()
 
 
 def test_the_trainer_refuses_what_does_not_fit(folder, processor, tmp_path):

@@ -44,8 +44,10 @@ class CompositeLM(MaskedDiffusionLM):
     def embed(self, ids: Tensor) -> Tensor:
         return self.language_model.embed(ids)
 
-    def trunk(self, embeds: Tensor, mask: LayerMasks, position: Tensor, cache: Cache | None = None) -> Tensor:
-        return self.language_model.trunk(embeds, mask, position, cache)
+    def trunk(
+        self, embeds: Tensor, mask: LayerMasks, position: Tensor, cache: Cache | None = None, **extras: Tensor
+    ) -> Tensor:
+        return self.language_model.trunk(embeds, mask, position, cache, **extras)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self.language_model.logits(hidden)

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dllm.core.noise import ForwardProcess
 from dllm.data.collator import ResponseCollator
 from dllm.data.rows import ArrowRows
 from dllm.data.specs import Rows
 from dllm.data.text import TextDataset
 from dllm.data.utils import to_conversation
 from dllm.pipelines.qwen3_vl.processing import PLACE, build_visual_prompt, image_inputs, load_image, open_image
+from dllm.training.arguments import MDLMConfig
 
 MARK = re.compile(r"<image>\n?")
 
@@ -91,14 +91,19 @@ def place_images(history: list[dict], conversation: list[dict], number: int) -> 
 
 class Qwen3VLDataCollator(ResponseCollator):
     """`ResponseCollator` with the patches of a batch's images; a batch without images brings a blank one, so that every
-    rank makes the same calls of the vision encoder.
+    rank makes the same calls of the vision encoder. `Qwen3VLTrainer` tells it the settings of its model and its run.
     """
 
-    def __init__(self, processor, diffusion, forward_process: ForwardProcess, pad_to_multiple_of: int = 1):
-        super().__init__(diffusion, forward_process, diffusion.tail_token_id, pad_to_multiple_of)
+    def __init__(self, processor):
+        super().__init__(config=None, forward_process=None, pad_token_id=0)
         self.processor = processor
 
+    def set_up(self, diffusion, args: MDLMConfig) -> None:
+        self.config, self.forward_process = diffusion, args.forward_process()
+        self.pad_token_id, self.pad_to_multiple_of = diffusion.tail_token_id, args.pad_to_multiple_of
+
     def __call__(self, samples: list[dict]) -> dict[str, Tensor]:
+        assert self.config is not None, "it is the trainer that calls its collator"
         seen = [sample for sample in samples if "pixel_values" in sample] or [image_inputs(self.processor, [])]
         names = ("pixel_values", "image_grid_thw")
         return super().__call__(samples) | {name: torch.cat([sample[name] for sample in seen]) for name in names}

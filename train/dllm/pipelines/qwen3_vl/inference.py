@@ -30,7 +30,6 @@ class Qwen3VLWriter(Writer):
     def prompts(
         self, requests: list[Request], ids: list[list[int]], decoding: Decoding
     ) -> tuple[Prompt, Prompt | None]:
-        input_ids, attention_mask = self.left_padded(ids)
         images = [image for request in requests for image in request.inputs]
-        seen = {name: value.to(self.model.device) for name, value in image_inputs(self.processor, images).items()}
-        return self.model.prompts(decoding, input_ids=input_ids, attention_mask=attention_mask, **seen)
+        seen = [value.to(self.model.device) for value in image_inputs(self.processor, images).values()]
+        return self.model.prompts(*self.left_padded(ids), *seen, decoding=decoding)

@@ -22,10 +22,9 @@ from transformers.models.qwen3_vl.configuration_qwen3_vl import (
 )
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLForConditionalGeneration, Qwen3VLTextModel
 
-from dllm.core import sampler
 from dllm.core.attention import LayerMasks
-from dllm.core.decoding import Decoding
-from dllm.core.language_model import MaskedDiffusionLM, TargetLosses
+from dllm.core.composite import CompositeLM
+from dllm.core.language_model import TargetLosses
 from dllm.core.model import DiffusionSettings, exclude_unwritable
 from dllm.core.prompt import Prompt
 from dllm.pipelines.kernels import BY_MASK
@@ -86,12 +85,40 @@ class A2DQwen3VLTextModel(Qwen3VLTextModel):
             layer.self_attn.is_causal = False  # else no mask at all would mean a causal one
         self.config._attn_implementation = BY_MASK
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """[..., D] of ids [...]."""
+        return self.embed_tokens(ids)
+
+    def trunk(
+        self,
+        embeds: Tensor,
+        mask: LayerMasks,
+        position: Tensor,
+        cache: Cache | None = None,
+        deepstack: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states [B, n, D] of embeddings [B, n, D] whose first P tokens have the features `deepstack`
+        [B, P, K, D]; see `dllm.core.model.MaskedDiffusionModel`.
+        """
+        if deepstack is not None:
+            behind = embeds.shape[1] - deepstack.shape[1]  # tokens of the response
+            deepstack = F.pad(deepstack, (0, 0, 0, 0, 0, behind)).unbind(2)  # K times [B, n, D]
+        output = self(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=False,
+            deepstack_visual_embeds=deepstack,
+        )
+        return output.last_hidden_state
+
     def _deepstack_process(self, hidden_states: Tensor, visual_pos_masks: None, visual_embeds: Tensor) -> Tensor:
         """Hidden states [B, n, D] plus features [B, n, D], 0 where there is no image: no device waits for an index."""
         return hidden_states + visual_embeds.to(hidden_states.dtype)
 
 
-class Qwen3VLForMaskedLM(MaskedDiffusionLM, Qwen3VLForConditionalGeneration):
+class Qwen3VLForMaskedLM(CompositeLM, Qwen3VLForConditionalGeneration):
     """Text and images of any size and number in, text out."""
 
     config_class = A2DQwen3VLConfig
@@ -124,37 +151,11 @@ class Qwen3VLForMaskedLM(MaskedDiffusionLM, Qwen3VLForConditionalGeneration):
         return {"visual": "model.visual.", "language_model": "model.language_model."} | head
 
     @property
-    def diffusion(self) -> A2DQwen3VLTextConfig:
-        return self.config.text_config
+    def language_model(self) -> A2DQwen3VLTextModel:
+        return self.model.language_model
 
-    def embed(self, ids: Tensor) -> Tensor:
-        """[..., D] of ids [...]."""
-        return self.model.language_model.embed_tokens(ids)
-
-    def trunk(
-        self,
-        embeds: Tensor,
-        mask: LayerMasks,
-        position: Tensor,
-        cache: Cache | None = None,
-        deepstack: Tensor | None = None,
-    ) -> Tensor:
-        """Hidden states [B, n, D] of embeddings [B, n, D] whose first P tokens have the features `deepstack`
-        [B, P, K, D]; see `dllm.core.model.MaskedDiffusionModel`.
-        """
-        if deepstack is not None:
-            deepstack = F.pad(deepstack, (0, 0, 0, 0, 0, embeds.shape[1] - deepstack.shape[1])).unbind(
-                2
-            )  # K, [B, n, D]
-        output = self.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=False,
-            deepstack_visual_embeds=deepstack,
-        )
-        return output.last_hidden_state
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V], -inf on the mask token, on the marks of images, and on ids that the tokenizer lacks."""
@@ -162,7 +163,7 @@ class Qwen3VLForMaskedLM(MaskedDiffusionLM, Qwen3VLForConditionalGeneration):
         others = config.unwritable_token_ids or ()
         return exclude_unwritable(self.lm_head(hidden), config.mask_token_id, config.num_tokens, others)
 
-    def prompt(
+    def prepare_prompt(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
@@ -175,32 +176,30 @@ class Qwen3VLForMaskedLM(MaskedDiffusionLM, Qwen3VLForConditionalGeneration):
         A training batch without images brings one that no place asks for, so that every rank makes the same calls.
         Raises ValueError if places and visual tokens do not match.
         """
-        is_image = input_ids == self.config.image_token_id  # [B, P]
-        positions, _ = self.model.get_rope_index(  # [3, B, P]
-            input_ids, is_image.int(), image_grid_thw, attention_mask=attention_mask
-        )
-        prompt = Prompt(self.embed(input_ids), attention_mask.bool(), positions)
+        place = self.config.image_token_id
+        is_image = input_ids == place  # [B, P]
+        tokens, deepstack = self.embed(input_ids.new_empty(0)), None  # [0, D]
         if pixel_values is not None:
             tokens, deepstack = self.see(pixel_values, image_grid_thw)  # [N, D], [N, K, D]
-            if is_image.sum() not in (len(tokens), 0):
-                raise ValueError(f"{int(is_image.sum())} image places in the prompts for {len(tokens)} visual tokens")
-            prompt.embeds = prompt.embeds.masked_scatter(is_image[..., None], tokens.to(prompt.embeds.dtype))
+        prompt = self.fill(input_ids, attention_mask, place, tokens)
+        prompt.positions, _ = self.model.get_rope_index(  # [3, B, P]
+            input_ids, is_image.int(), image_grid_thw, attention_mask=attention_mask
+        )
+        if deepstack is not None:
             nothing = deepstack.new_zeros(*input_ids.shape, *deepstack.shape[1:])  # [B, P, K, D]
             prompt.extras["deepstack"] = nothing.masked_scatter(is_image[..., None, None], deepstack)
         return prompt
 
-    def see(self, pixel_values: Tensor, image_grid_thw: Tensor) -> tuple[Tensor, Tensor]:
-        """Visual tokens [N, D] of all images, and their deepstack features [N, K, D]."""
-        features = self.model.get_image_features(pixel_values, image_grid_thw)
+    def blank(self, pixel_values: Tensor, image_grid_thw: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(pixel_values), image_grid_thw
+
+    def see(self, pixel_values: Tensor, image_grid_thw: Tensor, **computed: Tensor) -> tuple[Tensor, Tensor]:
+        """Visual tokens [N, D] of all images, and their deepstack features [N, K, D]. `computed`: what transformers
+        would make of the grids.
+        """
+        features = self.model.get_image_features(pixel_values, image_grid_thw, **computed)
         layers = [torch.cat(layer) for layer in features.deepstack_features]
         return torch.cat(features.pooler_output), torch.stack(layers, dim=1)
-
-    def prompts(self, decoding: Decoding, pixel_values: Tensor | None, **inputs) -> tuple[Prompt, Prompt | None]:
-        """The prompt of `prompt`, and the one that guidance leads away from, if it is not the core's own."""
-        prompt, unconditional = self.prompt(pixel_values=pixel_values, **inputs), None
-        if decoding.cfg_scale and decoding.cfg_against == "blank_inputs" and pixel_values is not None:
-            unconditional = self.prompt(pixel_values=torch.zeros_like(pixel_values), **inputs)
-        return prompt, unconditional
 
     def forward(
         self,
@@ -214,49 +213,36 @@ class Qwen3VLForMaskedLM(MaskedDiffusionLM, Qwen3VLForConditionalGeneration):
         head_chunks: int = 1,
     ) -> MaskedLMOutput | TargetLosses:
         """Training: the losses of responses `labels` [B, R] (-100: no target) noised by `masked` [B, R] after prompts
-        as in `prompt`. Without labels: the logits [B, L, V] of sequences `input_ids` [B, L] in which every valid token
-        sees every other; a boolean `attention_mask` [B, 1, L, L] replaces that pattern.
+        as in `prepare_prompt`. Without labels: the logits [B, L, V] of sequences `input_ids` [B, L] in which every
+        valid token sees every other; a boolean `attention_mask` [B, 1, L, L] replaces that pattern.
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         valid = attention_mask if attention_mask.dim() == 2 else torch.ones_like(input_ids)
-        prompt = self.prompt(input_ids, valid, pixel_values, image_grid_thw)  # embeds [B, P, D]
+        prompt = self.prepare_prompt(input_ids, valid, pixel_values, image_grid_thw)  # embeds [B, P, D]
         if labels is not None:
             return self.losses(prompt, labels, masked, paired, head_chunks)
         mask = attention_mask if attention_mask.dim() == 4 else prompt.layout().mask("bidirectional")
         return MaskedLMOutput(logits=self.lm_head(self.trunk(prompt.embeds, mask, prompt.positions, **prompt.extras)))
 
-    @torch.no_grad()
-    def generate(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        image_grid_thw: Tensor | None = None,
-        seeds: list[int] | None = None,
-        initial_canvas: Tensor | None = None,
-        on_step: Callable[[Tensor, Tensor], None] | None = None,
-        **arguments,
-    ) -> sampler.Generation:
-        """Responses to prompts as in `prompt`; `arguments` as in `dllm.core.decoding.Decoding`, the others as in
-        `dllm.core.sampler.generate`.
-        """
-        decoding = self.decoding(**arguments)
-        valid = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        inputs = {"input_ids": input_ids, "attention_mask": valid, "image_grid_thw": image_grid_thw}
-        return self.respond(*self.prompts(decoding, pixel_values, **inputs), decoding, seeds, initial_canvas, on_step)
-
     def input_path(self) -> tuple[Callable[[nn.Module, Tensor], Tensor], Tensor]:
         """Of an image that is one visual token: what patches of a large image cost by seeing each other is left out."""
         config = self.config.vision_config
-        side, grid = config.spatial_merge_size, [1, config.spatial_merge_size, config.spatial_merge_size]
-        patch = config.in_channels * config.temporal_patch_size * config.patch_size**2
+        side = config.spatial_merge_size
+        grid, patches = torch.tensor([[1, side, side]]), side**2
+        width = config.in_channels * config.temporal_patch_size * config.patch_size**2
 
         def see(model: Qwen3VLForMaskedLM, pixel_values: Tensor) -> Tensor:
-            tokens, deepstack = model.see(pixel_values, torch.tensor([grid]))
+            # What is computed of the grid has no part in the costs, and would be on another device.
+            places = {"image_position_ids": (2, torch.long), "image_interp_indices": (4, torch.long)}
+            places |= {"image_interp_weights": (4, pixel_values.dtype)}
+            computed = {
+                name: pixel_values.new_zeros(patches, size, dtype=dtype) for name, (size, dtype) in places.items()
+            }
+            tokens, deepstack = model.see(pixel_values, grid, **computed)
             return torch.cat([tokens, deepstack.flatten(0, 1)])
 
-        return see, torch.zeros(side**2, patch)
+        return see, torch.zeros(patches, width)
 
 
 AutoConfig.register(A2DQwen3VLTextConfig.model_type, A2DQwen3VLTextConfig)

@@ -24,7 +24,7 @@ COLOURS = {
     "brown": (130, 80, 40),
 }
 CELL_PX = 16
-SIDES = (1, 4)  # fewest and most rows and columns
+SIDES = (2, 4)  # fewest and most rows and columns
 LETTERS = "ABCD"
 QUESTIONS = ("row", "column", "cell")
 

@@ -7,7 +7,6 @@ from peft import PeftModel
 from dllm.core.model import check_diffusion_settings
 from dllm.pipelines.qwen3_vl.dataset import Qwen3VLDataCollator, VisualDataset, as_dataset
 from dllm.pipelines.qwen3_vl.modeling_qwen3_vl import Qwen3VLForMaskedLM
-from dllm.pipelines.qwen3_vl.utils import Collation
 from dllm.training.arguments import MDLMConfig
 from dllm.training.lora import take_adapter
 from dllm.training.trainer import MDLMTrainer
@@ -22,7 +21,7 @@ class Qwen3VLTrainer(MDLMTrainer):
         args: MDLMConfig,
         train_dataset: VisualDataset | Sequence[dict] | None = None,
         eval_dataset: VisualDataset | Sequence[dict] | None = None,
-        data_collator: Collation | None = None,
+        data_collator: Qwen3VLDataCollator | None = None,
         **kwargs,
     ):
         """`data_collator` is that of `create_qwen3_vl_collator`, whose processor is saved beside the model. Data sets
@@ -30,10 +29,11 @@ class Qwen3VLTrainer(MDLMTrainer):
         """
         if not isinstance(args, MDLMConfig):
             raise ValueError("args must be an MDLMConfig (dllm.training.arguments), which extends TrainingArguments")
-        if not isinstance(data_collator, Collation):
+        if not isinstance(data_collator, Qwen3VLDataCollator):
             raise ValueError("data_collator must be that of create_qwen3_vl_collator, which knows the processor")
         model, processor = take_adapter(model), data_collator.processor
         check_diffusion_settings(model.diffusion)
+        data_collator.set_up(model.diffusion, args)
 
         def samples(name: str, rows) -> VisualDataset | None:
             if rows is None or isinstance(rows, VisualDataset):
@@ -46,9 +46,7 @@ class Qwen3VLTrainer(MDLMTrainer):
             args=args,
             train_dataset=samples("train_dataset", train_dataset),
             eval_dataset=samples("eval_dataset", eval_dataset),
-            data_collator=Qwen3VLDataCollator(
-                processor, model.diffusion, args.forward_process(), args.pad_to_multiple_of
-            ),
+            data_collator=data_collator,
             processing_class=processor.tokenizer,
             processors=(processor.image_processor,),
             **kwargs,
