@@ -2,7 +2,6 @@
 
 import json
 import re
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -185,7 +184,7 @@ def test_a_run_is_planned(variant, tmp_path):
     """What `--dry_run` prints."""
     trainer = make_trainer(tmp_path, model=family_model(variant, dtype=torch.float32))
     dataset = trainer.train_dataset.dataset = Samples(text_samples())
-    dataset.samples = [SimpleNamespace(num_inputs=0, **sample) for sample in dataset]
+    dataset.sizes = [(len(sample["prompt_ids"]), len(sample["response_ids"]), 0) for sample in dataset]
     trainer.lengths = [len(sample["prompt_ids"]) + len(sample["response_ids"]) for sample in dataset]
     plan = describe_plan(trainer)
     weights = sum(weight.numel() for weight in trainer.model.parameters())
