@@ -7,25 +7,22 @@ python generate_demo.py --images DIR --out reports.jsonl                # the sa
 """
 
 import argparse
-import hashlib
 import os
 import sys
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
 
-import torch
 from PIL import Image
 from tqdm import tqdm
 
-from dllm.core.decoding import Decoding
 from dllm.data.files import Walk, read_json, weights_sha256
+from dllm.inference.command_line import add_arguments, decoding_arguments, seed_of, step_printer
 from dllm.inference.results_file import ResultsFile
 from dllm.program import run_program
 from llava.data.images import FORMATS, allow_blank_images, load_image
-from llava.inference import BLANK_LENGTH, DTYPES, ReportWriter, Request, tokens_per_step
+from llava.inference import ReportWriter, Request, tokens_per_step
 from llava.radiology.annotation import clinical_prompt
 from llava.radiology.release import CONTEXT_FIELDS, TARGETS
 
@@ -44,13 +41,7 @@ def parse_arguments() -> argparse.Namespace:
         parser.add_argument(f"--{name}", help=f"{name} of the study")
     parser.add_argument("--target", choices=TARGETS, default="findings", help="what the model was trained to write")
     parser.add_argument("--template", default="", help="text that stays, with ____ where the model is to write")
-    parser.add_argument("--blank_length", type=int, default=BLANK_LENGTH, help="tokens of a blank that text follows")
-    for each in fields(Decoding):
-        value = {"action": "store_true"} if each.type is bool else {"type": next(iter(get_args(each.type)), each.type)}
-        parser.add_argument(f"--{each.name}", default=None, help=each.metadata["help"], **value)
-    parser.add_argument("--seed", type=int, default=0, help="of temperature and random remasking")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default="float32", choices=DTYPES)
+    add_arguments(parser)
     parser.add_argument("--show_steps", action="store_true", help="print the report as it denoises")
     return parser.parse_args()
 
@@ -59,7 +50,7 @@ def main() -> None:
     args = parse_arguments()
     allow_blank_images(args.allow_blank_images)
     values = {name: value for name, value in vars(args).items() if value is not None}
-    gen_kwargs = {each.name: values[each.name] for each in fields(Decoding) if each.name in values}
+    gen_kwargs = decoding_arguments(args)
     context = {name: values[name] for name in (*CONTEXT_FIELDS, "target") if name in values}
     if args.images is None:
         if args.out is not None:
@@ -153,11 +144,6 @@ def image_files(folder: str) -> tuple[list[str], int]:
     return images, len(files) - len(images) + walk.hidden
 
 
-def seed_of(seed: int, name: str) -> int:
-    """The seed of an image's report: the same in any batch and any order."""
-    return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + os.fsencode(name)).digest()[:8])
-
-
 def quickstart_image() -> tuple[str, dict]:
     """The first test study of the quickstart: its image and its record."""
     annotation = QUICKSTART / "data/annotation_with_clinic_info.json"
@@ -166,22 +152,6 @@ def quickstart_image() -> tuple[str, dict]:
     splits = read_json(annotation, "run scripts/quickstart.sh again")
     record = splits["test"][0]
     return str(annotation.parent / "images" / record["image_path"][0]), record
-
-
-def step_printer(writer: ReportWriter):
-    """A callback that prints the canvas up to its stop token or last committed one, a dot for every masked token."""
-    step, stops = 0, writer.config.text_config.stop_token_ids
-
-    def show(canvas: torch.Tensor, todo: torch.Tensor) -> None:
-        nonlocal step
-        step += 1
-        ids, masked = canvas[0].tolist(), todo[0].tolist()
-        written = [index for index, is_masked in enumerate(masked) if not is_masked]
-        end = next((index for index in written if ids[index] in stops), max(written, default=-1)) + 1
-        tokens = ["·" if masked[index] else writer.tokenizer.decode([ids[index]]) for index in range(end)]
-        print(f"{step:3d} {''.join(tokens)!r}")
-
-    return show
 
 
 if __name__ == "__main__":

@@ -1,18 +1,22 @@
-"""Kills a training run again and again at random moments, and compares where it ends with a run that nothing disturbs.
+"""Interrupts a training run again and again at random moments, and compares where it ends with an undisturbed run.
 
     python benchmarks/survival.py --json survival.json
-    python benchmarks/survival.py --processes 1 --kills 20 --seed 1
+    python benchmarks/survival.py --interruptions 40 --seed 1
 
-One chain: the same command is started, killed with kill -9, all processes at once, and started again in the same output
-folder, until the last start may end. The moment of a kill is drawn uniformly from the first `--within` steps that a
-start makes, fractions of a step and the saves in between included. Tiny random towers and phantom films, fp32 on CPU:
-the losses of all steps and the weights must be equal to the bit, or the exit status is 1.
+One chain: the stage script is started, one of SIGNALS is sent to one of TARGETS, and the same command is started again
+in the same output folder once nobody is left, until the last start may end. Signal, target and moment are drawn: every
+fourth moment lies in the imports, the others in the first `--within` steps that a start makes, fractions of a step and
+the saves in between included. Tiny random towers and phantom films, fp32 on CPU: the losses of all steps and the
+weights must be equal to the bit, and nobody left after 60 seconds, or the exit status is 1.
 """
 
 import argparse
 import json
+import os
 import random
 import re
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,22 +28,64 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from dllm.training.checkpoints import COMPLETE
-from oracles.runs import Run
+from oracles.runs import CHECKOUT, Run
 from oracles.tiny import losses, make_world
 
-GLOBAL_BATCH = 4
+PROCESSES, GLOBAL_BATCH = 2, 4
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+TARGETS = ("script", "its group", "torchrun", "rank 0", "rank 1")
+ALONE = {"DEEPSPEED": "", "PRETRAIN_MM_MLP_ADAPTER": ""}
+SECONDS_LEFT = 60
 BAR = re.compile(r"^train: +\d+%", re.MULTILINE)  # of the training, when it begins
 WEIGHTS = "model.safetensors"
 
 
+class Stage(Run):
+    """A started stage script, in a group of its own."""
+
+    def __init__(self, arguments: list[str], log: Path):
+        command = ["bash", "scripts/llada_v_finetune.sh", "1", str(PROCESSES), *arguments]
+        self.log = log
+        with open(log, "w") as output:
+            self.launcher = subprocess.Popen(
+                command,
+                cwd=CHECKOUT / "train",
+                env=os.environ | ALONE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def send(self, number: int, target: str) -> None:
+        """Sends a signal; to the script where the target has not started yet."""
+        script, *others = self.members()
+        workers = others[1:]
+        if target == "its group":
+            os.killpg(script, number)
+        elif target == "torchrun" and others:
+            os.kill(others[0], number)
+        elif target.startswith("rank") and len(workers) >= PROCESSES:
+            os.kill(workers[int(target[-1])], number)
+        else:
+            os.kill(script, number)
+
+    def seconds_until_gone(self, pids: list[int]) -> float:
+        """Seconds until none of the processes is there. Raises ValueError if one still is after SECONDS_LEFT."""
+        begun = time.monotonic()
+        while self.launcher.poll() is None or any(Path(f"/proc/{pid}").exists() for pid in pids):
+            if time.monotonic() > begun + SECONDS_LEFT:
+                raise ValueError(f"processes are left after {SECONDS_LEFT} s; the run printed\n{self.text()[-2000:]}")
+            time.sleep(0.02)
+        return time.monotonic() - begun
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--interruptions", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--save_steps", type=int, default=1)
-    parser.add_argument("--within", type=float, default=6, help="steps of a start in which it is killed")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--within", type=float, default=5, help="steps of a start in which it is interrupted")
+    parser.add_argument("--seed", type=int, default=0, help="of signals, targets and moments")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     return parser.parse_args()
 
@@ -53,26 +99,38 @@ def held(out: Path) -> dict[int, list[str] | None]:
     }
 
 
-def undisturbed(arguments: list[str], processes: int, log: Path) -> float:
-    """Runs to the end; seconds since the training began."""
-    run = Run(arguments, processes, log)
+def undisturbed(arguments: list[str], log: Path) -> tuple[float, float]:
+    """Runs to the end; seconds until its training began, and of the training."""
+    started, run = time.monotonic(), Stage(arguments, log)
     run.until(lambda: bool(BAR.search(run.text())))
     begun = time.monotonic()
     if run.wait() != 0:
         raise ValueError(f"the run failed:\n{run.text()[-2000:]}")
-    return time.monotonic() - begun
+    return begun - started, time.monotonic() - begun
 
 
-def kill_once(run: Run, out: Path, moment: float, save_steps: int, step_seconds: float) -> dict:
-    """Kills a run so many steps after its training began: how far it is shows in its checkpoints, the rest is waited
-    for. What was on disk then, and where it had started.
+def interrupt(
+    run: Stage, out: Path, draw: random.Random, args: argparse.Namespace, seconds: tuple[float, float]
+) -> dict:
+    """Sends a drawn signal at a drawn moment: what was on disk then, where it had started, and how long it took to end.
+
+    How far a training is shows in its checkpoints, the rest of the moment is waited for.
     """
-    run.until(lambda: bool(BAR.search(run.text())))
-    start, saves = resumed_from(run), int(moment / save_steps)
-    run.until(lambda: saves == 0 or (out / f"checkpoint-{start + saves * save_steps}" / COMPLETE).is_file())
-    time.sleep((moment - saves * save_steps) * step_seconds)
-    run.kill()
-    return {"moment": moment, "resumed_from": start, "held": held(out)}
+    importing, number, target = draw.random() < 0.25, draw.choice(SIGNALS), draw.choice(TARGETS)
+    moment = draw.uniform(0, seconds[0]) if importing else draw.uniform(0, args.within)
+    if importing:
+        time.sleep(moment)
+    else:
+        run.until(lambda: bool(BAR.search(run.text())))
+        start, saves = resumed_from(run), int(moment / args.save_steps)
+        run.until(lambda: saves == 0 or (out / f"checkpoint-{start + saves * args.save_steps}" / COMPLETE).is_file())
+        time.sleep((moment - saves * args.save_steps) * seconds[1] / args.steps)
+    members = run.members()
+    run.send(number, target)
+    row = {"importing": importing, "moment": moment, "signal": signal.Signals(number).name, "target": target}
+    gone = run.seconds_until_gone(members)
+    said = run.text().strip().splitlines()[-1:]
+    return row | {"resumed_from": resumed_from(run), "gone": round(gone, 1), "held": held(out), "said": said}
 
 
 def resumed_from(run: Run) -> int:
@@ -103,38 +161,42 @@ def interrupted(row: dict) -> dict[str, list[str]]:
 
 
 def print_table(rows: list[dict]) -> None:
-    print("| kill | started from step | killed after steps | newest whole checkpoint | interrupted, files there |")
-    print("|---|---|---|---|---|")
+    print(
+        "| | signal | to | when | started from step | gone after | newest whole checkpoint | interrupted, files there |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for number, row in enumerate(rows, start=1):
-        doing = "; ".join(f"{what}: {', '.join(files)}" for what, files in interrupted(row).items())
-        print(f"| {number} | {row['resumed_from']} | {row['moment']:.2f} | {newest_whole(row)} | {doing} |")
+        doing = "; ".join(f"{what}: {len(files)} files" for what, files in interrupted(row).items())
+        when = f"{row['moment']:.1f} s into the imports" if row["importing"] else f"after {row['moment']:.2f} steps"
+        print(
+            f"| {number} | {row['signal']} | {row['target']} | {when} | {row['resumed_from']} | "
+            f"{row['gone']} s | {newest_whole(row)} | {doing} |"
+        )
 
 
 def main() -> None:
     args = parse_arguments()
-    moments = random.Random(args.seed)
+    draw = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         world, chain, reference = make_world(root / "world"), root / "chain", root / "reference"
         settings = {
-            "per_device_train_batch_size": GLOBAL_BATCH // args.processes,
+            "per_device_train_batch_size": GLOBAL_BATCH // PROCESSES,
             "max_steps": args.steps,
             "save_strategy": "steps",
             "save_steps": args.save_steps,
             "save_total_limit": 2,
         }
-        bar = tqdm(total=args.kills + 2, desc="undisturbed run", unit="run", dynamic_ncols=True)
-        seconds = undisturbed(world.arguments(reference, **settings), args.processes, root / "reference.log")
-        step_seconds = seconds / args.steps
+        bar = tqdm(total=args.interruptions + 2, desc="undisturbed run", unit="run", dynamic_ncols=True)
+        seconds = undisturbed(world.arguments(reference, **settings), root / "reference.log")
         bar.update()
         arguments, rows = world.arguments(chain, **settings), []
-        for number in range(args.kills):
-            bar.set_description(f"kill {number + 1}")
-            run = Run(arguments, args.processes, root / f"{number}.log")
-            rows.append(kill_once(run, chain, moments.uniform(0, args.within), args.save_steps, step_seconds))
+        for number in range(args.interruptions):
+            bar.set_description(f"interruption {number + 1}")
+            rows.append(interrupt(Stage(arguments, root / f"{number}.log"), chain, draw, args, seconds))
             bar.update()
         bar.set_description("last start")
-        undisturbed(arguments, args.processes, root / "last.log")
+        undisturbed(arguments, root / "last.log")
         bar.update()
         bar.close()
         (expected, weights), (found, found_weights) = ending(reference), ending(chain)
@@ -143,7 +205,7 @@ def main() -> None:
     doing = [what.split()[0] for row in rows for what in interrupted(row)]
     kinds = ", ".join(f"{doing.count(kind)} while {kind} a checkpoint" for kind in ("saving", "deleting"))
     equal = {"losses": found == expected and len(found) == args.steps, "weights": found_weights == weights}
-    print(f"{args.processes} processes, {len(rows)} kills: {kinds}")
+    print(f"{PROCESSES} processes, {len(rows)} interruptions: {kinds}")
     print(f"losses of {len(found)} steps equal to the bit: {equal['losses']}; final weights: {equal['weights']}")
     if args.json:
         args.json.write_text(

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from benchmarks.gpu.record import Record, begin
 from dllm.core import objective
-from dllm.core.attention import PATTERNS, Layout
+from dllm.core.attention import PATTERNS
 from dllm.core.decoding import CACHES, Decoding
 from dllm.core.losses import IGNORE_INDEX
 from dllm.core.sampler import generate
+from oracles.families import family_model
 from oracles.models import MASK, TAIL, random_ids, tiny_model
 
 TYPES = {"float32": torch.float32, "autocast": torch.float32, "bfloat16": torch.bfloat16}
@@ -33,7 +34,7 @@ RULES = {
 def kernel(name: str) -> Iterator[None]:
     """Training through FlexAttention, or through SDPA with a boolean mask."""
     chosen = objective._mask
-    objective._mask = {"flex": Layout.block_mask, "sdpa": Layout.mask}[name]
+    objective._mask = lambda *args, flex, **window: chosen(*args, flex=name == "flex", **window)
     try:
         yield
     finally:
@@ -75,19 +76,22 @@ def compare_steps(found: tuple, expected: tuple) -> dict:
     return losses | {"gradient": distance(*whole), "worst": gradients[worst], "worst_of": worst}
 
 
-def training(record: Record, device: str, shape: str, patterns=PATTERNS, types=TYPES, **settings) -> None:
+def training(
+    record: Record, device: str, shape: str, patterns=PATTERNS, types=TYPES, family: str = "", **settings
+) -> None:
     """The training pass of these patterns: a pair and one chunk of the head, or a single view and three."""
+    make = functools.partial(family_model, family) if family else tiny_model
     kernels = ("flex", "sdpa") if device == "cuda" else ("sdpa",)  # FlexAttention has no backward pass on a CPU
     for pattern in patterns:
-        inputs, wide = batch(*SHAPES[shape]), " wide" * bool(settings)
+        inputs, wide = batch(*SHAPES[shape]), " wide" * bool(settings) + f" {family}" * bool(family)
         arguments = {"paired": True, "head_chunks": 1} if pattern == "block" else {"paired": False, "head_chunks": 3}
-        expected = step(tiny_model(pattern, **settings), inputs, "cpu", "float64", **arguments)
+        expected = step(make(pattern, **settings), inputs, "cpu", "float64", **arguments)
         with record.check(f"step {pattern} {shape}{wide}, cpu float32") as found:
-            model = tiny_model(pattern, torch.float32, **settings)
+            model = make(pattern, torch.float32, **settings)
             found |= compare_steps(step(model, inputs, "cpu", "float32", **arguments), expected)
         for type_, name in itertools.product(types, kernels):
             with record.check(f"step {pattern} {shape}{wide}, {name} {type_}") as found, kernel(name):
-                model = tiny_model(pattern, TYPES[type_], **settings).to(device)
+                model = make(pattern, TYPES[type_], **settings).to(device)
                 found |= compare_steps(step(model, inputs, device, type_, **arguments), expected)
 
 
@@ -127,8 +131,17 @@ def main() -> None:
         training(record, device, "long", ["block"], ["autocast", "float32"], **WIDE)
     tokens(record, device, RULES if device == "cuda" else ["quota"])
     training(record, device, "short", ["prefix", "bidirectional"], ["float32", "autocast"])
+    families(record, device)
     if device == "cuda":
         training(record, device, "long")
+
+
+def families(record: Record, device: str) -> None:
+    """Decoders whose layers have windows, or caps on their scores."""
+    for family in ("gemma2", "gemma3"):
+        training(record, device, "short", ["block"], ["float32", "autocast"], family)
+        if device == "cuda":
+            training(record, device, "long", ["block", "bidirectional"], ["float32", "autocast"], family)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ FLOOR = ("dllm/core", "dllm/training", "dllm/inference", "dllm/data")
     [
         ("dllm", ("llava", "diffa")),
         ("dllm/core", ("dllm.training", "dllm.inference", "dllm.data", "dllm.pipelines")),
-        *((folder, ("dllm.pipelines",)) for folder in FLOOR),
+        *((folder, ("dllm.pipelines", "dllm.evaluation")) for folder in FLOOR),
+        ("dllm/pipelines", ("dllm.evaluation",)),
         ("llava", ("diffa",)),
         ("llava/data", ("llava.radiology", "llava.phantom", "llava.train")),
         ("llava/model", ("llava.radiology", "llava.phantom", "llava.train")),

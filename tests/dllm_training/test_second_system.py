@@ -1,4 +1,6 @@
-"""What stands on the floor of dllm without llava: a text model is trained, killed, resumed, adapted, planned, asked."""
+"""What stands on the floor of dllm without llava: a text model is trained by the program of its users, killed, resumed,
+adapted, planned, asked.
+"""
 
 import json
 import re
@@ -11,16 +13,15 @@ import torch
 
 from dllm.inference.own_responses import own_responses
 from dllm.inference.results_file import ResultsFile
-from dllm.inference.writer import Request
+from dllm.inference.text import TextRequest
 from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
+from dllm.pipelines.text import load_writer, sft
 from dllm.training.checkpoints import complete_checkpoints
-from dllm.training.run import run
-from oracles import text_system
 from oracles.runs import Run
-from oracles.tiny import losses
+from oracles.tiny import CHECKOUT, losses
 from oracles.tiny import turns as conversation
 
-PROGRAM = Path(text_system.__file__)
+PROGRAM = CHECKOUT / "examples/qwen3/sft.py"
 WORDS = ("heart", "lung", "rib", "bone", "vein", "skin", "nose", "hand")
 LORA = ("--lora_enable", "True", "--lora_r", "4")
 
@@ -46,7 +47,7 @@ def command(folder: Path, out: Path, *more: str) -> list[str]:
         "--block_length 8 --gen_length 16 --per_device_train_batch_size 8 --max_steps 8 --learning_rate 3e-3 --seed 1"
     )
     line += " --logging_steps 1 --save_strategy steps --save_steps 2 --report_to none"
-    paths = ["--model_name_or_path", folder / "model", "--data_path", folder / "data.json", "--output_dir", out]
+    paths = ["--model_name_or_path", folder / "model", "--dataset_args", folder / "data.json", "--output_dir", out]
     return [*map(str, paths), *line.split(), *more]
 
 
@@ -66,7 +67,7 @@ def main(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [str(PROGRAM), *arguments])
         status = 0
         try:
-            run(text_system.parse, text_system.build)
+            sft(None)
         except SystemExit as exit:
             status = exit.code
         return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
@@ -103,7 +104,7 @@ def test_an_adapter_is_merged_into_a_plain_model(folder, tmp_path, main):
     process = main(command(folder, tmp_path, *LORA))
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "lora/adapter_model.safetensors").is_file()
-    before, after = (text_system.load_qwen3(str(path)).state_dict() for path in (folder / "model", tmp_path))
+    before, after = (load_writer(str(path)).model.state_dict() for path in (folder / "model", tmp_path))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all(re.match(r"model\.layers\.\d+\.(self_attn|mlp)\.", name) for name in changed)
 
@@ -117,32 +118,32 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(folder, tmp_path, main):
 
 
 def test_a_mistake_is_one_line(folder, tmp_path, main):
-    process = main(command(folder, tmp_path, "--data_path", str(tmp_path / "none.json")))
+    process = main(command(folder, tmp_path, "--dataset_args", str(tmp_path / "none.json")))
     assert process.returncode == 1
-    assert process.stderr.splitlines()[-1].startswith("train: error: --data_path")
+    assert process.stderr.splitlines()[-1].startswith("train: error: --dataset_args")
 
 
 def test_it_answers_in_batches_as_alone_and_fills_templates(folder, trained):
-    writer = text_system.TextWriter(str(trained[0]))
-    requests = [Request([], f"Say {word} {n} times.", seed=n, name=word) for n, word in enumerate(WORDS, start=1)]
+    writer = load_writer(str(trained[0]))
+    requests = [TextRequest([], f"Say {word} {n} times.", seed=n, name=word) for n, word in enumerate(WORDS, start=1)]
     requests[3].template = "rib ____"
     together = list(writer.write_all(requests, 3, temperature=0.5))
     assert together == [writer.write([request], temperature=0.5)[0] for request in requests]
     assert together[3].text.startswith("rib")
-    with pytest.raises(ValueError, match="heart: a prompt of .* leaves no room for gen_length 4000"):
-        writer.write([requests[0]], gen_length=4000)
+    with pytest.raises(ValueError, match="heart: a prompt of .* leaves no room for gen_length 2040"):
+        writer.write([requests[0]], gen_length=2040)
     with pytest.raises(ValueError, match="'blank_inputs' is for models that are given more than text"):
         writer.write([requests[0]], cfg_scale=1.0, cfg_against="blank_inputs")
 
 
 def test_its_own_responses_become_data_and_an_interrupted_run_goes_on(folder, trained, tmp_path, monkeypatch):
-    writer, records = text_system.TextWriter(str(trained[0])), json.loads((folder / "data.json").read_text())[:6]
+    writer, records = load_writer(str(trained[0])), json.loads((folder / "data.json").read_text())[:6]
     monkeypatch.setattr(writer.diffusion, "gen_length", 32)
     asked = []
 
-    def to_request(record: dict) -> Request:
+    def to_request(record: dict) -> TextRequest:
         asked.append(record["id"])
-        return Request([], record["conversations"][0]["value"], template="____ rib")  # so that all of them end
+        return TextRequest([], record["conversations"][0]["value"], template="____ rib")  # so that all of them end
 
     def results() -> ResultsFile:
         return ResultsFile(tmp_path / "own.jsonl", {"model": "m"}, names=("id", "response"))
@@ -157,8 +158,8 @@ def test_its_own_responses_become_data_and_an_interrupted_run_goes_on(folder, tr
 
 
 def test_no_line_of_llava_runs(folder, trained):
-    code = f"import sys; sys.path.insert(0, {str(PROGRAM.parents[1])!r}); import oracles.text_system as system\n"
-    code += f"system.TextWriter({str(trained[0])!r}).write([system.Request([], 'Say rib 1 times.')])\n"
+    code = "import sys; from dllm.pipelines.text import load_writer; from dllm.inference.text import TextRequest\n"
+    code += f"load_writer({str(trained[0])!r}).write([TextRequest([], 'Say rib 1 times.')])\n"
     code += "print([name for name in sys.modules if name.split('.')[0] == 'llava'])"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.stdout.splitlines()[-1] == "[]", process.stderr

@@ -1,5 +1,6 @@
 """MDLMTrainer on a little text: one process, whatever the batch is split into."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -139,7 +140,7 @@ def test_evaluation_repeats(tmp_path):
 
 def test_validation_is_the_mean_over_samples_and_noise_levels(tmp_path):
     """The oracle: every sample's pairs one after another, each with the masks of the quadrature."""
-    trainer, model, losses = make_trainer(tmp_path), tiny_model("block"), []
+    trainer, model, losses, nats = make_trainer(tmp_path), tiny_model("block"), [], []
     for number, sample in enumerate(text_samples()[:6]):
         canvas = sample["response_ids"] + [TAIL] * (-len(sample["response_ids"]) % 4)
         prompt = model.embed(torch.tensor(sample["prompt_ids"], dtype=torch.long))
@@ -147,8 +148,13 @@ def test_validation_is_the_mean_over_samples_and_noise_levels(tmp_path):
             noise = Quadrature(points=4).draw(4 * number + level, len(canvas), block_length=4)
             masked = set(noise.masked.nonzero()[0].tolist())
             by_place = training_losses(model, prompt, canvas, masked, paired=True)
-            losses.append(sum(noise.weights[i] * by_place[i].item() for i in range(len(canvas))) / len(canvas))
-    assert trainer.evaluate()["eval_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+            nats.append(sum(noise.weights[i] * by_place[i].item() for i in range(len(canvas))))
+            losses.append(nats[-1] / len(canvas))
+    found = trainer.evaluate()
+    assert found["eval_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    tokens = sum(len(sample["response_ids"]) for sample in text_samples()[:6])  # without the tail, whose nats count
+    assert found["eval_nll"] == pytest.approx(sum(nats) / 4 / tokens, rel=1e-5)
+    assert found["eval_perplexity"] == pytest.approx(np.exp(sum(nats) / 4 / tokens), rel=1e-4)
 
 
 def test_another_dataset_can_be_evaluated(tmp_path):

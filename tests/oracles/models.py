@@ -2,8 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
-from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from dllm.core.prompt import Prompt
 from dllm.pipelines.a2d import A2DQwen3Config, A2DQwen3LMHeadModel
@@ -47,14 +45,24 @@ def tiny_model(pattern: str = "block", dtype=torch.float64, seed: int = 0, **set
     return model
 
 
+class GemmaNorm(nn.RMSNorm):
+    """Gemma's norm, which multiplies by 1 + weight."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return nn.functional.rms_norm(hidden, self.normalized_shape, 1 + self.weight, self.eps)
+
+
 def keep_float64(model: nn.Module) -> None:
-    """Puts torch's RMS norm in place of transformers', which rounds to float32 on its way."""
+    """Puts torch's RMS norm in place of transformers' own, which rounds to float32 on its way."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, (Qwen3RMSNorm, LlamaRMSNorm)):
-                exact = nn.RMSNorm(child.weight.shape, child.variance_epsilon, dtype=torch.float64)
-                exact.weight = child.weight
-                setattr(parent, name, exact)
+            if not type(child).__name__.endswith("RMSNorm") or isinstance(child, nn.RMSNorm):
+                continue
+            gemma = type(child).__name__.startswith("Gemma")
+            eps = child.eps if gemma else child.variance_epsilon
+            exact = (GemmaNorm if gemma else nn.RMSNorm)(child.weight.shape, eps, dtype=torch.float64)
+            exact.weight = child.weight
+            setattr(parent, name, exact)
 
 
 def bias_head(model: A2DQwen3LMHeadModel, biases: dict[int, float]) -> None:

@@ -32,7 +32,7 @@ class Recorder(ResponseCollator):
         return super().__call__(samples)
 
 
-def make_trainer(folder, loss_type: str | None = None, **arguments) -> MDLMTrainer:
+def make_trainer(folder, loss_type: str | None = None, model=None, **arguments) -> MDLMTrainer:
     values = {
         "output_dir": str(folder),
         "max_steps": 4,
@@ -49,7 +49,7 @@ def make_trainer(folder, loss_type: str | None = None, **arguments) -> MDLMTrain
         "seed": 5,
     }
     config = MDLMConfig(**values | arguments)
-    model = tiny_model("block", torch.float32)
+    model = model or tiny_model("block", torch.float32)
     model.loss_type = loss_type
     collator = Recorder(model.config, config.forward_process(), pad_token_id=TAIL)
     samples = text_samples()

@@ -7,21 +7,30 @@ from oracles.attention import one_sequence
 
 
 def hidden_states(model, embeds: Tensor, sees: list[list[bool]]) -> Tensor:
-    """Hidden states [L, D] of one sequence of embeddings [L, D] whose tokens see each other as `sees` says."""
-    masks = dict.fromkeys(model.config.layer_types, torch.tensor(sees)[None, None])
+    """Hidden states [L, D] of one sequence of embeddings [L, D] whose tokens see each other as `sees` says, in layers
+    with a window only if they are near each other.
+    """
+    config, masks = model.config, torch.tensor(sees)[None, None]
+    if hasattr(config, "layer_types"):
+        near = [[abs(q - k) < (config.sliding_window or len(sees)) for k in range(len(sees))] for q in range(len(sees))]
+        kinds = {"full_attention": masks, "sliding_attention": masks & torch.tensor(near)}
+        masks = {kind: kinds[kind] for kind in config.layer_types}
     position = torch.arange(len(embeds))[None]
     output = model.model(inputs_embeds=embeds[None], attention_mask=masks, position_ids=position, use_cache=False)
     return output.last_hidden_state[0]
 
 
 def writable(config) -> list[int]:
-    """The ids that may be written: those of the tokenizer, without the mask token."""
-    return [token for token in range(config.num_tokens) if token != config.mask_token_id]
+    """The ids that may be written: those of the tokenizer, without the mask token and what the config rules out."""
+    excluded = {config.mask_token_id, *(config.unwritable_token_ids or [])}
+    return [token for token in range(config.num_tokens) if token not in excluded]
 
 
 def writable_logits(model, hidden: Tensor) -> Tensor:
     """Logits [V] of one hidden state [D], -inf on ids that must not be written."""
     logits = model.lm_head(hidden)
+    if cap := getattr(model.config, "final_logit_softcapping", None):
+        logits = cap * (logits / cap).tanh()
     out = torch.full_like(logits, float("-inf"))
     out[writable(model.config)] = logits[writable(model.config)]
     return out

@@ -7,6 +7,8 @@
 | `block`         | one, P + R_clean + R_a + R_b       | a noisy block sees the clean earlier blocks  |
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -79,10 +81,11 @@ def _view_hidden(
 
 def _masks(model: MaskedDiffusionModel, layout: Layout) -> LayerMasks:
     config, length = model.diffusion, layout.role.shape[1]
-    return layer_masks(config, length, lambda window: _mask(layout, config.attention_pattern, window=window))
+    flex_from = 0 if getattr(config, "attn_logit_softcapping", None) else FLEX_FROM  # SDPA cannot cap scores
+    make = partial(_mask, layout, config.attention_pattern, flex=length >= flex_from and layout.role.is_cuda)
+    return layer_masks(config, length, lambda window: make(window=window))
 
 
-def _mask(layout: Layout, pattern: str, window: int | None) -> Tensor | BlockMask:
+def _mask(layout: Layout, pattern: str, window: int | None, flex: bool) -> Tensor | BlockMask:
     """FlexAttention skips what may not attend, which pays on long sequences; its backward pass needs a GPU."""
-    long = layout.role.shape[1] >= FLEX_FROM
-    return (layout.block_mask if long and layout.role.is_cuda else layout.mask)(pattern, window=window)
+    return (layout.block_mask if flex else layout.mask)(pattern, window=window)

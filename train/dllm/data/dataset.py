@@ -1,6 +1,7 @@
 """Conversations as training samples: every answer, with what came before it as its prompt."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dllm.data.collator import canvas_length
 from dllm.data.conversation import build_prompt, build_response, find_control_token
+from dllm.training.processes import on_one_process
 
 
 @dataclass(frozen=True)
@@ -19,95 +21,133 @@ class Sample:
     """
 
     record_id: str
-    prompt_ids: np.ndarray
-    response_ids: np.ndarray
+    prompt_ids: list[int]
+    response_ids: list[int]
     inputs: list = field(default_factory=list)
     num_inputs: int = 0
 
 
 class ConversationDataset(Dataset):
-    """Samples {prompt_ids, response_ids, num_inputs}, tokenised at the start; a subclass gives prompts more than text.
+    """Samples {prompt_ids, response_ids, num_inputs}, one for every answer, with what came before it as its prompt; a
+    subclass gives prompts more than text.
 
-    Every record is checked before the first step: prompt and response fit `max_length`, and the response is never cut.
-    `lengths` has the tokens of each sample: of the prompt and of the canvas of the response. Raises ValueError naming
-    the record. `data_path` is what messages call the records, `diffusion` the model's diffusion config.
+    The first process tokenises all records at the start, to check them: prompt and response fit `max_length`, and a
+    response is never cut. What is kept are the sizes alone; a sample is tokenised again when it is its turn, so
+    `records` may be a sequence that lies on a disk. Raises ValueError naming the record.
+
+    sizes    [samples, 3] tokens of the prompt, of the response, and what the prompt is given beside text
+    lengths  tokens of each sample: of the prompt and of the canvas of the response
+
+    `data_path` is what messages call the records, `diffusion` the model's diffusion config.
     """
+
+    max_length_flag = "--model_max_length"
 
     def __init__(
         self,
         data_path: str,
-        records: list[dict],
+        records: Sequence[dict],
         tokenizer: PreTrainedTokenizerBase,
         diffusion,
         max_length: int,
         show_progress: bool = True,
     ):
-        self.data_path, self.tokenizer, self.diffusion, self.max_length = data_path, tokenizer, diffusion, max_length
-        self.samples: list[Sample] = []
-        self.lengths: list[int] = []
-        if show_progress and (told := look_alikes(tokenizer, records)):
-            print(f"{data_path}: {told}", file=sys.stderr)
-        for record in tqdm(records, desc="tokenise", disable=not show_progress):
-            try:
-                self._add(record)
-            except ValueError as error:
-                raise ValueError(f"{data_path}, record {record.get('id')!r}: {error}") from error
+        self.data_path, self.records, self.tokenizer = data_path, records, tokenizer
+        self.diffusion, self.max_length, self.show_progress = diffusion, max_length, show_progress
+        table = on_one_process(self._measure)  # [samples, 6]
+        self.places, self.sizes, self.lengths = table[:, :2], table[:, 2:5], table[:, 5].tolist()
 
     def prompt(self, record: dict, history: list[dict]) -> tuple[list[int], list, int]:
         """Ids of the prompt of the turns so far, what it is given beside text, and how much that is."""
         return build_prompt(self.tokenizer, history, record.get("system")), [], 0
 
+    def answers(self, record: dict) -> range:
+        """The turns of a record that are learnt."""
+        return range(1, len(record["conversations"]), 2)
+
+    def refuse(self, error: ValueError) -> None:
+        """Ends the run because of a record."""
+        raise error
+
     def remedies(self, prompt: list[int], num_inputs: int) -> list[str]:
         """What shortens a prompt that is too long."""
         return ["shorten the context"]
 
-    def _add(self, record: dict) -> None:
-        """Checks a record and appends its answers."""
-        turns = record["conversations"]
-        for number in range(1, len(turns), 2):
-            prompt, inputs, num_inputs = self.prompt(record, turns[:number])
-            response = build_response(self.tokenizer, turns[number]["value"], self.diffusion.stop_token_ids[0])
-            self.lengths.append(self._length(prompt, len(response), num_inputs))
-            ids = (np.array(tokens, np.int32) for tokens in (prompt, response))
-            self.samples.append(Sample(record.get("id"), *ids, inputs, num_inputs))
+    def sample(self, index: int) -> Sample:
+        """A sample, tokenised."""
+        number, turn = self.places[index].tolist()
+        return self._sample(self.records[number], turn)
 
-    def _length(self, prompt: list[int], response: int, num_inputs: int) -> int:
-        """Tokens of a sample with a response of `response` tokens. Raises ValueError if there is no room for it."""
+    def _measure(self) -> np.ndarray:
+        """Of every sample: its record and turn, its sizes, its length; [samples, 6]."""
+        table, found = [], {}
+        for number in tqdm(range(len(self.records)), desc="tokenise", disable=not self.show_progress):
+            try:
+                record = self.records[number]
+                for turn in self.answers(record):
+                    table.append((number, turn, *self._sizes(record, turn)))
+            except ValueError as error:
+                self.refuse(error)
+            else:
+                if token := look_alike(self.tokenizer, record):
+                    found.setdefault(record.get("id"), token)
+        if found and self.show_progress:
+            name, token = next(iter(found.items()))
+            print(
+                f"{self.data_path}: {len(found)} records hold text like a special token, read as text; the first: "
+                f"record {name!r} with {token!r}",
+                file=sys.stderr,
+            )
+        return np.array(table, np.int64).reshape(-1, 6)
+
+    def _sizes(self, record: dict, turn: int) -> tuple[int, int, int, int]:
+        """A sample's row of `sizes`, and its length."""
+        try:
+            sample = self._sample(record, turn)
+            return len(sample.prompt_ids), len(sample.response_ids), sample.num_inputs, self._length(sample)
+        except ValueError as error:
+            raise ValueError(f"{self.data_path}, record {record.get('id')!r}: {error}") from error
+
+    def _sample(self, record: dict, turn: int) -> Sample:
+        turns = record["conversations"]
+        prompt, inputs, num_inputs = self.prompt(record, turns[:turn])
+        response = build_response(self.tokenizer, turns[turn]["value"], self.diffusion.stop_token_ids[0])
+        return Sample(record.get("id"), prompt, response, inputs, num_inputs)
+
+    def _length(self, sample: Sample) -> int:
+        """Tokens of a sample with its canvas. Raises ValueError if there is no room for it."""
+        prompt, response = len(sample.prompt_ids), len(sample.response_ids)
         canvas, positions = canvas_length(self.diffusion, response), self.diffusion.max_position_embeddings
-        if len(prompt) + canvas <= min(self.max_length, positions):
-            return len(prompt) + canvas
+        if prompt + canvas <= min(self.max_length, positions):
+            return prompt + canvas
         limited = self.max_length <= positions
-        room = f"--model_max_length {self.max_length}" if limited else f"the {positions} positions of the model"
+        room = f"{self.max_length_flag} {self.max_length}" if limited else f"the {positions} positions of the model"
+        remedies = ["raise it"] * limited + self.remedies(sample.prompt_ids, sample.num_inputs)
         raise ValueError(
-            f"a prompt of {len(prompt)} tokens leaves no room for a response of {response} ({canvas} with its tail) in "
-            f"{room}; {' or '.join(['raise it'] * limited + self.remedies(prompt, num_inputs))}"
+            f"a prompt of {prompt} tokens leaves no room for a response of {response} ({canvas} with its tail) in "
+            f"{room}; {' or '.join(remedies)}"
         )
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.places)
 
     def name(self, index: int) -> str:
         """What a message calls a sample."""
-        return f"record {self.samples[index].record_id!r}"
+        return f"record {self.records[self.places[index, 0].item()].get('id')!r}"
 
     def __getitem__(self, index: int) -> dict:
-        sample = self.samples[index]
+        return self.as_item(self.sample(index))
+
+    @staticmethod
+    def as_item(sample: Sample) -> dict:
         return {
-            "prompt_ids": sample.prompt_ids,
-            "response_ids": sample.response_ids,
+            "prompt_ids": np.array(sample.prompt_ids, np.int32),
+            "response_ids": np.array(sample.response_ids, np.int32),
             "num_inputs": sample.num_inputs,
         }
 
 
-def look_alikes(tokenizer: PreTrainedTokenizerBase, records: list[dict]) -> str | None:
-    """One line on the records whose text looks like a special token; None if there is none."""
-    found = [
-        (record.get("id"), token)
-        for record in records
-        for text in [record.get("system") or "", *(turn["value"] for turn in record["conversations"])]
-        if (token := find_control_token(tokenizer, text))
-    ]
-    if not found:
-        return None
-    (name, token), number = found[0], len({name for name, _ in found})
-    return f"{number} records hold text like a special token, read as text; the first: record {name!r} with {token!r}"
+def look_alike(tokenizer: PreTrainedTokenizerBase, record: dict) -> str | None:
+    """The first part of a record's text that looks like a special token; None if there is none."""
+    texts = [record.get("system") or "", *(turn["value"] for turn in record["conversations"])]
+    return next((token for text in texts if (token := find_control_token(tokenizer, text))), None)

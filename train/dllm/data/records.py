@@ -21,7 +21,8 @@ def read_records(data_path: str) -> list[dict]:
 
     Raises ValueError, naming file and record, on anything else.
     """
-    return [_as_llava(record, f"{data_path}, record {number}") for number, record in enumerate(read_list(data_path))]
+    records = read_list(data_path)
+    return [as_conversation(record, f"{data_path}, record {number}") for number, record in enumerate(records)]
 
 
 def read_list(data_path: str, flag: str = "--data_path", maker: str = "convert_data.py") -> list:
@@ -62,8 +63,8 @@ def _parse_lines(text: str) -> Iterator[object]:
         start += len(line) + 1
 
 
-def _as_llava(record: object, where: str) -> dict:
-    """The record in LLaVA's shape."""
+def as_conversation(record: object, where: str) -> dict:
+    """The record in LLaVA's shape. Raises ValueError, which says `where` it is, if it has no conversation."""
     turns = record.get("conversations", record.get("messages")) if isinstance(record, dict) else None
     if not isinstance(turns, list) or not turns:
         raise ValueError(f"{where} has no conversation of questions and their answers")

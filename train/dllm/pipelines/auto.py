@@ -6,7 +6,7 @@ from dllm.core.language_model import MaskedDiffusionLM
 from dllm.core.model import DiffusionSettings, check_diffusion_settings
 from dllm.data.conversation import CHATML_TEMPLATE
 from dllm.pipelines.a2d import load_a2d
-from dllm.pipelines.a2d.loading import PREFIX
+from dllm.pipelines.a2d.loading import PREFIX, read_family
 from dllm.pipelines.llada.loading import MODEL_TYPE as LLADA
 from dllm.pipelines.llada.loading import load_llada, read_llada_config
 from dllm.pipelines.loading import check_folder, read_config
@@ -14,17 +14,20 @@ from dllm.pipelines.special_tokens import set_special_tokens
 
 
 def load_text_model(
-    folder: str, diffusion: dict | None = None, **kwargs
+    folder: str, diffusion: dict | None = None, chat: bool = True, **kwargs
 ) -> tuple[PreTrainedTokenizerBase, MaskedDiffusionLM, str]:
     """Tokenizer and model of a folder, plain or trained, ready for training and sampling; and a line for people on its
     mask token.
 
     `diffusion` overrides settings of the config (attention_pattern, block_length, gen_length), `kwargs` go to
-    `from_pretrained`. Raises ValueError on an incomplete folder, an unknown family or an impossible setting.
+    `from_pretrained`; without `chat` the tokenizer needs no chat template. Raises ValueError on an incomplete folder,
+    an unknown family or an impossible setting.
     """
+    if not _is_llada(folder):
+        read_family(folder)
+    tokenizer = load_tokenizer(folder, chat)
     model = load_language_model(folder, **kwargs)
-    tokenizer, config = load_tokenizer(folder), model.config
-    origin = set_special_tokens(config, tokenizer)
+    config, origin = model.config, set_special_tokens(model.config, tokenizer)
     if config.mask_token_id >= config.vocab_size:
         model.resize_token_embeddings(config.num_tokens, mean_resizing=False)
     for name, value in (diffusion or {}).items():
@@ -50,19 +53,21 @@ def frozen_pattern(folder: str) -> str:
     return config.get("attention_pattern", DiffusionSettings.attention_pattern)
 
 
-def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: str, chat: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder; its mask token is the one that the config names.
 
-    Raises ValueError if these do not fit each other, or if it has no chat template and none is known to fit it.
+    Raises ValueError if these do not fit each other, or, with `chat`, if it has no chat template and none is known to
+    fit it.
     """
     mask = check_folder(folder, "tokenizer.json").get("mask_token_id")
     # With a config at hand transformers does not ask whether it may run the folder's code.
-    tokenizer = AutoTokenizer.from_pretrained(folder, config=read_llada_config(folder) if _is_llada(folder) else None)
+    config = read_llada_config(folder) if _is_llada(folder) else None
+    tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
     if mask is not None:
         _name_mask(tokenizer, mask, folder)
     if tokenizer.chat_template is None and "<|im_start|>" in tokenizer.get_vocab():
         tokenizer.chat_template = CHATML_TEMPLATE
-    if tokenizer.chat_template is None:
+    if chat and tokenizer.chat_template is None:
         raise ValueError(f"the tokenizer of {folder} has no chat template; take the one of the family's chat model")
     return tokenizer
 

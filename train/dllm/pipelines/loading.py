@@ -16,12 +16,10 @@ REMEDY = "copy or train it again"
 
 def read_config(folder: str | Path, config: str = "config.json") -> dict:
     """The config of a model folder, as JSON. Raises ValueError, naming the file, if it is not there or not whole."""
-    path = Path(folder)
-    if not path.is_dir():
+    if not Path(folder).is_dir():
         raise ValueError(f"model folder {folder} does not exist")
-    if not (path / config).is_file():
-        raise ValueError(f"model folder {folder} is incomplete: {config} is missing; {REMEDY}")
-    return read_json(path / config, REMEDY)
+    _check_there(Path(folder) / config)
+    return read_json(Path(folder) / config, REMEDY)
 
 
 def check_folder(
@@ -33,16 +31,20 @@ def check_folder(
     """
     found, shards = read_config(folder, config), weight_files(folder, weights)
     for file in (*(Path(folder) / name for name in files), *shards):
-        if not file.is_file():
-            raise ValueError(f"model folder {folder} is incomplete: {file.name} is missing; {REMEDY}")
-        with open(file, "rb"):  # or it may not be read, which is no damage
-            pass
+        _check_there(file)
     for file in shards:
         try:
             safe_open(file, framework="pt")  # compares the file's length with its header
         except Exception as error:
             raise ValueError(f"{file} is damaged ({error}); {REMEDY}") from error
     return found
+
+
+def _check_there(file: Path) -> None:
+    if not file.is_file():
+        raise ValueError(f"model folder {file.parent} is incomplete: {file.name} is missing; {REMEDY}")
+    with open(file, "rb"):  # or it may not be read, which is no damage
+        pass
 
 
 def weight_files(folder: str | Path, weights: str = "model.safetensors") -> list[Path]:

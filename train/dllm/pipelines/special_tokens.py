@@ -50,6 +50,9 @@ def set_special_tokens(config, tokenizer: PreTrainedTokenizerBase) -> str:
     # A base model may end with its padding token alone.
     config.stop_token_ids = [stop, tail]
     config.tail_token_id = tail
-    # Some tokenizers have more tokens than their model has rows (Gemma 3 of text alone: an image token).
-    config.num_tokens = max(config.mask_token_id + 1, min(len(tokenizer), config.vocab_size))
+    # Some tokenizers have special tokens beyond their model's rows (Gemma 3 of text alone: an image token). No text
+    # holds these; any other token there would have no embedding, which `check_diffusion_settings` refuses.
+    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    readable = max((id for id in vocabulary.values() if id not in special), default=-1)
+    config.num_tokens = max(config.mask_token_id, readable, min(len(tokenizer), config.vocab_size) - 1) + 1
     return f"mask token {tokenizer.mask_token} ({config.mask_token_id}): {origin}"

@@ -23,8 +23,10 @@ class ModelArguments:
     attention_pattern: str = HfArg(default="block", help="bidirectional, prefix, block")
     block_length: int = HfArg(default=32, help="tokens that are written before the next ones begin")
     gen_length: int = HfArg(default=256, help="canvas of a response in tokens")
-    lora_enable: bool = HfArg(default=False, help="train an adapter in the language model's stead; merged when saved")
-    lora_r: int = HfArg(default=64, help="rank of the adapter")
+    lora_enable: bool = HfArg(
+        default=False, aliases="--lora", help="train an adapter in the language model's stead; merged when saved"
+    )
+    lora_r: int = HfArg(default=64, aliases="--r", help="rank of the adapter")
     lora_alpha: int = HfArg(default=16, help="scaling of the adapter: alpha / rank")
     lora_dropout: float = HfArg(default=0.0, help="of the adapter's input; depends on the number of processes")
 
@@ -57,7 +59,7 @@ class MDLMConfig(TrainingArguments):
     pad_to_multiple_of: int = HfArg(default=8, help="of the prompt's tokens, for few shapes")
     eval_noise_levels: int = HfArg(default=4, help="stratified pairs per validation sample")
     train_sampling_strategy: str = HfArg(default="group_by_length", help="group_by_length, random, sequential")
-    model_max_length: int = HfArg(default=1024, help="longest prompt + response in tokens")
+    model_max_length: int = HfArg(default=1024, aliases="--max_seq_length", help="tokens of prompt + response at most")
     allow_changed: list[str] | None = HfArg(default=None, help="arguments that may differ from those of the checkpoint")
     dry_run: bool = HfArg(default=False, help="print what the run would do, and what it takes; then stop")
     optim: str = HfArg(default="adamw_torch", help="optimizer of transformers")

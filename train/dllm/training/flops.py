@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dllm.core.head import head_losses
 from dllm.core.language_model import MaskedDiffusionLM
 
-LENGTH = 8  # of the shorter of two sequences that tell what a token costs from what a pair of tokens does
+LENGTH = 8  # of the shortest of three sequences that tell what a token costs, what a pair of tokens, and what a weight
 
 # Dense bf16 rate of a GPU in operations per second, from NVIDIA's data sheets; by the end of the name CUDA gives it,
 # because cards of one family differ (PCIe, NVL, laptops).
@@ -77,14 +77,15 @@ def step_costs(model: MaskedDiffusionLM, dtype: torch.dtype | None = None) -> tu
     function, example = model.input_path() or (None, None)
     per_input, prompt_flows = measure(Part(model, function), example, dtype) if function else ((0, 0), False)
     trunk, head = Part(model, partial(_trunk, prompt_flows=prompt_flows)), Part(model, _head)
-    ids = torch.zeros(1, 2 * LENGTH, dtype=torch.long)
-    (short, flows), (long, _) = (measure(trunk, ids[:, :n], dtype) for n in (LENGTH, 2 * LENGTH))
+    ids = torch.zeros(1, 3 * LENGTH, dtype=torch.long)
+    (once, flows), (twice, _), (thrice, _) = (measure(trunk, ids[:, : n * LENGTH], dtype) for n in (1, 2, 3))
     hidden = torch.zeros(LENGTH, model.diffusion.hidden_size, dtype=dtype or model.dtype, requires_grad=flows)
     rows, _ = measure(head, hidden, dtype)
     costs = []
-    for shorter, longer, row, own in zip(short, long, rows, per_input, strict=True):
-        per_pair = (longer - 2 * shorter) // (2 * LENGTH**2)
-        costs.append(Cost(shorter // LENGTH - per_pair * LENGTH, per_pair, row // LENGTH, own))
+    for one, two, three, row, own in zip(once, twice, thrice, rows, per_input, strict=True):
+        per_pair = (three - 2 * two + one) // (2 * LENGTH**2)
+        per_token = (two - one) // LENGTH - 3 * per_pair * LENGTH  # what is left, a cast of a norm's weight, is little
+        costs.append(Cost(per_token, per_pair, row // LENGTH, own))
     return tuple(costs)
 
 

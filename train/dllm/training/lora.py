@@ -8,7 +8,7 @@ in the folder `lora`, in peft's own format. Merging works on a state dict, which
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.utils import SAFE_WEIGHTS_NAME
@@ -29,12 +29,31 @@ def add_lora(model: MaskedDiffusionLM, rank: int, alpha: int, dropout: float, ba
     weights came from, for peft's file.
     """
     language = model.decoder
-    layers = language.model.layers
-    targets = [f"model.layers.{name}" for name, module in layers.named_modules() if isinstance(module, nn.Linear)]
+    linear = [name for name, module in language.named_modules() if isinstance(module, nn.Linear)]
+    targets = [name for name in linear if "layers." in name]  # not the head
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, base_model_name_or_path=base
     )
     inject_adapter_in_model(config, language)
+
+
+def take_adapter(model: MaskedDiffusionLM | PeftModel) -> MaskedDiffusionLM:
+    """The model inside the wrapper of peft's `get_peft_model`, whose adapter is then one as of `add_lora`.
+
+    Raises ValueError for what `merge` could not merge: another kind of adapter, or one beyond the language model.
+    """
+    if not isinstance(model, PeftModel):
+        return model
+    config, inside = model.peft_config.get("default"), model.get_base_model()
+    plain = isinstance(config, LoraConfig) and not (config.use_dora or config.use_rslora or config.rank_pattern)
+    if not plain or config.modules_to_save or config.bias != "none" or len(model.peft_config) > 1:
+        raise ValueError("only a plain LoRA can be merged into what is saved: give LoraConfig r, lora_alpha and names")
+    beyond = [name for name, weight in inside.named_parameters() if ".lora_" in name and weight.requires_grad]
+    beyond = [name for name in beyond if not name.startswith(inside.language_model_prefix)]
+    if beyond:
+        raise ValueError(f"target_modules of the adapter take in {beyond[0]}, outside the language model; name others")
+    inside.decoder.peft_config = model.peft_config
+    return inside
 
 
 def lora_config(model: MaskedDiffusionLM) -> LoraConfig | None:

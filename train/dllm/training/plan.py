@@ -56,13 +56,11 @@ class Batches:
 
 
 def plan_batches(trainer: MDLMTrainer) -> Batches:
-    """The batches that the sampler and the collator will make, of a dataset with `samples`. Reads no input."""
+    """The batches that the sampler and the collator will make, of a dataset with `sizes`. Reads no input."""
     dataset, collator, args = trainer.train_dataset.dataset, trainer.data_collator, trainer.args
     config, paired = trainer.diffusion, trainer.forward_process.paired
-    samples = dataset.samples
-    prompts = torch.tensor([len(sample.prompt_ids) for sample in samples])
-    canvases = torch.tensor([canvas_length(config, len(sample.response_ids)) for sample in samples])
-    inputs = torch.tensor([sample.num_inputs for sample in samples])
+    prompts, responses, inputs = torch.as_tensor(dataset.sizes).T
+    canvases = torch.tensor([canvas_length(config, response) for response in responses.tolist()])
     order = torch.tensor([index for _, index in trainer._get_train_sampler()]).view(-1, args.train_batch_size)
     if args.max_steps > 0:
         order = order[: args.max_steps * args.gradient_accumulation_steps * args.world_size]

@@ -80,13 +80,13 @@ class ReportDataset(ConversationDataset):
             return str(error)
 
     def __getitem__(self, index: int) -> dict:
-        sample = self.samples[index]
+        sample = self.sample(index)
         images = [self.preprocessor.pixels(self._load(*visual)) for visual in sample.inputs]
         tiles = sum(len(image) for image in images)
         if tiles != sample.num_inputs:
             names = ", ".join(name for _, name in sample.inputs)
             raise ValueError(f"{self.data_path}: {names} changed since the run began ({tiles} tiles); start it again")
-        return super().__getitem__(index) | {"images": images}
+        return self.as_item(sample) | {"images": images}
 
     def _load(self, kind: str, name: str):
         """An image, or the frames of a video."""

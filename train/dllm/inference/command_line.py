@@ -1,0 +1,99 @@
+"""What programs that write responses have in common: their arguments, and the canvas shown as it denoises."""
+
+import argparse
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from itertools import groupby
+from typing import get_args
+from unicodedata import east_asian_width
+
+import torch
+from torch import Tensor
+
+from dllm.core.decoding import Decoding
+from dllm.inference.templates import BLANK_LENGTH
+from dllm.inference.writer import DTYPES, Writer
+
+MASKED = "·"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How responses are written, on which device."""
+    parser.add_argument("--blank_length", type=int, default=BLANK_LENGTH, help="tokens of a blank that text follows")
+    for each in fields(Decoding):
+        value = {"action": "store_true"} if each.type is bool else {"type": next(iter(get_args(each.type)), each.type)}
+        parser.add_argument(f"--{each.name}", default=None, help=each.metadata["help"], **value)
+    parser.add_argument("--seed", type=int, default=0, help="of temperature and random remasking")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES)
+
+
+def decoding_arguments(args: argparse.Namespace) -> dict:
+    """Those of `Decoding` that were given."""
+    given = {each.name: getattr(args, each.name) for each in fields(Decoding)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def seed_of(seed: int, name: str) -> int:
+    """The seed of a named response: the same in any batch and any order."""
+    return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + os.fsencode(name)).digest()[:8])
+
+
+def canvas_text(writer: Writer, canvas: Tensor, todo: Tensor) -> str:
+    """A canvas [R] up to its stop token or last committed one, a dot for every token that is still `todo` [R]."""
+    ids, masked = canvas.tolist(), todo.tolist()
+    written = [index for index, is_masked in enumerate(masked) if not is_masked]
+    stops = writer.diffusion.stop_token_ids
+    end = next((index for index in written if ids[index] in stops), max(written, default=-1)) + 1
+    runs = [(is_masked, [ids[i] for i in run]) for is_masked, run in groupby(range(end), key=masked.__getitem__)]
+    return "".join(MASKED * len(run) if is_masked else writer.tokenizer.decode(run) for is_masked, run in runs)
+
+
+def step_printer(writer: Writer) -> Callable[[Tensor, Tensor], None]:
+    """A callback that prints the first canvas of a batch, a line for every step."""
+    step = 0
+
+    def show(canvas: Tensor, todo: Tensor) -> None:
+        nonlocal step
+        step += 1
+        print(f"{step:3d} {canvas_text(writer, canvas[0], todo[0])!r}")
+
+    return show
+
+
+class LiveText:
+    """Text on a terminal in the place of what was shown before; its last rows alone if it is taller than the screen."""
+
+    def __init__(self):
+        self.shown = 0  # rows above the cursor
+
+    def show(self, text: str, whole: bool = False) -> None:
+        width, height = shutil.get_terminal_size()
+        rows = [row for line in printable(text).split("\n") for row in _wrapped(line, width)]
+        rows = rows if whole else rows[1 - height :]
+        up = f"\x1b[{self.shown}A" if self.shown else ""
+        sys.stdout.write(f"\r{up}\x1b[J" + "\r\n".join(rows))
+        sys.stdout.flush()
+        self.shown = len(rows) - 1
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal."""
+    return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """A line in rows of a terminal, on which some characters take two columns."""
+    rows, used = [""], 0
+    for character in line:
+        columns = 2 if east_asian_width(character) in "WF" else 1
+        if used + columns > width:
+            rows.append("")
+            used = 0
+        rows[-1] += character
+        used += columns
+    return rows

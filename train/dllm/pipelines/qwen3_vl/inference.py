@@ -1,0 +1,36 @@
+"""Requests with images in, texts out."""
+
+import torch
+
+from dllm.core.decoding import Decoding
+from dllm.core.prompt import Prompt
+from dllm.inference.writer import Request, Writer
+from dllm.pipelines.loading import check_folder
+from dllm.pipelines.qwen3_vl.dataset import place_images
+from dllm.pipelines.qwen3_vl.modeling_qwen3_vl import Qwen3VLForMaskedLM
+from dllm.pipelines.qwen3_vl.processing import Qwen3VLProcessor, build_visual_prompt, image_inputs
+
+
+class Qwen3VLWriter(Writer):
+    """A Qwen3VLForMaskedLM behind text: a request's inputs are its images, which go where its question marks them with
+    `<image>`, else before it. Raises ValueError on an incomplete folder.
+    """
+
+    def __init__(self, folder: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
+        check_folder(folder, "tokenizer.json", "preprocessor_config.json")
+        self.processor = Qwen3VLProcessor.from_pretrained(folder)
+        model = Qwen3VLForMaskedLM.from_pretrained(folder, dtype=dtype)
+        super().__init__(self.processor.tokenizer, model.to(device).eval())
+
+    def prompt_ids(self, request: Request) -> list[int]:
+        turns = [{"from": "human", "value": request.question}]
+        turns = place_images(turns, turns, len(request.inputs))
+        return build_visual_prompt(self.processor, turns, [image.size for image in request.inputs], request.system)
+
+    def prompts(
+        self, requests: list[Request], ids: list[list[int]], decoding: Decoding
+    ) -> tuple[Prompt, Prompt | None]:
+        input_ids, attention_mask = self.left_padded(ids)
+        images = [image for request in requests for image in request.inputs]
+        seen = {name: value.to(self.model.device) for name, value in image_inputs(self.processor, images).items()}
+        return self.model.prompts(decoding, input_ids=input_ids, attention_mask=attention_mask, **seen)

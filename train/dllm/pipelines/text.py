@@ -1,0 +1,170 @@
+"""Programs of text models: instruction tuning, pretraining on plain text, and a trained model behind text."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+from transformers.hf_argparser import HfArg
+
+from dllm.core.language_model import MaskedDiffusionLM
+from dllm.data.collator import ResponseCollator
+from dllm.data.text import PackedDataset, TextDataset
+from dllm.data.utils import load_pt_dataset, load_sft_dataset
+from dllm.inference.text import TextWriter
+from dllm.inference.writer import DTYPES
+from dllm.pipelines.auto import load_text_model
+from dllm.training.arguments import MDLMConfig, ModelArguments
+from dllm.training.command_line import ArgumentParser
+from dllm.training.run import loaded, run, set_trainable
+from dllm.training.trainer import MDLMTrainer
+
+ROOT = "BASE_MODELS_DIR"  # environment variable: a folder in which names are looked up first
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja"]
+INPUTS = ("image", "images", "video", "videos", "audio", "audios")  # columns of what a text model cannot take
+
+
+@dataclass
+class PlainDataArguments:
+    """What is read."""
+
+    dataset_args: str = HfArg(help="sets to read: name[train:1000,test:100]+other, as paths or names on the hub")
+
+
+@dataclass
+class DataArguments(PlainDataArguments):
+    """What is read, and what of it is learnt."""
+
+    mask_prompt_loss: bool = HfArg(default=True, help="learn the answers alone; False: whole conversations")
+
+
+def sft(description: str, **defaults) -> None:
+    """Runs instruction tuning from the command line; `defaults` replace those of the arguments."""
+    _train((ModelArguments, DataArguments, MDLMConfig), build_sft, description, defaults)
+
+
+def pt(description: str, **defaults) -> None:
+    """Runs training on plain text from the command line."""
+    _train((ModelArguments, PlainDataArguments, MDLMConfig), build_pt, description, defaults)
+
+
+def _train(dataclasses: tuple, build: Callable[..., MDLMTrainer], description: str, defaults: dict) -> None:
+    def parse() -> tuple:
+        arguments = ArgumentParser(dataclasses, description, **defaults).parse()
+        arguments[0].check()
+        return arguments
+
+    run(parse, build)
+
+
+def build_sft(model_args: ModelArguments, data_args: DataArguments, args: MDLMConfig) -> MDLMTrainer:
+    """The trainer of a run that learns the answers of conversations."""
+    splits = wanted_splits(load_sft_dataset, data_args.dataset_args, args)
+    tokenizer, model = loaded(lambda: _model(model_args, args), args)
+
+    def dataset(records: Sequence[dict]) -> TextDataset:
+        return TextOnly(
+            data_args.dataset_args,
+            records,
+            tokenizer,
+            model.diffusion,
+            args.model_max_length,
+            args.process_index == 0,
+            mask_prompt_loss=data_args.mask_prompt_loss,
+        )
+
+    return _trainer(model, tokenizer, args, *(part and dataset(part) for part in splits))
+
+
+def build_pt(model_args: ModelArguments, data_args: PlainDataArguments, args: MDLMConfig) -> MDLMTrainer:
+    """The trainer of a run that learns plain text, in samples of `--max_seq_length` tokens, whole blocks of them. Where
+    every token sees the whole canvas, that is the canvas.
+    """
+    length = args.model_max_length - args.model_max_length % model_args.block_length
+    if length < 1:
+        raise ValueError(
+            f"--max_seq_length {args.model_max_length} is less than one block ({model_args.block_length}); raise it"
+        )
+    if model_args.attention_pattern != "block":
+        model_args = replace(model_args, gen_length=length)
+    splits = wanted_splits(load_pt_dataset, data_args.dataset_args, args)
+    tokenizer, model = loaded(lambda: _model(model_args, args, chat=False), args)
+
+    def dataset(texts: Sequence[str]) -> PackedDataset:
+        return PackedDataset(data_args.dataset_args, texts, tokenizer, model.diffusion, length, args.process_index == 0)
+
+    return _trainer(model, tokenizer, args, *(part and dataset(part) for part in splits))
+
+
+class TextOnly(TextDataset):
+    """`TextDataset` that leaves out records which show or play something, as a text model would answer blindly."""
+
+    def prompt(self, record: dict, history: list[dict]) -> tuple[list[int], list, int]:
+        if found := [name for name in INPUTS if record.get(name)]:
+            raise ValueError(f"it has {found[0]}, which a text model cannot take; use the program of one that can")
+        return super().prompt(record, history)
+
+
+def wanted_splits(load: Callable, spec: str, args: MDLMConfig) -> tuple[Sequence | None, Sequence | None]:
+    """Rows to train on, and those held out if they are to be evaluated."""
+    train, held_out = load(spec)
+    evaluated = args.eval_strategy != "no"
+    if train is None:
+        raise ValueError(f"--dataset_args {spec}: none of its splits is for training; name one, as [train:1000]")
+    if evaluated and held_out is None:
+        raise ValueError(f"--eval_strategy: {spec} holds no rows out; ask for some, as name[test:100]")
+    if held_out and not evaluated and args.process_index == 0:
+        print(f"train: {len(held_out)} rows are held out and not read; --eval_strategy epoch evaluates on them")
+    return train, held_out if evaluated else None
+
+
+def _model(
+    model_args: ModelArguments, args: MDLMConfig, chat: bool = True
+) -> tuple[PreTrainedTokenizerBase, MaskedDiffusionLM]:
+    """Tokenizer and model in fp32, with the parts to train; bf16 is a matter of the step."""
+    folder = model_folder(model_args.model_name_or_path)
+    tokenizer, model, mask_token = load_text_model(folder, model_args.diffusion(), chat=chat, dtype=torch.float32)
+    if args.process_index == 0:
+        print(f"train: {mask_token}")
+    set_trainable(model, tuple(model.parts.values()), model_args)
+    return tokenizer, model
+
+
+def _trainer(model, tokenizer, args: MDLMConfig, train: Dataset, held_out: Dataset | None) -> MDLMTrainer:
+    tail = model.diffusion.tail_token_id
+    return MDLMTrainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=held_out,
+        data_collator=ResponseCollator(model.diffusion, args.forward_process(), tail, args.pad_to_multiple_of),
+        processing_class=tokenizer,
+    )
+
+
+def load_writer(name: str, device: str = "cpu", dtype: str = "float32", plain: bool = False) -> TextWriter:
+    """A model of a folder or of the hub, behind text. Raises ValueError if it cannot be loaded."""
+    tokenizer, model, _ = load_text_model(model_folder(name), chat=not plain, dtype=DTYPES[dtype])
+    return TextWriter(tokenizer, model.to(device).eval(), plain)
+
+
+def model_folder(name: str) -> str:
+    """The folder of a model: `name` below BASE_MODELS_DIR or here, or what the hub, or its cache, has of that name."""
+    for folder in (Path(os.environ.get(ROOT, "."), name), Path(name)):
+        if folder.is_dir():
+            return str(folder)
+    if not HUB_NAME.fullmatch(name):
+        raise ValueError(f"--model_name_or_path {name} is no folder; give that of a model, or its name on the hub")
+    try:
+        return snapshot_download(name, allow_patterns=HUB_FILES)
+    except (ValueError, OSError) as error:  # of the hub, the network, the cache
+        raise ValueError(
+            f"--model_name_or_path {name} is no folder here, and the hub does not give it "
+            f"({type(error).__name__}); download it and give its folder"
+        ) from error
