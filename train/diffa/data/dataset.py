@@ -84,12 +84,13 @@ class AudioDataset(ConversationDataset):
         return samples > self.preprocessor.max_samples
 
     def __getitem__(self, index: int) -> dict:
-        ((path, samples),) = self.samples[index].inputs
+        sample = self.sample(index)
+        ((path, samples),) = sample.inputs
         clip = read_audio(path)
         if len(clip) != samples:
             raise ValueError(f"{self.data_path}: {path} changed since the run began; start it again")
         audio, (num_frames,) = self.preprocessor.batch([clip[: self.preprocessor.max_samples]])
-        return super().__getitem__(index) | {"audio": audio[0], "num_frames": num_frames}
+        return self.as_item(sample) | {"audio": audio[0], "num_frames": num_frames}
 
 
 class AudioCollator(ResponseCollator):
