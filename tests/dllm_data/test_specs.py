@@ -203,6 +203,31 @@ def test_ko_document_table_keeps_the_order_of_parts_and_does_not_decode(here):
     assert first["id"] == "7" and first["image"]["bytes"] == b"\x89PNG"
 
 
+def test_a_folder_of_json_keeps_its_texts(here):
+    """`datasets` would read the answer as a number, and what looks like JSON as what it says."""
+    parts = [{"type": "text", "text": "12"}]
+    rows = [
+        {"messages": [{"role": "user", "content": content}, talk("x")["messages"][1]]}
+        for content in (parts, "34", '"q"')
+    ]
+    (here / "mixed").mkdir()
+    (here / "mixed/train_a.json").write_text(json.dumps(rows[:2]))
+    (here / "mixed/train_b.jsonl").write_text(json.dumps(rows[2]))
+    (here / "mixed/test.json").write_text(json.dumps(rows[1:2]))
+    (here / "mixed/valid.json").write_text(json.dumps(rows[:1]))
+    train, test = load_sft_dataset("mixed")
+    questions = [[record["conversations"][0]["value"] for record in part] for part in (train, test)]
+    assert questions == [["12", "34", '"q"'], ["34"]]
+
+
+def test_contents_of_more_than_one_type_in_a_table(here):
+    contents = [[{"type": "text", "text": "12"}], "34", "words"]
+    rows = [{"messages": [{"role": "user", "content": content}, talk("x")["messages"][1]]} for content in contents]
+    datasets.Dataset.from_list(rows, on_mixed_types="use_json").to_parquet(here / "mixed.parquet")
+    train, _ = load_sft_dataset("mixed.parquet")
+    assert [record["conversations"][0]["value"] for record in train] == ["12", "34", "words"]
+
+
 @pytest.mark.real_data
 def test_real_tables_in_the_shape_of_ko_document_table(here, radiology_data):
     folder = radiology_data / "tables"

@@ -15,9 +15,12 @@ from pathlib import Path
 
 import datasets
 from datasets.exceptions import DatasetNotFoundError
+from torch.utils.data import ConcatDataset
 
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
 JSON = (".json", ".jsonl")
+SPLITS = {"test": "test", "eval": "test", "val": "validation", "dev": "validation"}  # by how a file's name begins
+NOT_ROWS = ("metadata", "dataset_info", "dataset_infos", "dataset_dict", "state")  # of folders for `datasets`
 ROOT = "BASE_DATASETS_DIR"  # environment variable: a folder in which names are looked up first
 
 
@@ -29,6 +32,9 @@ def open_splits(name: str, config: str | None = None) -> dict[str, Sequence[dict
         raise ValueError(f"{name}: of its kind only {', '.join((*JSON, *BUILDERS))} files can be read")
     if path.suffix in JSON and path.is_file():
         return {"train": read_json(path)}
+    if path.is_dir() and (files := sorted(path.iterdir())) and all(map(_is_rows, files)):
+        names = sorted({_split(file) for file in files})
+        return {name: ConcatDataset([read_json(file) for file in files if _split(file) == name]) for name in names}
     datasets.disable_progress_bars()
     try:
         found = _load(path, name, config)
@@ -44,6 +50,15 @@ def open_splits(name: str, config: str | None = None) -> dict[str, Sequence[dict
         raise ValueError(f"{name} is no file or folder here, and {remedy}") from error
     splits = found if isinstance(found, dict) else {"train": found}
     return {split: ArrowRows(rows) for split, rows in splits.items()}
+
+
+def _is_rows(file: Path) -> bool:
+    """Whether it is JSON for `read_json`: `datasets` cannot tell a text in which JSON stands from what it says."""
+    return file.suffix in JSON and file.stem not in NOT_ROWS
+
+
+def _split(file: Path) -> str:
+    return next((split for start, split in SPLITS.items() if file.stem.startswith(start)), "train")
 
 
 def _load(path: Path, name: str, config: str | None) -> datasets.Dataset | datasets.DatasetDict:
@@ -63,12 +78,28 @@ class ArrowRows(Sequence):
 
     def __init__(self, table: datasets.Dataset):
         self.table = table.with_format("arrow")
+        self.mixed = {name: feature for name, feature in table.features.items() if "Json(" in repr(feature)}
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, index: int) -> dict:
-        return self.table[index].to_pylist()[0]
+        row = self.table[index].to_pylist()[0]
+        return row | {name: _parsed(feature, row[name]) for name, feature in self.mixed.items()}
+
+
+def _parsed(feature, value):
+    """A value in which `datasets` stored what has no one type, such as texts beside lists of parts, as JSON."""
+    if value is None:
+        return None
+    if isinstance(feature, datasets.Json):
+        parsed = json.loads(value)
+        return parsed if isinstance(parsed, str | list | dict) else value  # a text "12" is stored as the number
+    if isinstance(feature, dict):
+        return {name: _parsed(inner, value[name]) for name, inner in feature.items()}
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return [_parsed(feature.feature, each) for each in value]
+    return value
 
 
 def read_json(path: Path) -> Sequence[dict]:
