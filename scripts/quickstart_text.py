@@ -5,8 +5,8 @@
 The model starts from random weights and learns to copy, reverse, sort, add and continue (`dllm.data.tiny_tasks`)
 through the program of a full run, examples/qwen3/sft.py. The last table sets it beside three others: itself several
 tokens a step, itself given another question of the same task, and an autoregressive model of the same size trained on
-the same samples for the same time (autoregressive_twin.py). An interrupted run goes on from the last step that was
-finished.
+the same samples for the same time (benchmarks/autoregressive.py). An interrupted run goes on from the last step that
+was finished.
 """
 
 import argparse
@@ -17,9 +17,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from autoregressive_twin import collate
 from dllm.data.conversation import build_prompt
-from dllm.data.dataset import ConversationDataset
 from dllm.data.files import read_json, write_json
 from dllm.data.records import read_records
 from dllm.data.tiny_tasks import LENGTH, TASKS
@@ -34,9 +32,11 @@ SIZES = {"hidden_size": 64, "layers": 3}
 VOCABULARY = 316
 LEARNING_RATE = 5e-3
 BATCH_SIZE = 32  # of a process
+GEN_LENGTH = 16
 # What measured best in the time (docs/experiments).
-FLAGS = "--attention_pattern block --block_length 8 --gen_length 16 --lr_scheduler_type cosine --warmup_steps 50 "
-FLAGS += "--logging_steps 50 --save_steps 500 --eval_strategy epoch --per_device_eval_batch_size 100 --report_to none"
+FLAGS = f"--attention_pattern block --block_length 8 --gen_length {GEN_LENGTH} --lr_scheduler_type cosine"
+FLAGS += " --warmup_steps 50 --logging_steps 50 --save_steps 500 --eval_strategy epoch"
+FLAGS += " --per_device_eval_batch_size 100 --report_to none"
 THRESHOLD = 0.9  # confidence above which a token is written together with others
 TOGETHER = 50  # answers that are written as one batch
 
@@ -73,9 +73,9 @@ def train(args: argparse.Namespace, data: Path, start: Path) -> tuple[Path, Path
         sizes = ("--num_train_epochs", args.epochs, "--per_device_train_batch_size", BATCH_SIZE)
         run("training", *LAUNCH, "examples/qwen3/sft.py", *paths, *sizes, *rates, *FLAGS.split())
     if not (twin / "model.safetensors").is_file():
-        paths = ("--like", start, "--data_path", data / "train.jsonl", "--out", twin)
+        paths = ("--like", start, "--data", data, "--out", twin)
         sizes = ("--seconds", train_log(model)["train_runtime"], "--batch_size", BATCH_SIZE)
-        run("the autoregressive twin", *LAUNCH, "scripts/autoregressive_twin.py", *paths, *sizes, *rates)
+        run("the autoregressive twin", *LAUNCH, "benchmarks/autoregressive.py", *paths, *sizes, *rates)
     return model, twin
 
 
@@ -130,32 +130,29 @@ def measure_model(folder: Path, test: Questions) -> dict:
     }
 
 
-@torch.no_grad()
-def measure_twin(folder: Path, test: Questions) -> tuple[dict[str, float], float]:
-    """The twin's exact match, and nats per token of the right answers."""
+def measure_twin(folder: Path, test: Questions) -> dict[str, float]:
+    """The twin's exact match, greedily."""
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
-    diffusion = load_writer(str(folder.parent / "model"), "cpu", "float32").diffusion
     prompts = [build_prompt(tokenizer, [{"from": "human", "value": question}]) for question in test.questions]
     ids, valid = (rectangle(rows, 0, left=True) for rows in (prompts, [[1] * len(prompt) for prompt in prompts]))
-    limits = {"max_new_tokens": diffusion.gen_length, "eos_token_id": diffusion.stop_token_ids, "pad_token_id": 0}
-    written = model.generate(ids, attention_mask=valid, do_sample=False, **limits)[:, ids.shape[1] :]
-    texts = [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
-    samples = ConversationDataset(str(test.path), test.records, tokenizer, diffusion, ids.shape[1] + 64, False)
-    nll = model(**collate([samples[n] for n in range(len(samples))])).loss.item()
-    return test.exact_match(texts), nll
+    tokens = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    written = model.generate(ids, attention_mask=valid, do_sample=False, max_new_tokens=GEN_LENGTH, **tokens)
+    texts = tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
+    return test.exact_match([text.strip() for text in texts])
 
 
 def summarise(model: Path, twin: Path, test: Questions) -> dict:
     """What the run found, as written to summary.json."""
-    found, (of_twin, twin_nll) = measure_model(model, test), measure_twin(twin, test)
+    found = measure_model(model, test) | {"twin": measure_twin(twin, test)}
     logs = {"model": train_log(model), "twin": train_log(twin)}
+    rows = ("model", "several", "blind", "twin")
     return {
-        "exact_match": {name: found[name]["all"] for name in ("model", "several", "blind")},
+        "exact_match": {name: found[name]["all"] for name in rows[:-1]},
         "infill_exact_match": found["infill"],
         "tokens_per_step": found["tokens_per_step"],
-        "twin": of_twin["all"],
-        "tasks": {name: found[name] for name in ("model", "several", "blind")} | {"twin": of_twin},
-        "nll": {"model": logs["model"]["eval_nll"], "twin": twin_nll},
+        "twin": found["twin"]["all"],
+        "tasks": {name: found[name] for name in rows},
+        "nll": {"model": logs["model"]["eval_nll"], "twin": logs["twin"]["eval_loss"]},
         "steps": {name: log["step"] for name, log in logs.items()},
         "seconds": {name: log["train_runtime"] for name, log in logs.items()},
         "checkpoint": str(model),

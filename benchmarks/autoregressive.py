@@ -1,7 +1,7 @@
 """The autoregressive twin of a text model: the same decoder and tokenizer, trained from random weights to predict the
 next token of the same responses, with transformers' own Trainer.
 
-    torchrun --nproc_per_node 2 scripts/autoregressive_twin.py --like DIR --data_path FILE --out DIR --seconds 120
+    torchrun --nproc_per_node 2 benchmarks/autoregressive.py --like DIR --data DIR --out DIR --seconds 120
 
 The learning rate falls along a cosine over the time that is given, so the run is whole whatever the machine does in it.
 """
@@ -69,7 +69,7 @@ def collate(samples: list[dict]) -> dict[str, torch.Tensor]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--like", required=True, help="folder of a Qwen3 diffusion model, for its sizes and tokenizer")
-    parser.add_argument("--data_path", required=True, help="file of conversations")
+    parser.add_argument("--data", type=Path, required=True, help="folder of train.jsonl and test.jsonl, conversations")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--seconds", type=float, required=True, help="time to train for")
     parser.add_argument("--batch_size", type=int, default=32, help="samples of a process and step")
@@ -79,8 +79,9 @@ def main() -> None:
     config, tokenizer = AutoConfig.from_pretrained(args.like), AutoTokenizer.from_pretrained(args.like)
     sizes = {name: value for name, value in config.to_dict().items() if name in Qwen3Config().to_dict()}
     transformers.set_seed(0)
-    records = read_records(args.data_path)
-    data = ConversationDataset(args.data_path, records, tokenizer, config, config.max_position_embeddings, False)
+    paths = (str(args.data / f"{name}.jsonl") for name in ("train", "test"))
+    limits = (tokenizer, config, config.max_position_embeddings, False)
+    train, test = (ConversationDataset(path, read_records(path), *limits) for path in paths)
     trainer = TimedTrainer(
         args.seconds,
         model=Qwen3ForCausalLM(Qwen3Config(**sizes | {"model_type": "qwen3", "architectures": None})),
@@ -96,14 +97,17 @@ def main() -> None:
             ddp_find_unused_parameters=False,
             use_cpu=not torch.cuda.is_available(),
         ),
-        train_dataset=data,
+        train_dataset=train,
         data_collator=collate,
     )
     trainer.train()
     if trainer.is_world_process_zero():
-        trainer.model.save_pretrained(args.out)
+        with torch.no_grad():
+            nll = trainer.model.eval()(**collate([test[n] for n in range(len(test))])).loss
+        trainer.state.log_history.append({"eval_loss": nll.item()})  # nats per token
         tokenizer.save_pretrained(args.out)
         trainer.state.save_to_json(str(args.out / "trainer_state.json"))
+        trainer.model.save_pretrained(args.out)
 
 
 if __name__ == "__main__":
