@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from diffa.data.audio import read_audio
+from diffa.data.audio import fit, read_audio
 from diffa.evaluation.files import FLOORS, floor_file, write_records
 from diffa.inference import SpeechWriter
 from dllm.inference.fill import fill
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser, tokens: int) -> None:
     parser.add_argument("--batch_size", type=int, default=8, help="questions answered together")
     parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
     parser.add_argument("--dtype", default="bfloat16" if on_gpu else "float32", choices=DTYPES)
+    parser.add_argument("--cut_long_audio", action="store_true", help="hear the beginning of a clip that is too long")
     parser.add_argument("--floors", nargs="*", choices=FLOORS, default=FLOORS, help="answer these too; empty: none")
 
 
@@ -60,7 +61,8 @@ def answer(args: argparse.Namespace, records: list[dict], questions: list[Questi
     decoding = {"gen_length": args.max_new_tokens, "block_length": args.block_length, "gen_steps": args.steps}
     paths = {name: path and os.path.realpath(path) for name, path in vars(args).items() if name.endswith("_path")}
     asked = hashlib.sha256(repr(questions).encode()).hexdigest()
-    settings = paths | decoding | {"dtype": args.dtype, "questions": asked}
+    settings = paths | decoding | {name: getattr(args, name) for name in ("dtype", "cut_long_audio")}
+    settings["questions"] = asked
     file = ResultsFile(out.with_name(f"{out.stem}.progress.jsonl"), settings, names=("question", "response"))
 
     errors: dict[str, str] = {}
@@ -72,8 +74,9 @@ def answer(args: argparse.Namespace, records: list[dict], questions: list[Questi
             question = asked[key]
             if question.audio is None:
                 raise ValueError("the question has no audio")
-            clip = clips[question.audio]
-            return Request([] if clip is None else [read_audio(clip)], question.text, name=f"question {key}")
+            given = [read_audio(clip) for clip in [clips[question.audio]] if clip is not None]
+            inputs = [fit(clip, writer.preprocessor.max_samples, args.cut_long_audio) for clip in given]
+            return Request(inputs, question.text, name=f"question {key}")
 
         label = {"desc": floor or "answers", "unit": "question"}
         failed = fill(file, writer, list(asked), to_request, args.batch_size, **label, **decoding)

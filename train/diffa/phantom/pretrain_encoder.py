@@ -1,6 +1,7 @@
 """Teaches a tiny Whisper encoder with random weights to hear, before there is a language model to learn with it.
 
-    torchrun --nproc_per_node 2 -m diffa.phantom.pretrain_encoder --truth exp/speech/truth.json --out exp/encoder
+    torchrun --nproc_per_node 2 -m diffa.phantom.pretrain_encoder --whisper_model exp/towers/audio_encoder \
+        --truth exp/speech/truth.json --out exp/encoder
 
 The truth of synthetic speech says which phoneme sounds when: a linear layer names it in every frame, two others the
 voice and the background of the clip from the mean over its frames. The layers are thrown away; `--out` is a folder for
@@ -16,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import WhisperConfig, WhisperFeatureExtractor
+from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from diffa.data.audio import read_audio
-from diffa.phantom.speech import BACKGROUNDS, PHONEMES, RATE, SAMPLES, SECONDS, VOICES
+from diffa.phantom.speech import BACKGROUNDS, PHONEMES, RATE, SAMPLES, VOICES
+from dllm.pipelines.loading import check_folder
 from dllm.training.plain import run_plain, train_plain
 
 FRAME = 320  # samples of a hidden state
@@ -80,21 +82,13 @@ class PhonemeClassifier(nn.Module):
 def pretrain(args: argparse.Namespace) -> str:
     """Trains, writes `--out`, and returns what to print."""
     torch.manual_seed(args.seed)
-    config = WhisperConfig(
-        num_mel_bins=args.mels,
-        d_model=args.hidden_size,
-        encoder_layers=args.layers,
-        encoder_attention_heads=args.hidden_size // 32,
-        encoder_ffn_dim=3 * args.hidden_size,
-        max_source_positions=FRAMES,
-        decoder_layers=1,
-        init_std=0.1,  # with the usual 0.02 the sound drowns in the positions
-    )
-    extractor = WhisperFeatureExtractor(feature_size=args.mels, chunk_length=SECONDS)
-    model, data = PhonemeClassifier(WhisperEncoder(config)), PhonemeDataset(args.truth, extractor)
+    check_folder(args.whisper_model, "preprocessor_config.json")
+    extractor = WhisperFeatureExtractor.from_pretrained(args.whisper_model)
+    encoder = WhisperEncoder.from_pretrained(args.whisper_model)
+    model, data = PhonemeClassifier(encoder), PhonemeDataset(args.truth, extractor)
 
     def save() -> None:
-        model.encoder.save_pretrained(args.out)
+        encoder.save_pretrained(args.out)
         extractor.save_pretrained(args.out)
 
     course = train_plain(model, data, args.out, args.epochs, args.learning_rate, args.batch_size, args.seed, save)
@@ -105,13 +99,11 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--truth", required=True, help="truth.json of diffa.phantom.generate")
+    parser.add_argument("--whisper_model", required=True, help="folder of an encoder for clips of 3 s to start from")
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument("--epochs", type=float, default=1)
     parser.add_argument("--batch_size", type=int, default=16, help="clips of a step and process")
     parser.add_argument("--learning_rate", type=float, default=2e-3)
-    parser.add_argument("--hidden_size", type=int, default=96, help="width of the encoder, in heads of 32")
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--mels", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     run_plain("pretrain_encoder", lambda: pretrain(args))
