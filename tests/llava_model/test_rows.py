@@ -164,5 +164,5 @@ def test_a_batch_without_films_still_runs_the_encoder(world):
 def test_places_and_visual_tokens_must_match(world):
     _, model, _ = world.build()
     input_ids, valid, images = batch(samples(world, torch.float32)[2:3])
-    with pytest.raises(ValueError, match="4 image places in the prompts for 8 visual tokens"):
+    with pytest.raises(ValueError, match="4 places in the prompts for 8 tokens of images"):
         model.prepare_prompt(input_ids, valid, images.expand(2, -1, -1, -1))

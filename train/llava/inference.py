@@ -45,7 +45,7 @@ class ReportWriter(writer.Writer):
     def prompts(
         self, requests: list[Request], ids: list[list[int]], decoding: Decoding
     ) -> tuple[Prompt, Prompt | None]:
-        return self.model.prompts(*self.left_padded(ids), self.pixels(requests), decoding)
+        return self.model.prompts(*self.left_padded(ids), self.pixels(requests), decoding=decoding)
 
     def inputs(self, requests: list[Request]) -> tuple[Tensor, Tensor, Tensor]:
         """Ids and validity of the requests' prompts [B, P], and `pixels`: what the model's `generate` takes."""

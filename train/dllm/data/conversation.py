@@ -38,7 +38,7 @@ def build_prompt(
     """
     contents = [("system", system)] if system is not None else []
     contents += [(ROLES[turn["from"]], turn["value"]) for turn in turns]
-    cut = _unused("".join(content for _, content in contents))
+    cut = unused("".join(content for _, content in contents))
     messages = [{"role": role, "content": _cut_open(tokenizer, content, cut)} for role, content in contents]
     try:
         text = tokenizer.apply_chat_template(
@@ -60,7 +60,7 @@ def build_response(tokenizer: PreTrainedTokenizerBase, text: str, stop_token_id:
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Ids of a text as it stands: no special token, neither around it nor in it."""
-    cut = _unused(text)
+    cut = unused(text)
     return _ids(tokenizer, _cut_open(tokenizer, text, cut), cut)
 
 
@@ -91,6 +91,6 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str, cut: str) -> list[int]:
     return [token for piece in text.split(cut) for token in tokenizer(piece, add_special_tokens=False).input_ids]
 
 
-def _unused(text: str) -> str:
+def unused(text: str) -> str:
     """A character that the text has not."""
     return next(character for character in NONCHARACTERS if character not in text)

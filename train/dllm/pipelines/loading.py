@@ -30,6 +30,14 @@ def check_folder(
     return _read_json(path / config)
 
 
+def weight_files(folder: str | Path, weights: str = "model.safetensors") -> list[Path]:
+    """The files that hold a model's weights: one, or those that an index names."""
+    path = Path(folder)
+    index = path / f"{weights}.index.json"
+    names = sorted(set(_read_json(index)["weight_map"].values())) if index.is_file() else [weights]
+    return [path / name for name in names]
+
+
 def _read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))

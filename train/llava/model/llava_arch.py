@@ -7,6 +7,7 @@ Shapes: n tiles of a batch, N visual tokens of a tile, S side of a tile in pixel
 import torch
 from torch import Tensor, nn
 
+from dllm.core.composite import CompositeLM
 from dllm.core.prompt import Prompt
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.multimodal_encoder.builder import build_vision_tower
@@ -32,8 +33,8 @@ class LlavaMetaModel(nn.Module):
         return self.mm_projector(features)  # [n, N, D]
 
 
-class LlavaMetaForCausalLM:
-    """Mixin of a model that has `self.model` (a LlavaMetaModel) and embeds ids with `self.embed`."""
+class LlavaMetaForCausalLM(CompositeLM):
+    """Mixin of a model that has `self.model` (a LlavaMetaModel)."""
 
     def prepare_prompt(
         self, input_ids: Tensor, attention_mask: Tensor, images: Tensor, image_keys: Tensor | None = None
@@ -43,13 +44,11 @@ class LlavaMetaForCausalLM:
         A batch without images brings one that no place asks for, so that every rank makes the same calls.
         Raises ValueError if places and visual tokens do not match.
         """
-        is_image = input_ids == IMAGE_TOKEN_INDEX  # [B, P]
         tokens = self.model(images, image_keys).flatten(0, 1)  # [n * N, D]
-        if is_image.sum() not in (len(tokens), 0):
-            raise ValueError(f"{int(is_image.sum())} image places in the prompts for {len(tokens)} visual tokens")
-        embeds = self.embed(input_ids.masked_fill(is_image, 0))  # [B, P, D]
-        embeds = embeds.masked_scatter(is_image[..., None], tokens.to(embeds.dtype))
-        return Prompt.left_padded(embeds, attention_mask.bool())
+        return self.fill(input_ids, attention_mask, IMAGE_TOKEN_INDEX, tokens)
+
+    def blank(self, images: Tensor) -> tuple[Tensor]:
+        return (torch.zeros_like(images),)
 
 
 def image_batch(images: list[Tensor], image_size: int) -> Tensor:

@@ -5,12 +5,10 @@ from collections.abc import Callable
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, Cache, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
 
-from dllm.core import sampler
 from dllm.core.decoding import Decoding
-from dllm.core.language_model import MaskedDiffusionLM, TargetLosses
-from dllm.core.prompt import Prompt
+from dllm.core.language_model import TargetLosses
 from dllm.pipelines.a2d.modeling_qwen3 import A2DQwen3Config, A2DQwen3LMHeadModel
 from llava.constants import PARTS
 from llava.model.llava_arch import LlavaMetaForCausalLM, LlavaMetaModel
@@ -49,7 +47,7 @@ class LlavaQwen3Config(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
 
-class LlavaQwen3ModelLM(MaskedDiffusionLM, LlavaMetaForCausalLM, PreTrainedModel):
+class LlavaQwen3ModelLM(LlavaMetaForCausalLM, PreTrainedModel):
     """Image and text in, report out."""
 
     config_class = LlavaQwen3Config
@@ -65,25 +63,6 @@ class LlavaQwen3ModelLM(MaskedDiffusionLM, LlavaMetaForCausalLM, PreTrainedModel
         self.model = LlavaMetaModel(config)
         self.language_model = A2DQwen3LMHeadModel(config.text_config)
         self.post_init()
-
-    @property
-    def diffusion(self) -> A2DQwen3Config:
-        return self.config.text_config
-
-    def get_input_embeddings(self):
-        return self.language_model.get_input_embeddings()
-
-    def get_output_embeddings(self):
-        return self.language_model.get_output_embeddings()
-
-    def embed(self, ids: Tensor) -> Tensor:
-        return self.language_model.embed(ids)
-
-    def trunk(self, embeds: Tensor, mask: Tensor | None, position: Tensor, cache: Cache | None = None) -> Tensor:
-        return self.language_model.trunk(embeds, mask, position, cache)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self.language_model.logits(hidden)
 
     def forward(
         self,
@@ -102,40 +81,11 @@ class LlavaQwen3ModelLM(MaskedDiffusionLM, LlavaMetaForCausalLM, PreTrainedModel
         prompt = self.prepare_prompt(input_ids, attention_mask, images, image_keys)  # embeds [B, P, D]
         return self.losses(prompt, labels, masked, paired, head_chunks)
 
-    @torch.no_grad()
-    def generate(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        images: Tensor,
-        seeds: list[int] | None = None,
-        initial_canvas: Tensor | None = None,
-        on_step=None,
-        **arguments,
-    ) -> sampler.Generation:
-        """Reports for prompts `input_ids` [B, P] with the images [n, 3, S, S]; `arguments` as in
-        `dllm.core.decoding.Decoding`, the others as in `dllm.core.sampler.generate`.
-        """
-        decoding = self.decoding(**arguments)
-        sampler.check_initial_canvas(self.diffusion, decoding, len(input_ids), initial_canvas)
-        decoding.check_room(self.diffusion, input_ids.shape[1])
-        prompts = self.prompts(input_ids, attention_mask, images, decoding)
-        return self.respond(*prompts, decoding, seeds, initial_canvas, on_step)
-
     def decoding(self, **arguments) -> Decoding:
         """`cfg_against` may be `blank_images`: what the model is given beside text is images."""
         if arguments.get("cfg_against") == "blank_images":
             arguments["cfg_against"] = "blank_inputs"
         return super().decoding(**arguments)
-
-    def prompts(
-        self, input_ids: Tensor, attention_mask: Tensor, images: Tensor, decoding: Decoding
-    ) -> tuple[Prompt, Prompt | None]:
-        """The prompt of `prepare_prompt`, and the one that guidance leads away from, if it is not the core's own."""
-        prompt, unconditional = self.prepare_prompt(input_ids, attention_mask, images), None
-        if decoding.cfg_scale and decoding.cfg_against == "blank_inputs":
-            unconditional = self.prepare_prompt(input_ids, attention_mask, torch.zeros_like(images))
-        return prompt, unconditional
 
     def input_path(self) -> tuple[Callable[[nn.Module, Tensor], Tensor], Tensor]:
         side = self.config.vision_config.image_size

@@ -1,0 +1,1 @@
+"""Clips of sound and their records."""

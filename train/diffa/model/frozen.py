@@ -1,0 +1,48 @@
+"""Frozen parts, which a model's folder and checkpoints name, by folder and SHA-256, instead of holding them."""
+
+import hashlib
+from pathlib import Path
+
+from torch import nn
+
+from dllm.pipelines.loading import weight_files
+
+
+def identify(folder: str) -> dict[str, str]:
+    """What names the weights of a folder; with a single file its digest is that of `sha256sum`."""
+    digest = hashlib.sha256()
+    for file in weight_files(folder):
+        with open(file, "rb") as weights:
+            while chunk := weights.read(1 << 24):
+                digest.update(chunk)
+    return {"folder": str(Path(folder).resolve()), "sha256": digest.hexdigest()}
+
+
+def check_same(what: str, named: dict[str, str], folder: str) -> None:
+    """Raises ValueError if the weights of `folder` are not those that were `named`; `what` is who named them."""
+    found = identify(folder)["sha256"]
+    if found != named["sha256"]:
+        raise ValueError(
+            f"{what} was trained with the weights of {named['folder']}, sha256 {named['sha256'][:12]}...; {folder} has "
+            f"others, {found[:12]}...; give a folder with the same"
+        )
+
+
+def leave_out(model: nn.Module) -> None:
+    """Has the model's state dict hold no weights of the parts in `model.config.frozen`, and one that is loaded need
+    none.
+    """
+    model.register_state_dict_post_hook(_drop)
+    model.register_load_state_dict_post_hook(_forgive)
+
+
+def _drop(model: nn.Module, state: dict, before: str, _) -> None:
+    prefixes = tuple(before + model.parts[part] for part in model.config.frozen)
+    for name in [name for name in state if name.startswith(prefixes)]:
+        del state[name]
+
+
+def _forgive(model: nn.Module, incompatible) -> None:
+    prefixes = [f".{model.parts[part]}" for part in model.config.frozen]
+    missing = incompatible.missing_keys
+    missing[:] = [name for name in missing if not any(prefix in f".{name}" for prefix in prefixes)]
