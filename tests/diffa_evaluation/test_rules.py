@@ -148,12 +148,13 @@ def test_prompts_are_those_of_the_published_programs():
     record = MMSU | {"question": "Who sings?"}
     assert mmsu.prompt(record) == (
         "Choose the most suitable answer from options A, B, C, and D to respond the question in next line, **you "
-        "should only choose A or B or C or D.** Do not provide any additional explanations or content.\n\nQuestion: Who sings?"
-        "\n\nA. Angry\nB. Both speakers\nC. Calm"
+        "should only choose A or B or C or D.** Do not provide any additional explanations or content.\n\n"
+        "Question: Who sings?\n\nA. Angry\nB. Both speakers\nC. Calm"
     )
     assert mmau.prompt(MMAU | {"question": "Who sings?"}) == (
         "You are given the audio and a multiple-choice question. Choose the best answer based only on the speech "
-        "content and style.\n\nQuestion: Who sings?\n\nChoices:\nA. man\nB. woman\nC. a young woman\nD. two men\nAnswer:"
+        "content and style.\n\nQuestion: Who sings?\n\nChoices:\nA. man\nB. woman\nC. a young woman\nD. two men\n"
+        "Answer:"
     )
 
 
