@@ -21,16 +21,23 @@ def read_records(data_path: str) -> list[dict]:
 
     Raises ValueError, naming file and record, on anything else.
     """
+    return [_as_llava(record, f"{data_path}, record {number}") for number, record in enumerate(read_list(data_path))]
+
+
+def read_list(data_path: str, flag: str = "--data_path", maker: str = "convert_data.py") -> list:
+    """The list of a JSON file, or the objects of JSON Lines. Raises ValueError, which names the `flag` that gave the
+    file and the program that makes it, if it has none.
+    """
     path = Path(data_path)
     if not path.is_file():
-        raise ValueError(f"--data_path {data_path!r} is not a file; make it with convert_data.py")
+        raise ValueError(f"{flag} {data_path!r} is not a file; make it with {maker}")
     try:
         records = _parse(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{data_path} is not JSON ({error}); make it again with convert_data.py") from error
+        raise ValueError(f"{data_path} is not JSON ({error}); make it again with {maker}") from error
     if not isinstance(records, list) or not records:
-        raise ValueError(f"{data_path} holds no list of records; make it again with convert_data.py")
-    return [_as_llava(record, f"{data_path}, record {number}") for number, record in enumerate(records)]
+        raise ValueError(f"{data_path} holds no list of records; make it again with {maker}")
+    return records
 
 
 def _parse(text: str) -> object:

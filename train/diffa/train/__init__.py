@@ -1,0 +1,1 @@
+"""Training of DiffaModelLM in two stages."""

@@ -1,0 +1,75 @@
+"""Trains DiffaModelLM on questions about clips; the stage scripts in examples/diffa call it through torchrun.
+
+    torchrun --nproc_per_node 1 diffa/train/train.py --llm_model DIR --whisper_model DIR --training_stage 1 \
+        --train_dataset_path FILE --output_dir DIR
+"""
+
+import torch
+from transformers import HfArgumentParser
+
+from diffa.data.dataset import AudioCollator, AudioDataset
+from diffa.model.builder import build_model, load_stage, preprocessor
+from diffa.train.args import DataArguments, ModelArguments, TrainingArguments
+from diffa.train.diffa_trainer import DiffaTrainer
+from dllm.training.run import loaded, run, set_trainable
+
+
+def train() -> None:
+    """Runs one stage from the command line."""
+    run(parse, build)
+
+
+def parse() -> tuple[ModelArguments, DataArguments, TrainingArguments]:
+    """The arguments of the command line. Raises ValueError for what can be told before anything is loaded."""
+    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
+    model_args, data_args, args = parser.parse_args_into_dataclasses()
+    model_args.check()
+    if data_args.eval_dataset_path and args.eval_strategy == "no":
+        raise ValueError("--eval_dataset_path is never read; say when with --eval_strategy steps or epoch")
+    return model_args, data_args, args
+
+
+def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingArguments) -> DiffaTrainer:
+    """The trainer of a run."""
+    tokenizer, model, extractor = loaded(lambda: _model(model_args, args), args)
+
+    def dataset(path: str) -> AudioDataset:
+        return AudioDataset(
+            path,
+            tokenizer,
+            preprocessor(model, extractor),
+            model.diffusion,
+            args.model_max_length,
+            data_args.cut_long_audio,
+            show_progress=args.process_index == 0,
+        )
+
+    return DiffaTrainer(
+        model=model,
+        args=args,
+        train_dataset=dataset(data_args.train_dataset_path),
+        eval_dataset=dataset(data_args.eval_dataset_path) if data_args.eval_dataset_path else None,
+        data_collator=AudioCollator(model.diffusion, args.forward_process(), args.pad_to_multiple_of),
+        processing_class=tokenizer,
+        processors=(extractor,),
+    )
+
+
+def _model(model_args: ModelArguments, args: TrainingArguments):
+    """A model of its parts, with what an earlier stage has learnt; what is frozen is held in the type of the step."""
+    tokenizer, model, extractor = build_model(
+        model_args.model_name_or_path,
+        model_args.whisper_model,
+        model_args.diffusion(),
+        torch.bfloat16 if args.bf16 else torch.float32,
+        freeze_language_model=not model_args.trains("language_model"),
+        **model_args.settings(),
+    )
+    if model_args.stage1_ckpt:
+        load_stage(model, model_args.stage1_ckpt)
+    set_trainable(model, model_args.tunable_prefixes(), model_args)
+    return tokenizer, model, extractor
+
+
+if __name__ == "__main__":
+    train()
