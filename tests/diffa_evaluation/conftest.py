@@ -9,6 +9,7 @@ import torch
 from diffa.model.builder import build_model
 from diffa.model.tiny import save_audio_encoder
 from diffa.phantom.generate import write_release
+from dllm.pipelines.a2d import load_qwen3
 from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
 from oracles.tiny import widen
 
@@ -28,9 +29,11 @@ def checkpoint(tmp_path_factory) -> Path:
     """A folder of stage 2 whose adapters are random, with a bidirectional language model."""
     root = tmp_path_factory.mktemp("diffa model")
     torch.manual_seed(0)
-    save_language_model(str(root / "language_model"), train_tokenizer(["one two three"], 300), hidden_size=64, layers=2)
+    language_model = str(root / "language_model")
+    save_language_model(language_model, train_tokenizer(["one two three"], 300), hidden_size=64, layers=2)
+    widen(load_qwen3(language_model)).save_pretrained(language_model)
     save_audio_encoder(str(root / "audio_encoder"), hidden_size=32, layers=2)
-    parts = (str(root / "language_model"), str(root / "audio_encoder"))
+    parts = (language_model, str(root / "audio_encoder"))
     settings = {"prompt_size": 4, "acoustic_layers": [0, 1], "acoustic_intermediate_size": 64}
     tokenizer, model, extractor = build_model(*parts, {"gen_length": 16}, **settings)
     widen(model.acoustic_adapter)

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from datasets import Dataset, Features, Value
 from lmms_eval.models import get_model
+from lmms_eval.tasks.mmsu.utils import mmsu_doc_to_text
+from pyarrow.parquet import read_table
 
 from diffa.data.audio import read_audio
 from diffa.evaluation.files import read_records
+from diffa.inference import Request, SpeechWriter
 
 AUDIO = {"bytes": Value("binary"), "path": Value("string")}
 CARD = "---\ndataset_info:\n  features:\n{}configs:\n- config_name: default\n  data_files:\n{}---\n"
@@ -64,7 +67,10 @@ def test_the_shipped_tasks_run_end_to_end(checkpoint, data_sets):
     assert "tokens per step over 18 answers" in done.stderr  # 6 questions of each of the three tasks
     [samples] = data_sets.glob("out/*/*_samples_mmsu.jsonl")
     answers = [json.loads(line)["filtered_resps"] for line in samples.read_text().splitlines()]
-    assert len(answers) == 6 and len({str(answer) for answer in answers}) > 1
+    writer, rows = SpeechWriter(str(checkpoint)), read_table(data_sets / "ngqtrung/mmsu/test.parquet").to_pylist()
+    requests = [Request([read_audio(row["audio"]["bytes"])], mmsu_doc_to_text(row)) for row in rows]
+    assert [str(answer) for answer in answers] == [response.text for response in writer.write(requests)]
+    assert len(set(answers)) > 1
 
 
 def test_a_task_whose_packages_are_missing_is_refused_by_their_names(checkpoint, tmp_path):
