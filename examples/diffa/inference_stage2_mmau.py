@@ -9,7 +9,7 @@ from pathlib import Path
 
 from diffa.evaluation import mmau
 from diffa.evaluation.answers import Question, add_arguments, answer
-from diffa.evaluation.files import read_records
+from diffa.evaluation.files import find_clip, read_records
 from dllm.program import run_program
 
 
@@ -21,15 +21,10 @@ def main() -> None:
     )
     add_arguments(parser, tokens=16)
     args = parser.parse_args()
-    records, folder = read_records(args.input_json_path), Path(args.input_json_path).parent
-    questions = [Question(str(record["id"]), mmau.prompt(record), clip_of(record, folder)) for record in records]
+    records = read_records(args.input_json_path)
+    clips = [find_clip(record.get("audio_id"), args.input_json_path) for record in records]
+    questions = [Question(str(each["id"]), mmau.prompt(each), clip) for each, clip in zip(records, clips, strict=True)]
     answer(args, records, questions, args.output_json_path, "model_prediction")
-
-
-def clip_of(record: dict, folder: Path) -> str | None:
-    """The record's clip, whose path is from the working folder, or from that of the questions."""
-    path = record.get("audio_id")
-    return path if path is None or Path(path).is_file() else str(folder / path)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from diffa.evaluation import mmsu
 from diffa.evaluation.answers import Question, add_arguments, answer
-from diffa.evaluation.files import read_records
+from diffa.evaluation.files import find_clip, read_records
 from dllm.program import run_program
 
 
@@ -23,9 +23,9 @@ def main() -> None:
     add_arguments(parser, tokens=4)
     args = parser.parse_args()
     records = read_records(args.input_jsonl)
-    questions = [
-        Question(str(record["id"]), mmsu.prompt(record, args.answers), record.get("audio_path")) for record in records
-    ]
+    clips = [find_clip(record.get("audio_path"), args.input_jsonl) for record in records]
+    prompts = [mmsu.prompt(record, args.answers) for record in records]
+    questions = [Question(str(record["id"]), *rest) for record, *rest in zip(records, prompts, clips, strict=True)]
     answer(args, records, questions, args.output_jsonl, "response")
 
 

@@ -44,13 +44,13 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def mmau_file(speech, tmp_path) -> Path:
-    """Questions in MMAU's form, whose clips are named from the folder of the file."""
+def mmau_file(speech) -> Path:
+    """Questions in MMAU's form."""
     questions = [json.loads(line) for line in (speech / "test_mmsu.jsonl").read_text().splitlines()]
     records = [
         {
             "id": question["id"],
-            "audio_id": Path(question["audio_path"]).name,
+            "audio_id": question["audio_path"],
             "question": question["question"],
             "choices": [text for letter in "abcd" if (text := question[f"choice_{letter}"])],
             "answer": question["answer_gt"],
@@ -60,6 +60,6 @@ def mmau_file(speech, tmp_path) -> Path:
         }
         for question in questions
     ]
-    file = speech / "audio/test/mmau.json"
+    file = speech / "mmau.json"
     file.write_text(json.dumps(records))
     return file

@@ -37,7 +37,7 @@ def write_data_set(folder: Path, rows: list[dict], splits: tuple[str, ...]) -> N
 def data_sets(speech, tmp_path) -> Path:
     """A working folder with data sets of the names that the tasks ask the hub for."""
     questions = read_records(speech / "test_mmsu.jsonl")[:6]
-    audio = [{"bytes": Path(each["audio_path"]).read_bytes(), "path": "clip.wav"} for each in questions]
+    audio = [{"bytes": (speech / each["audio_path"]).read_bytes(), "path": "clip.wav"} for each in questions]
     texts = [{name: each[name] or "" for name in each if "choice" in name or name == "question"} for each in questions]
     groups = {"answer": "A", "category": "Perception", "sub_category": "Linguistics", "task_name": "count"}
     rows = [each | groups | {"audio": clip} for each, clip in zip(texts, audio, strict=True)]

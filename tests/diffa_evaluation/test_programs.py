@@ -69,6 +69,7 @@ def test_what_has_no_audio_counts_as_wrong_and_is_told(run, speech, tmp_path, ca
     records = read_records(speech / "test_mmsu.jsonl")[:4]
     (tmp_path / "text.wav").write_text("no sound")
     del records[0]["audio_path"]
+    records[3]["audio_path"] = str(speech / records[3]["audio_path"])
     records[1]["audio_path"] = str(tmp_path / "none.wav")
     records[2]["audio_path"] = str(tmp_path / "text.wav")
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from diffa.evaluation.answers import Question, add_arguments, answer
-from diffa.evaluation.files import floor_file, read_records
+from diffa.evaluation.files import find_clip, floor_file, read_records
 from dllm.program import run_program
 
 
@@ -43,7 +43,8 @@ def main() -> None:
     add_arguments(parser, tokens=128)
     args = parser.parse_args()
     records = read_records(args.data_path)
-    questions = [Question(record["audio_id"], record["input"], record.get("audio_filepath")) for record in records]
+    clips = [find_clip(record.get("audio_filepath"), args.data_path) for record in records]
+    questions = [Question(each["audio_id"], each["input"], clip) for each, clip in zip(records, clips, strict=True)]
     answer(args, records, questions, args.output_json, "response")
     print(f"WER: {word_error_rate(read_records(args.output_json)):.4f} over {len(records)} clips")
     for floor in args.floors:

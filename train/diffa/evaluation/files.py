@@ -31,6 +31,11 @@ def read_records(path: str | Path) -> list[dict]:
     return records
 
 
+def find_clip(path: str | None, questions: str | Path) -> str | None:
+    """A record's clip, whose path is from the working folder, or else from that of its file of questions."""
+    return path if path is None or Path(path).is_file() else str(Path(questions).parent / path)
+
+
 def write_records(path: Path, records: list[dict]) -> None:
     """Writes a JSON list, or JSON Lines if the file is called .jsonl."""
     if path.suffix == ".jsonl":

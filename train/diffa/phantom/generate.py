@@ -4,8 +4,8 @@
 
 writes OUT/audio/train/000000.wav ..., of the training clips OUT/stage1.json (transcriptions) and OUT/stage2.json
 (transcriptions and questions), of the test clips OUT/test.json (transcriptions) and OUT/test_mmsu.jsonl (questions),
-and last OUT/truth.json: what is heard in each clip, and when. Clip number i of a split is the same whatever the number
-of clips.
+and last OUT/truth.json: what is heard in each clip, and when. Paths of clips are from OUT. Clip number i of a split is
+the same whatever the number of clips.
 """
 
 import argparse
@@ -34,14 +34,14 @@ def write_clip(out: Path, seed: int, split: str, number: int) -> tuple[dict, lis
     All of it depends on seed, split and number alone.
     """
     clip_rng, question_rng = np.random.default_rng([seed, SPLITS.index(split), number]).spawn(2)
-    clip, path = make_clip(clip_rng), out / "audio" / split / f"{number:06d}.wav"
-    write_wav(path, clip.samples)
+    clip, path = make_clip(clip_rng), f"audio/{split}/{number:06d}.wav"
+    write_wav(out / path, clip.samples)
     tasks = question_rng.permutation([*TASKS, "transcription"]).tolist()
-    questions = {task: make_question(clip, task, str(path), number, question_rng) for task in TASKS}
-    record = partial(training_record, clip, audio_path=str(path), number=number, duration=float(SECONDS))
+    questions = {task: make_question(clip, task, path, number, question_rng) for task in TASKS}
+    record = partial(training_record, clip, audio_path=path, number=number, duration=float(SECONDS))
     records = [record(question=None), *(record(question=questions.get(task)) for task in tasks[:TRAINING_TASKS])]
     truth = {name: value for name, value in asdict(clip).items() if name != "samples"}
-    return {"audio_filepath": str(path)} | truth, records, [questions[task] for task in TASKS]
+    return {"audio_filepath": path} | truth, records, [questions[task] for task in TASKS]
 
 
 def write_wav(path: Path, samples: np.ndarray) -> None:
@@ -61,7 +61,7 @@ def write_release(out: Path, counts: dict[str, int], seed: int) -> Path:
     files, truths = {}, {}
     for split in SPLITS:
         (out / "audio" / split).mkdir(parents=True, exist_ok=True)
-        write = partial(write_clip, out.resolve(), seed, split)
+        write = partial(write_clip, out, seed, split)
         written = map_parallel(write, range(counts[split]), f"{split} clips", "clip")
         truth, records, questions = zip(*written, strict=True)
         truths[split] = truth

@@ -36,6 +36,7 @@ class PhonemeDataset(Dataset):
     def __init__(self, truth: str, extractor: WhisperFeatureExtractor):
         if not Path(truth).is_file():
             raise ValueError(f"--truth {truth}: no such file; make it with python -m diffa.phantom.generate")
+        self.folder = Path(truth).parent
         self.clips = json.loads(Path(truth).read_text(encoding="utf-8"))["train"]
         self.extractor = extractor
 
@@ -44,7 +45,7 @@ class PhonemeDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         clip = self.clips[index]
-        samples = read_audio(clip["audio_filepath"])
+        samples = read_audio(self.folder / clip["audio_filepath"])
         features = self.extractor(samples, sampling_rate=RATE, return_tensors="pt").input_features[0]
         numbers = {"voice": list(VOICES).index(clip["voice"]), "background": BACKGROUNDS.index(clip["background"])}
         tensors = {name: torch.tensor(number) for name, number in numbers.items()}
