@@ -21,12 +21,10 @@ from pathlib import Path
 from dllm.program import run_program
 from llava.phantom.generate import ANNOTATION, CAPTIONS
 from llava.radiology.curation import write_subset, write_training_sets
+from quickstart_common import ON_CPU, PROCESSES, ROOT, open_run, run
 from report_scores.lmms_eval_output import generations, read_scores, results_file
 from report_scores.scorer import FINDING_F1
 
-ROOT = Path(__file__).resolve().parents[1]
-PROCESSES = 2
-ON_CPU = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
 DISK_SPACE = 1e9  # bytes
 REPORTS = "reports_llava.json"  # of real studies, as stage 2 reads them
 REAL_IMAGES = {"image_size": 128}  # a phantom shows its findings at half the side
@@ -83,14 +81,6 @@ def parse_arguments() -> argparse.Namespace:
     if args.repeat_abnormal < 1:
         parser.error("--repeat_abnormal needs at least 1")
     return args
-
-
-def run(title: str, *command: object, env: dict | None = None) -> None:
-    """Runs one step of the job in the repository root; its own messages say what went wrong if it fails."""
-    env = {name: str(value) for name, value in (env or {}).items()}
-    print(f"\n== {title}\n", *(f"{name}={value!r}" for name, value in env.items()), *command, flush=True)
-    if subprocess.run([str(part) for part in command], cwd=ROOT, env=os.environ | ON_CPU | env).returncode:
-        raise ValueError(f"step {title!r} failed: its message is above; run the same command again once it is mended")
 
 
 def check_last_steps(out: Path) -> None:
@@ -211,12 +201,7 @@ def main() -> None:
             setattr(args, name, value.resolve())  # the steps run in other folders
     settings = {key: str(value) for key, value in vars(args).items()}
     settings |= {"towers": TOWERS, "stages": SETTINGS, "distill": DISTILL}
-    remembered = args.out / "settings.json"
-    if remembered.is_file() and json.loads(remembered.read_text()) != settings:
-        raise ValueError(f"{args.out} holds a run with other settings; give another --out or remove it")
-    args.out.mkdir(parents=True, exist_ok=True)
-    check_last_steps(args.out)
-    remembered.write_text(json.dumps(settings, indent=2))
+    open_run(args.out, settings, check_last_steps)
 
     start = time.time()
     data = args.out / "data"

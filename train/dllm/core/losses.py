@@ -6,6 +6,13 @@ IGNORE_INDEX = -100  # label of a place that is not a target
 NORMALISATIONS = ("sequence", "token", "batch")
 
 
+def response_nats(token_losses: Tensor, weights: Tensor, targets: Tensor) -> Tensor:
+    """Nats of each response, [B]: with an unbiased estimator's weights its mean over the noise is an upper bound of
+    -log p(response | prompt). Arguments as in `reduce_losses`.
+    """
+    return (token_losses * weights).masked_fill(~targets, 0.0).sum(-1)
+
+
 def reduce_losses(
     token_losses: Tensor, weights: Tensor, targets: Tensor, normalisation: str, num_tokens: Tensor | float | None = None
 ) -> Tensor:
@@ -17,7 +24,7 @@ def reduce_losses(
     `batch`: the sum over the batch divided by the number of samples.
     A sample without targets contributes 0. Inputs are not changed.
     """
-    per_sample = (token_losses * weights).masked_fill(~targets, 0.0).sum(-1)  # [B]
+    per_sample = response_nats(token_losses, weights, targets)  # [B]
     counts = targets.sum(-1)  # [B]
     if normalisation == "sequence":
         return (per_sample / counts.clamp(min=1)).mean()

@@ -31,16 +31,19 @@ class ResponseCollator:
     Returns input_ids, attention_mask [B, P]; labels [B, R], -100 on padding; masked [B, R] bool, rates and weights
     [B, R] fp32 of the forward process (`dllm.core.noise.Noise`), keyed by each sample's position in the run; tail
     [B, R] bool, the targets after the stop token; num_inputs, what the samples have beside text. P is a multiple of
-    `pad_to_multiple_of`, so that shapes are few.
+    `pad_to_multiple_of`, so that shapes are few. Without `with_tail` the canvas of a response is its own tokens.
     """
 
     config: object  # the model's diffusion settings
     forward_process: ForwardProcess
     pad_token_id: int
     pad_to_multiple_of: int = 1
+    with_tail: bool = True
 
     def __call__(self, samples: list[dict]) -> dict[str, Tensor]:
-        canvases = [canvas_length(self.config, len(sample["response_ids"])) for sample in samples]
+        canvases = [len(sample["response_ids"]) for sample in samples]
+        if self.with_tail:
+            canvases = [canvas_length(self.config, length) for length in canvases]
         longest, R = max(len(sample["prompt_ids"]) for sample in samples), max(canvases)
         P = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
         block_length = self.config.block_length if self.config.attention_pattern == "block" else None

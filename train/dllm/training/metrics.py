@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import EvalPrediction
 
 from dllm.core.losses import IGNORE_INDEX
 
@@ -117,6 +119,14 @@ def figures(counts: dict[str, Tensor], seconds: float, input_unit: str | None) -
     result["padding"] = 1 - (counts["trunk_tokens"] / counts["padded_tokens"]).item()
     levels = zip(NOISE_LEVELS, counts["noise_losses"].tolist(), counts["noise_tokens"].tolist(), strict=True)
     return result | {f"loss_noise/{level}": loss / tokens for level, loss, tokens in levels if tokens}
+
+
+def perplexity(prediction: EvalPrediction) -> dict[str, float]:
+    """Of responses with their stop tokens, from the nats of each (`dllm.core.losses.response_nats`) and its tokens: the
+    mean nats of a token, and the exponential of that. Both are upper bounds; what the padding tail costs is in them.
+    """
+    nll = float(prediction.predictions.sum() / prediction.label_ids.sum())
+    return {"nll": nll, "perplexity": float(np.exp(nll))}
 
 
 def peak_memory(device: torch.device) -> float:

@@ -9,12 +9,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import PrinterCallback, ProgressCallback
 
 from dllm.core.head import num_chunks
-from dllm.core.losses import IGNORE_INDEX, reduce_losses
+from dllm.core.losses import IGNORE_INDEX, reduce_losses, response_nats
 from dllm.core.noise import Quadrature
 from dllm.training.divergence import describe, first_divergence
 from dllm.training.flops import device_rate, step_costs
 from dllm.training.gradients import PartNorms
-from dllm.training.metrics import Meter, batch_counts, figures, noise_counts, peak_memory
+from dllm.training.metrics import Meter, batch_counts, figures, noise_counts, peak_memory, perplexity
 from dllm.training.order import Positioned, PositionSampler, Repeated
 from dllm.training.progress import Progress
 from dllm.training.resumable import ResumableTrainer
@@ -28,7 +28,8 @@ class MDLMTrainer(ResumableTrainer):
 
     def __init__(self, *args, train_dataset: Dataset | None = None, **kwargs):
         """`train_dataset.lengths`, the tokens of each sample, if it tells them, serve to sort samples into batches."""
-        super().__init__(*args, train_dataset=None if train_dataset is None else Positioned(train_dataset), **kwargs)
+        train = None if train_dataset is None else Positioned(train_dataset)
+        super().__init__(*args, train_dataset=train, **{"compute_metrics": perplexity} | kwargs)
         self.lengths = getattr(train_dataset, "lengths", None)
         self.forward_process = self.args.forward_process()
         # The same number of calls of the head on every rank, whatever its batch, or ZeRO-3 waits for ever.
@@ -125,13 +126,16 @@ class MDLMTrainer(ResumableTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Only the loss: nats per token of each sample, by quadrature over noise levels (`Quadrature`)."""
+        """By quadrature over noise levels (`Quadrature`): the loss, the mean over samples of nats per target; and what
+        `perplexity` needs, nats and tokens of each sample, [B].
+        """
         inputs = self._prepare_inputs(inputs)
-        weights, targets = inputs.pop("weights"), inputs["labels"] != IGNORE_INDEX
-        del inputs["tail"], inputs["rates"], inputs["num_inputs"]
+        weights, tail, targets = inputs.pop("weights"), inputs.pop("tail"), inputs["labels"] != IGNORE_INDEX
+        del inputs["rates"], inputs["num_inputs"]
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(**inputs)
-        return reduce_losses(outputs.losses, weights, targets, "sequence"), None, None
+        loss = reduce_losses(outputs.losses, weights, targets, "sequence")
+        return loss, response_nats(outputs.losses, weights, targets), (targets & ~tail).sum(-1)
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         with self.meter.paused():

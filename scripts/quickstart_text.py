@@ -1,0 +1,197 @@
+"""A language model on generated text tasks, end to end on two CPU processes: data, a tiny model, training, scores.
+
+    bash scripts/quickstart.sh text [--out DIR] [--train 48000] [--epochs 2]
+
+The model starts from random weights and learns to copy, reverse, sort, add and continue (`dllm.data.tiny_tasks`)
+through the program of a full run, examples/qwen3/sft.py. The last table sets it beside three others: itself several
+tokens a step, itself given another question of the same task, and an autoregressive model of the same size trained on
+the same samples for the same time (autoregressive_twin.py). An interrupted run goes on from the last step that was
+finished.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from autoregressive_twin import collate
+from dllm.data.conversation import build_prompt
+from dllm.data.dataset import ConversationDataset
+from dllm.data.records import read_records
+from dllm.data.tiny_tasks import LENGTH, TASKS
+from dllm.inference.text import TextRequest
+from dllm.inference.writer import Response, rectangle, tokens_per_step
+from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
+from dllm.pipelines.text import load_writer
+from dllm.program import run_program
+from quickstart_common import LAUNCH, ROOT, open_run, run
+
+SIZES = {"hidden_size": 64, "layers": 3}
+VOCABULARY = 316
+LEARNING_RATE = 5e-3
+BATCH_SIZE = 32  # of a process
+# What measured best in the time (docs/experiments).
+FLAGS = "--attention_pattern block --block_length 8 --gen_length 16 --lr_scheduler_type cosine --warmup_steps 50 "
+FLAGS += "--logging_steps 50 --save_steps 500 --eval_strategy epoch --per_device_eval_batch_size 100 --report_to none"
+THRESHOLD = 0.9  # confidence above which a token is written together with others
+TOGETHER = 50  # answers that are written as one batch
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "exp/quickstart_text", help="output folder")
+    parser.add_argument("--train", type=int, default=48000, help="training conversations")
+    parser.add_argument("--test", type=int, default=250, help="test conversations, a multiple of the tasks")
+    parser.add_argument("--epochs", type=float, default=2, help="passes over the training conversations")
+    args = parser.parse_args()
+    if args.train < 1 or args.test < 2 * len(TASKS) or args.test % len(TASKS):
+        parser.error(f"--train needs at least 1, --test a multiple of {len(TASKS)} from {2 * len(TASKS)}")
+    return args
+
+
+def make_data(args: argparse.Namespace, data: Path, model: Path) -> None:
+    """Writes the tasks, and a model of random weights with a tokenizer of their words."""
+    if not (data / "test.jsonl").is_file():
+        sizes = ("--train", args.train, "--test", args.test)
+        run("tasks", sys.executable, "-m", "dllm.data.tiny_tasks", "--out", data, *sizes)
+    if not (model / "tokenizer.json").is_file():
+        texts = [turn["value"] for record in read_records(data / "train.jsonl") for turn in record["conversations"]]
+        torch.manual_seed(0)
+        save_language_model(model, train_tokenizer(texts, VOCABULARY), **SIZES)
+
+
+def train(args: argparse.Namespace, data: Path, start: Path) -> tuple[Path, Path]:
+    """Trains the model and its twin; returns their folders."""
+    model, twin = args.out / "model", args.out / "twin"
+    rates = ("--learning_rate", LEARNING_RATE)
+    if not (model / "model.safetensors").is_file():
+        paths = ("--model_name_or_path", start, "--dataset_args", data, "--output_dir", model)
+        sizes = ("--num_train_epochs", args.epochs, "--per_device_train_batch_size", BATCH_SIZE)
+        run("training", *LAUNCH, "examples/qwen3/sft.py", *paths, *sizes, *rates, *FLAGS.split())
+    if not (twin / "model.safetensors").is_file():
+        paths = ("--like", start, "--data_path", data / "train.jsonl", "--out", twin)
+        sizes = ("--seconds", train_log(model)["train_runtime"], "--batch_size", BATCH_SIZE)
+        run("the autoregressive twin", *LAUNCH, "scripts/autoregressive_twin.py", *paths, *sizes, *rates)
+    return model, twin
+
+
+def train_log(folder: Path) -> dict:
+    """The last figures of each name that a run logged, and its steps."""
+    state = json.loads((folder / "trainer_state.json").read_text())
+    return {name: value for entry in state["log_history"] for name, value in entry.items()}
+
+
+class Test:
+    """The test questions and their answers, the tasks in turn."""
+
+    def __init__(self, path: Path):
+        self.path, self.records = path, read_records(path)
+        turns = [[turn["value"] for turn in record["conversations"]] for record in self.records]
+        self.questions, self.answers = zip(*turns, strict=True)
+        self.tasks = [record["task"] for record in self.records]
+
+    def exact_match(self, texts: list[str]) -> dict[str, float]:
+        """Of all answers and by task, the share that is right."""
+        right = [text == answer for text, answer in zip(texts, self.answers, strict=True)]
+        groups = {"all": right}
+        for task, is_right in zip(self.tasks, right, strict=True):
+            groups.setdefault(task, []).append(is_right)
+        return {name: sum(group) / len(group) for name, group in groups.items()}
+
+
+def measure_model(folder: Path, test: Test) -> dict:
+    """What the model makes of the test questions."""
+    writer = load_writer(str(folder), "cpu", "float32")
+
+    def ask(questions, templates=None, **arguments) -> list[Response]:
+        pairs = zip(questions, templates or [""] * len(questions), strict=True)
+        requests = [TextRequest([], question, template=template) for question, template in pairs]
+        return list(writer.write_all(requests, TOGETHER, **arguments))
+
+    def score(answers: list[Response]) -> dict[str, float]:
+        return test.exact_match([answer.text for answer in answers])
+
+    # An answer's second half stays, and the model writes the first.
+    lists = [n for n, answer in enumerate(test.answers) if len(answer.split()) == LENGTH]
+    ends = [" ".join(test.answers[n].split()[LENGTH // 2 :]) for n in lists]
+    filled = ask([test.questions[n] for n in lists], [f"____ {end}" for end in ends], blank_length=LENGTH // 2)
+    several = ask(test.questions, threshold=THRESHOLD)
+    others = test.questions[len(TASKS) :] + test.questions[: len(TASKS)]  # of the same tasks
+    return {
+        "model": score(ask(test.questions)),
+        "several": score(several),
+        "blind": score(ask(others)),
+        "infill": sum(answer.text == test.answers[n] for n, answer in zip(lists, filled, strict=True)) / len(lists),
+        "tokens_per_step": tokens_per_step(several),
+    }
+
+
+@torch.no_grad()
+def measure_twin(folder: Path, test: Test) -> tuple[dict[str, float], float]:
+    """The twin's exact match, and nats per token of the right answers."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+    diffusion = load_writer(str(folder.parent / "model"), "cpu", "float32").diffusion
+    prompts = [build_prompt(tokenizer, [{"from": "human", "value": question}]) for question in test.questions]
+    ids, valid = (rectangle(rows, 0, left=True) for rows in (prompts, [[1] * len(prompt) for prompt in prompts]))
+    limits = {"max_new_tokens": diffusion.gen_length, "eos_token_id": diffusion.stop_token_ids, "pad_token_id": 0}
+    written = model.generate(ids, attention_mask=valid, do_sample=False, **limits)[:, ids.shape[1] :]
+    texts = [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
+    samples = ConversationDataset(str(test.path), test.records, tokenizer, diffusion, ids.shape[1] + 64, False)
+    nll = model(**collate([samples[n] for n in range(len(samples))])).loss.item()
+    return test.exact_match(texts), nll
+
+
+def summarise(model: Path, twin: Path, test: Test) -> dict:
+    """What the run found, as written to summary.json."""
+    found, (of_twin, twin_nll) = measure_model(model, test), measure_twin(twin, test)
+    logs = {"model": train_log(model), "twin": train_log(twin)}
+    return {
+        "exact_match": {name: found[name]["all"] for name in ("model", "several", "blind")},
+        "infill_exact_match": found["infill"],
+        "tokens_per_step": found["tokens_per_step"],
+        "twin": of_twin["all"],
+        "tasks": {name: found[name] for name in ("model", "several", "blind")} | {"twin": of_twin},
+        "nll": {"model": logs["model"]["eval_nll"], "twin": twin_nll},
+        "steps": {name: log["step"] for name, log in logs.items()},
+        "seconds": {name: log["train_runtime"] for name, log in logs.items()},
+        "checkpoint": str(model),
+    }
+
+
+def print_summary(summary: dict, minutes: float) -> None:
+    columns = ("all", *TASKS)
+    names = {"model": "model", "several": f"  confident {THRESHOLD}", "blind": "  another question", "twin": "twin"}
+    header = "".join(f"{column:>10}" for column in columns)
+    print(f"\n{'exact match':20}{header}{'tokens/step':>13}{'nats/token':>12}")
+    for name, title in names.items():
+        cells = "".join(f"{summary['tasks'][name][column]:10.3f}" for column in columns)
+        pace = {"several": f"{summary['tokens_per_step']:13.2f}", "twin": f"{1:13.2f}"}.get(name, f"{'':13}")
+        nll = f"{summary['nll'][name]:12.4f}" if name in summary["nll"] else ""
+        print(f"{title:20}{cells}{pace}{nll}")
+    steps, seconds = summary["steps"], summary["seconds"]
+    print(f"\ninfill, half of an answer given: {summary['infill_exact_match']:.3f}")
+    for name in ("model", "twin"):
+        print(f"{name + ':':8}{steps[name]} steps in {seconds[name]:.0f} s")
+    print(f"model in {summary['checkpoint']}; took {minutes:.1f} minutes")
+
+
+def main() -> None:
+    args = parse_arguments()
+    args.out = args.out.resolve()  # the steps run in other folders
+    settings = {name: str(value) for name, value in vars(args).items()}
+    settings |= {"sizes": SIZES, "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE, "flags": FLAGS}
+    open_run(args.out, settings)
+    start, data, initial = time.time(), args.out / "data", args.out / "initial"
+    make_data(args, data, initial)
+    model, twin = train(args, data, initial)
+    summary = summarise(model, twin, Test(data / "test.jsonl"))
+    (args.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    print_summary(summary, (time.time() - start) / 60)
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,1 @@
+"""Measures of trained models that a training run does not take itself."""
