@@ -10,7 +10,7 @@ from llava.train.args import DataArguments, ModelArguments, TrainingArguments
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "train/scripts"
-STAGE = (SCRIPTS / "stage.sh").read_text()
+STAGE = "".join(re.sub(r"(?m)^#.*", "", (SCRIPTS / name).read_text()) for name in ("launch.sh", "stage.sh"))
 STAGES = {name: (SCRIPTS / f"llada_v_{name}.sh").read_text() for name in ("pretrain", "finetune")}
 # What a full run wants otherwise than the program alone, transformers' own defaults among it.
 MEANT_TO_DIFFER = {
@@ -39,7 +39,7 @@ def options():
 
 def flags(text: str) -> dict[str, str | None]:
     """Flags that a script passes to the program, with the default of their variable, None where it has none."""
-    passed = dict.fromkeys(re.findall(r'--(\w+) "', text[text.index("run_stage") :]))
+    passed = dict.fromkeys(re.findall(r'--(\w+) "', text[re.search(r"launch\(\)|run_stage", text).start() :]))
     return passed | dict(re.findall(r'--(\w+) "\$\{\w+:-([^}]*)\}"', text))
 
 
@@ -77,7 +77,7 @@ def test_the_page_names_the_differences():
 
 
 def test_the_page_names_the_variables_that_are_not_their_flag():
-    texts = (STAGE[STAGE.index("run_stage()") :], *STAGES.values())
+    texts = (STAGE[STAGE.index("launch()") :], *STAGES.values())
     renamed = {(flag, var) for text in texts for flag, var in re.findall(r'--(\w+) "\$\{?(\w+)', text)}
     renamed = {(flag, var) for flag, var in renamed if flag.upper() != var and flag != "nproc_per_node"}  # torchrun's
     page = " ".join((ROOT / "docs/settings.md").read_text(encoding="utf-8").split())
