@@ -3,6 +3,7 @@
 # scores, on two CPU processes (--help lists the options).
 #   report    images to radiology reports; the default (scripts/quickstart.py)
 #   text      a language model on generated text tasks (scripts/quickstart_text.py)
+#   speech    DIFFA on synthetic speech, transcribed and asked about (scripts/quickstart_speech.py)
 set -euo pipefail
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 name=report

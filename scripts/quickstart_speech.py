@@ -19,7 +19,6 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from quickstart_common import LAUNCH, PROCESSES, ROOT, open_run, run
 from safetensors.torch import load_file, save_file
 
 from diffa.evaluation import mmsu
@@ -28,6 +27,7 @@ from diffa.evaluation.files import accuracy, floor_file, read_records
 from diffa.phantom.questions import TASKS
 from dllm.data.files import replacing
 from dllm.program import run_program
+from quickstart_common import LAUNCH, PROCESSES, ROOT, open_run, run
 
 STAGES = {
     "ATTENTION_PATTERN": "block",
@@ -50,7 +50,7 @@ STAGES = {
     "DEEPSPEED": "",  # plain DDP: partitioning a million weights takes most of the time and changes no loss
 }
 SETTINGS = {name: os.environ.get(name, value) for name, value in STAGES.items()}
-STAGE_2 = {"TUNABLE_PARTS": "semantic_adapter,acoustic_adapter,language_model"}
+STAGE_2 = {"TUNABLE_PARTS": "semantic_adapter,acoustic_adapter,language_model", "LEARNING_RATE": "1e-3"}
 ACOUSTIC = ("voice", "background")  # questions on how it sounds, not on what is said
 PROJECTION = ("acoustic_adapter.proj.1.weight", "acoustic_adapter.proj.1.bias")
 SHUFFLED, WITHOUT = "shuffled_audio", "without_acoustic_adapter"
@@ -61,10 +61,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "exp/quickstart_speech", help="output folder")
     parser.add_argument("--train", type=int, default=4000, help="training clips")
     parser.add_argument("--test", type=int, default=200, help="test clips")
-    parser.add_argument("--encoder_epochs", type=float, default=1, help="passes of the encoder over the clips")
-    parser.add_argument("--stage1_epochs", type=float, default=2.5, help="passes of stage 1 over the clips")
+    parser.add_argument("--encoder_epochs", type=float, default=2, help="passes of the encoder over the clips")
+    parser.add_argument("--stage1_epochs", type=float, default=4, help="passes of stage 1 over the clips")
     parser.add_argument(
-        "--stage2_epochs", type=float, default=1, help="passes of stage 2 over three tasks of each clip"
+        "--stage2_epochs", type=float, default=1.5, help="passes of stage 2 over three tasks of each clip"
     )
     args = parser.parse_args()
     for name, value in STAGES.items():
