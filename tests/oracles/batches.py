@@ -56,9 +56,9 @@ def layouts_of(action) -> list[Layout]:
     """The layouts whose masks are asked for while `action()` runs, in order."""
     layouts, mask = [], Layout.mask
 
-    def record(layout, *args):
+    def record(layout, *args, **kwargs):
         layouts.append(layout)
-        return mask(layout, *args)
+        return mask(layout, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Layout, "mask", record)

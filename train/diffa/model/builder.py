@@ -2,36 +2,20 @@
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, WhisperFeatureExtractor
+from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
+from diffa.constants import PARTS
 from diffa.model.audio_encoder import AudioPreprocessor, load_audio_encoder
 from diffa.model.frozen import check_same, identify
 from diffa.model.modeling_diffa import DiffaConfig, DiffaModelLM
-from dllm.core.model import check_diffusion_settings
-from dllm.data.conversation import CHATML_TEMPLATE
-from dllm.pipelines.a2d import load_qwen3
-from dllm.pipelines.loading import check_folder, load_whole, weight_files
-from dllm.pipelines.special_tokens import set_special_tokens
+from dllm.core.model import DiffusionSettings, check_diffusion_settings
+from dllm.pipelines.a2d.tiny import HEADER_TEMPLATE
+from dllm.pipelines.auto import frozen_pattern, load_language_model, load_text_model, load_tokenizer
+from dllm.pipelines.loading import check_folder, load_whole, read_config, weight_files
+from dllm.pipelines.parts import load_parts
 
-DIFFUSION = (
-    "attention_pattern",
-    "block_length",
-    "gen_length",
-    "mask_token_id",
-    "num_tokens",
-    "stop_token_ids",
-    "tail_token_id",
-)
-LATER = ("acoustic_adapter.",)  # a later stage brings these weights
-EARLIER = ("semantic_adapter.prompts.",)  # and leaves these behind
-
-
-def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, with a chat template if it brings none."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = CHATML_TEMPLATE
-    return tokenizer
+LLADA_START = "<|startoftext|>"
+PROMPTS = PARTS["semantic_adapter"] + "prompts."  # stage 2 leaves these behind
 
 
 def build_model(
@@ -48,17 +32,13 @@ def build_model(
     `settings` are those of DiffaConfig. Frozen parts are held in `dtype`, all else in fp32. Raises ValueError on an
     incomplete folder, an impossible setting, or a pattern that a frozen language model does not know.
     """
-    check_folder(language_model, "tokenizer.json")
-    encoder, extractor = load_audio_encoder(audio_encoder, dtype)
-    tokenizer = load_tokenizer(language_model)
-    language = load_qwen3(language_model, dtype=dtype if freeze_language_model else torch.float32)
-    set_special_tokens(language.config, tokenizer)
     if freeze_language_model:
-        check_pattern(language_model, language.config, diffusion)
-    for name, value in diffusion.items():
-        setattr(language.config, name, value)
-    check_diffusion_settings(language.config)
-
+        check_pattern(language_model, diffusion)
+    encoder, extractor = load_audio_encoder(audio_encoder, dtype)
+    held = dtype if freeze_language_model else torch.float32
+    tokenizer, language, _ = load_text_model(language_model, diffusion, dtype=held)
+    if LLADA_START in tokenizer.get_vocab():  # LLaDA's own template strips what a user says
+        tokenizer.chat_template = HEADER_TEMPLATE.format(start=LLADA_START)
     frozen = {"audio_encoder": identify(audio_encoder), "language_model": identify(language_model)}
     configs = {"audio_config": encoder.config.to_dict(), "text_config": language.config.to_dict()}
     config = DiffaConfig(**configs, frozen=frozen, **settings)
@@ -70,16 +50,17 @@ def build_model(
     return tokenizer, model, extractor
 
 
-def check_pattern(folder: str, config, diffusion: dict) -> None:
+def check_pattern(folder: str, diffusion: dict) -> None:
     """Raises ValueError if the settings ask a frozen language model for a pattern that it has not learnt."""
-    pattern = diffusion.get("attention_pattern", config.attention_pattern)
-    same_blocks = pattern != "block" or diffusion.get("block_length", config.block_length) == config.block_length
-    if pattern != config.attention_pattern or not same_blocks:
-        known = config.attention_pattern + f" of {config.block_length}" * (config.attention_pattern == "block")
+    known, asked = frozen_pattern(folder), diffusion.get("attention_pattern")
+    if asked not in (None, known):
         raise ValueError(
-            f"{folder} is frozen and knows the attention_pattern {known} alone; ask for that, or train language_model "
-            "too (or its LoRA)"
+            f"{folder} is frozen and knows the attention_pattern {known} alone, not {asked}; ask for that, or train "
+            "language_model too (or its LoRA)"
         )
+    blocks, asked = read_config(folder).get("block_length"), diffusion.get("block_length")
+    if known == "block" and asked not in (None, blocks):
+        raise ValueError(f"{folder} is frozen and knows blocks of {blocks} tokens alone, not {asked}; give the same")
 
 
 def is_trained(folder: str) -> bool:
@@ -115,8 +96,8 @@ def load_pretrained_model(
     model = load_whole(DiffaModelLM, model_path, config=config, dtype=dtype)
     model.put("audio_encoder", load_audio_encoder(folders["audio_encoder"], dtype)[0])
     if folders["language_model"]:
-        language = load_qwen3(folders["language_model"], dtype=dtype)
-        for name in DIFFUSION:
+        language = load_language_model(folders["language_model"], dtype=dtype)
+        for name in DiffusionSettings.__annotations__:
             setattr(language.config, name, getattr(config.text_config, name))
         model.put("language_model", language)
     extractor = WhisperFeatureExtractor.from_pretrained(model_path)
@@ -136,15 +117,11 @@ def load_stage(model: DiffaModelLM, folder: str) -> None:
             own = model.config.frozen[part]["folder"]
             raise ValueError(f"{folder} was trained with the {part} of {named['folder']}, not of {own}; give the same")
     state = {name: tensor for file in weight_files(folder) for name, tensor in load_file(file).items()}
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(EARLIER)}
-    if any(name.startswith("language_model.") for name in state):
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(PROMPTS) or model.config.stage == 1}
+    parts = tuple(prefix for prefix in PARTS.values() if any(name.startswith(prefix) for name in state))
+    if PARTS["language_model"] in parts:
         model.config.frozen.pop("language_model", None)
-    own = model.state_dict()
-    for name in sorted(state.keys() | own.keys()):
-        found, needed = (each[name].shape if name in each else None for each in (state, own))
-        if found != needed and not (found is None and name.startswith(LATER)):
-            raise ValueError(f"{folder} has {name} of shape {found}, the model {needed}; give the settings of stage 1")
-    model.load_state_dict(state, strict=False)
+    load_parts(model, state, (PARTS["semantic_adapter"], *parts), folder, "give the settings of stage 1")
 
 
 def preprocessor(model: DiffaModelLM, extractor: WhisperFeatureExtractor) -> AudioPreprocessor:

@@ -14,7 +14,7 @@ from transformers import (
     WhisperConfig,
 )
 
-import dllm.pipelines.a2d  # noqa: F401 registers its models
+import dllm.pipelines.auto  # noqa: F401 registers its models
 from diffa.constants import AUDIO_TOKEN_INDEX, PARTS
 from diffa.model.adapters import AcousticAdapter, SemanticAdapter
 from diffa.model.audio_encoder import SILENCE, STATES_PER_TOKEN, frames_of, num_states

@@ -10,9 +10,11 @@ predicate is broadcast to a boolean mask for SDPA and handed to FlexAttention as
 | `block`         | the prompt  | the prompt, the clean earlier blocks, its own block   |
 
 The response may be packed several times after one prompt: once clean (`block` training) and once per noisy view. Views
-never see each other.
+never see each other. In the sliding layers of a decoder two tokens see each other only if their positions are less than
+a window apart, on either side.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -21,6 +23,9 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 PATTERNS = ("bidirectional", "prefix", "block")
 PROMPT, CLEAN, NOISY = 0, 1, 2
+SLIDING = "sliding_attention"  # transformers' name for the type of layer that has a window
+
+LayerMasks = Tensor | BlockMask | None | dict[str, Tensor | BlockMask | None]  # one for all layers, or by their type
 
 
 class Tokens(NamedTuple):
@@ -30,11 +35,12 @@ class Tokens(NamedTuple):
     view: Tensor
     block: Tensor
     valid: Tensor
+    position: Tensor
     index: Tensor  # place in the packed sequence
 
 
-def allowed(pattern: str, q: Tokens, k: Tokens) -> Tensor:
-    """True where query `q` may attend to key `k` (broadcast of both)."""
+def allowed(pattern: str, q: Tokens, k: Tokens, window: int | None = None) -> Tensor:
+    """True where query `q` may attend to key `k` (broadcast of both), in a layer with a window if one is given."""
     to_prompt = k.role == PROMPT
     same_copy = (q.role == k.role) & (q.view == k.view)
     if pattern == "bidirectional":
@@ -46,8 +52,25 @@ def allowed(pattern: str, q: Tokens, k: Tokens) -> Tensor:
         sees = to_prompt | (same_copy & (k.block == q.block)) | earlier_clean
     else:
         raise ValueError(f"unknown attention pattern {pattern!r}; known: {', '.join(PATTERNS)}")
+    if window is not None:
+        sees = sees & ((q.position - k.position).abs() < window)
     # Padding sees itself, so that no softmax runs over an empty row.
     return (sees & k.valid) | (q.index == k.index)
+
+
+def layer_masks(config, length: int, make: Callable[[int | None], Tensor | BlockMask | None]) -> LayerMasks:
+    """`make(None)`, the mask of every layer; for a model with sliding layers a dict of masks by the type of layer.
+
+    `length` tokens are packed: a window that none of them can leave is none.
+    """
+    kinds = getattr(config, "layer_types", None) or ()
+    if SLIDING not in kinds:
+        return make(None)
+    masks = {None: make(None)}
+    window = config.sliding_window if config.sliding_window < length else None
+    if window is not None:
+        masks[window] = make(window)
+    return {kind: masks[window if kind == SLIDING else None] for kind in sorted(set(kinds))}
 
 
 class Layout(NamedTuple):
@@ -88,24 +111,26 @@ class Layout(NamedTuple):
         return self._replace(role=changed)
 
     def tokens(self, index: Tensor) -> Tokens:
-        """Attributes of the tokens at `index` [n], each [B, n]."""
-        return Tokens(*(attribute[:, index] for attribute in self[:-1]), index[None])
+        """Attributes of the tokens at `index` [n], each [..., B, n]."""
+        return Tokens(*(attribute[..., index] for attribute in self), index[None])
 
-    def mask(self, pattern: str, queries: slice = slice(None), keys: slice = slice(None)) -> Tensor:
+    def mask(
+        self, pattern: str, queries: slice = slice(None), keys: slice = slice(None), window: int | None = None
+    ) -> Tensor:
         """The boolean attention mask [B, 1, queries, keys], True = may attend (SDPA's convention)."""
         index = torch.arange(self.role.shape[1], device=self.role.device)
-        q = Tokens(*(attribute[:, :, None] for attribute in self.tokens(index[queries])))
-        k = Tokens(*(attribute[:, None, :] for attribute in self.tokens(index[keys])))
-        return allowed(pattern, q, k)[:, None]
+        q = Tokens(*(attribute[..., :, None] for attribute in self.tokens(index[queries])))
+        k = Tokens(*(attribute[..., None, :] for attribute in self.tokens(index[keys])))
+        return allowed(pattern, q, k, window)[:, None]
 
-    def block_mask(self, pattern: str) -> BlockMask:
+    def block_mask(self, pattern: str, window: int | None = None) -> BlockMask:
         """The same mask for FlexAttention, which skips blocks of pairs that may not attend and stores no pair."""
 
         def mask_mod(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return allowed(pattern, token(row, query), token(row, key))
+            return allowed(pattern, token(row, query), token(row, key), window)
 
         def token(row: Tensor, index: Tensor) -> Tokens:
-            return Tokens(*(attribute[row, index] for attribute in self[:-1]), index)
+            return Tokens(*(attribute[..., row, index] for attribute in self), index)
 
         B, L = self.role.shape
         return create_block_mask(mask_mod, B, None, L, L, device=self.role.device)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, StaticLayer
 
-from dllm.core.attention import CLEAN, NOISY, Layout
+from dllm.core.attention import CLEAN, NOISY, LayerMasks, Layout, layer_masks
 from dllm.core.decoding import Decoding
 from dllm.core.model import MaskedDiffusionModel
 from dllm.core.prompt import Prompt
@@ -49,7 +49,8 @@ class SlotCache(Cache):
 
     def __init__(self, config, num_rows: int, num_slots: int, like: Tensor):
         super().__init__(layers=[StaticLayer(num_slots) for _ in range(config.num_hidden_layers)])
-        self.early_initialization(num_rows, config.num_key_value_heads, config.head_dim, like.dtype, like.device)
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.early_initialization(num_rows, config.num_key_value_heads, width, like.dtype, like.device)
 
     def at(self, slots: Tensor, seen: int) -> "SlotCache":
         """This cache, set to write to `slots` [n] and to show the first `seen` slots."""
@@ -94,12 +95,12 @@ class CachedTrunk:
         """Hidden states [B, block_length, D] of a block of `canvas` [B, R], given all that it may see."""
         start = self.P + block * self.decoding.block_length
         first, last = self._fed(start, step, canvas.shape[1])
-        mask, position, slots, seen = self._attention_inputs(first, last, start)
+        masks, position, slots, seen = self._attention_inputs(first, last, start)
         embeds, extras = self.model.embed(canvas[:, max(first - self.P, 0) : last - self.P]), {}
         if first == 0:
             embeds, extras = torch.cat([self.prompt.embeds, embeds], dim=1), self.prompt.extras  # [B, last, D]
         cache = self.cache and self.cache.at(slots, seen)
-        hidden = self.trunk(self.model, embeds, mask, position, cache, **extras)  # [B, last - first, D]
+        hidden = self.trunk(self.model, embeds, masks, position, cache, **extras)  # [B, last - first, D]
         if self.name == "exact":
             self.settled = start if self.pattern == "block" else self.P
         # A copy: what a CUDA graph returned belongs to it, and the next one to run may write there.
@@ -132,17 +133,20 @@ class CachedTrunk:
                     return 0, end
                 return (self.P, end) if step % self.decoding.response_interval == 0 else (start, block_end)
 
-    def _attention_inputs(self, first: int, last: int, start: int) -> tuple[Tensor | None, Tensor, Tensor, int]:
-        """Attention mask and positions of the slots fed, their numbers, and how many slots the cache shows."""
+    def _attention_inputs(self, first: int, last: int, start: int) -> tuple[LayerMasks, Tensor, Tensor, int]:
+        """Attention masks and positions of the slots fed, their numbers, and how many slots the cache shows."""
         if (first, last) not in self.attention_inputs:
             layout = self.layout
             if self.pattern == "block":  # the blocks before the current one have become clean
                 layout = layout.with_role(slice(self.P, start), CLEAN)
             num_slots = layout.role.shape[1]
             seen = num_slots if self.decoding.compile or self.pattern != "block" else last
-            mask = layout.mask(self.pattern, slice(first, last), slice(seen))
-            if not self.decoding.compile and mask.all():
-                mask = None
+
+            def mask(window: int | None) -> Tensor | None:
+                found = layout.mask(self.pattern, slice(first, last), slice(seen), window)
+                return None if not self.decoding.compile and found.all() else found
+
+            masks = layer_masks(self.model.diffusion, num_slots, mask)
             slots = torch.arange(first, last, device=layout.role.device)
-            self.attention_inputs[first, last] = mask, layout.position[..., first:last], slots, seen
+            self.attention_inputs[first, last] = masks, layout.position[..., first:last], slots, seen
         return self.attention_inputs[first, last]

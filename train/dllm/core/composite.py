@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from dllm.core import sampler
+from dllm.core.attention import LayerMasks
 from dllm.core.decoding import Decoding
 from dllm.core.language_model import MaskedDiffusionLM
 from dllm.core.prompt import Prompt
@@ -43,7 +44,7 @@ class CompositeLM(MaskedDiffusionLM):
     def embed(self, ids: Tensor) -> Tensor:
         return self.language_model.embed(ids)
 
-    def trunk(self, embeds: Tensor, mask: Tensor | None, position: Tensor, cache: Cache | None = None) -> Tensor:
+    def trunk(self, embeds: Tensor, mask: LayerMasks, position: Tensor, cache: Cache | None = None) -> Tensor:
         return self.language_model.trunk(embeds, mask, position, cache)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """What the core asks of a model, and the settings that every masked-diffusion language model carries in its config."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from huggingface_hub.dataclasses import strict
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask
 from transformers import Cache
 
-from dllm.core.attention import PATTERNS
+from dllm.core.attention import PATTERNS, LayerMasks
 
 
 class MaskedDiffusionModel(Protocol):
@@ -18,25 +20,42 @@ class MaskedDiffusionModel(Protocol):
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings [..., D] of ids [...]."""
 
-    def trunk(
-        self, embeds: Tensor, mask: Tensor | BlockMask | None, position: Tensor, cache: Cache | None = None, **extras
-    ) -> Tensor:
+    def trunk(self, embeds: Tensor, mask: LayerMasks, position: Tensor, cache: Cache | None = None, **extras) -> Tensor:
         """Hidden states [B, n, D] of embeddings [B, n, D] at `position` [..., B, n].
 
         `mask` [B, 1, n, keys] is True where a token may attend, None if it may everywhere; a BlockMask tells the same
-        to FlexAttention. The keys are the tokens themselves, or what `cache.update` returns for them.
+        to FlexAttention. A model with windows is given a dict of them, by the type of layer. The keys are the tokens
+        themselves, or what `cache.update` returns for them.
         """
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., D]; -inf on ids that must never be written."""
 
 
-def check_diffusion_settings(config) -> None:
-    """Raises ValueError, naming the setting, if a config cannot drive masked diffusion.
+@strict
+@dataclass(kw_only=True)
+class DiffusionSettings:
+    """The settings that masked diffusion adds to the config of a transformers language model.
 
-    attention_pattern, block_length, gen_length; mask_token_id; num_tokens (ids of the tokenizer, the mask included: the
-    rows of the embedding beyond it are padding); stop_token_ids; tail_token_id (fills what follows the stop token).
+    mask_token_id           what stands for a token that is yet to be written
+    num_tokens              ids of the tokenizer, the mask included: the rows of the embedding beyond it are padding
+    stop_token_ids          each of them ends a response
+    tail_token_id           fills what follows the stop token
+    unwritable_token_ids    further ids that no response holds, such as marks of what a prompt is given beside text
     """
+
+    attention_pattern: str = "bidirectional"
+    block_length: int = 32
+    gen_length: int = 256
+    mask_token_id: int | None = None
+    num_tokens: int | None = None
+    stop_token_ids: list[int] | None = None
+    tail_token_id: int | None = None
+    unwritable_token_ids: list[int] | None = None
+
+
+def check_diffusion_settings(config) -> None:
+    """Raises ValueError, naming the setting, if a config cannot drive masked diffusion (`DiffusionSettings`)."""
     if config.attention_pattern not in PATTERNS:
         raise ValueError(f"attention_pattern {config.attention_pattern!r} is unknown; known: {', '.join(PATTERNS)}")
     for name in ("block_length", "gen_length"):
@@ -52,14 +71,18 @@ def check_diffusion_settings(config) -> None:
             f"num_tokens {config.num_tokens} must lie above the special tokens (up to {max(special.values())}) "
             f"and within the vocabulary of {config.vocab_size}; set it in the config"
         )
+    for token in config.unwritable_token_ids or ():
+        if not 0 <= token < config.num_tokens or token in (*config.stop_token_ids, config.tail_token_id):
+            raise ValueError(f"unwritable_token_ids: {token} must be a token, and none that ends a response")
 
 
-def exclude_unwritable(logits: Tensor, mask_token_id: int, num_tokens: int) -> Tensor:
-    """Sets logits [..., V] to -inf, in place, on the mask token and on ids that the tokenizer does not have.
+def exclude_unwritable(logits: Tensor, mask_token_id: int, num_tokens: int, others: Iterable[int] = ()) -> Tensor:
+    """Sets logits [..., V] to -inf, in place, on the mask token, ids that the tokenizer does not have, and `others`.
 
     Autograd is not told, which would cost it a copy of the gradient: whatever has probability 0 gets none.
     """
     with torch.no_grad():
-        logits[..., mask_token_id] = float("-inf")
+        for token in (mask_token_id, *others):
+            logits[..., token] = float("-inf")
         logits[..., num_tokens:] = float("-inf")
     return logits

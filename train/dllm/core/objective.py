@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from dllm.core.attention import CLEAN, NOISY, Layout
+from dllm.core.attention import CLEAN, NOISY, LayerMasks, Layout, layer_masks
 from dllm.core.head import head_losses
 from dllm.core.model import MaskedDiffusionModel
 from dllm.core.prompt import Prompt
@@ -65,7 +65,7 @@ def _view_hidden(
         layout = Layout.cat([prompt.layout(), copy(NOISY, 0)]).keep(rows)
         prompt = prompt.keep(rows)
         embeds = torch.cat([prompt.embeds, torch.cat(noisy)], dim=1)  # [views * B, L, D]
-        hidden = model.trunk(embeds, _mask(layout, pattern), layout.position, **prompt.extras)  # [views * B, L, D]
+        hidden = model.trunk(embeds, _masks(model, layout), layout.position, **prompt.extras)  # [views * B, L, D]
         return list(hidden[:, P:].split(B))
 
     parts = [(prompt.embeds, prompt.layout())]
@@ -73,11 +73,16 @@ def _view_hidden(
     parts += [(view, copy(NOISY, i)) for i, view in enumerate(noisy)]
     embeds = torch.cat([embed for embed, _ in parts], dim=1)
     layout = Layout.cat([layout for _, layout in parts])
-    hidden = model.trunk(embeds, _mask(layout, pattern), layout.position, **prompt.extras)  # [B, L, D]
+    hidden = model.trunk(embeds, _masks(model, layout), layout.position, **prompt.extras)  # [B, L, D]
     return list(hidden[:, -len(views) * R :].split(R, dim=1))
 
 
-def _mask(layout: Layout, pattern: str) -> Tensor | BlockMask:
+def _masks(model: MaskedDiffusionModel, layout: Layout) -> LayerMasks:
+    config, length = model.diffusion, layout.role.shape[1]
+    return layer_masks(config, length, lambda window: _mask(layout, config.attention_pattern, window=window))
+
+
+def _mask(layout: Layout, pattern: str, window: int | None) -> Tensor | BlockMask:
     """FlexAttention skips what may not attend, which pays on long sequences; its backward pass needs a GPU."""
     long = layout.role.shape[1] >= FLEX_FROM
-    return layout.block_mask(pattern) if long and layout.role.is_cuda else layout.mask(pattern)
+    return (layout.block_mask if long and layout.role.is_cuda else layout.mask)(pattern, window=window)

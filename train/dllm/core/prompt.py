@@ -16,7 +16,8 @@ class Prompt:
     embeds    [B, P, D] (P may be 0); whatever was seen or heard is in here, the core does not know
     valid     [B, P] bool, False on padding
     positions [..., B, P] rotary positions (Qwen3-VL has three axes)
-    extras    tensors [B, ...] handed to the model's trunk untouched, whenever it is fed the prompt
+    extras    tensors [B, P, ...] handed to the model's trunk untouched, whenever it is fed the prompt; 0 where a token
+              has none
     """
 
     embeds: Tensor
@@ -41,7 +42,7 @@ class Prompt:
             F.pad(self.embeds, (0, 0, extra, 0)),
             F.pad(self.valid, (extra, 0)),
             F.pad(self.positions, (extra, 0)),
-            self.extras,
+            {name: F.pad(value, (0, 0) * (value.dim() - 2) + (extra, 0)) for name, value in self.extras.items()},
         )
 
     def layout(self) -> Layout:
@@ -58,5 +59,6 @@ class Prompt:
         return last + 1 + ahead
 
     def masked(self, mask_embed: Tensor) -> "Prompt":
-        """The unconditional twin for guidance: the mask embedding [D] at every position."""
-        return Prompt(mask_embed.expand_as(self.embeds), self.valid, self.positions, self.extras)
+        """The unconditional twin for guidance: the mask embedding [D] at every position, and no extras."""
+        extras = {name: torch.zeros_like(value) for name, value in self.extras.items()}
+        return Prompt(mask_embed.expand_as(self.embeds), self.valid, self.positions, extras)

@@ -7,6 +7,16 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 
+def read_config(folder: str | Path, config: str = "config.json") -> dict:
+    """The config of a model folder, as JSON. Raises ValueError, naming the file, if it is not there or not whole."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise ValueError(f"model folder {folder} does not exist")
+    if not (path / config).is_file():
+        raise ValueError(f"model folder {folder} is incomplete: {config} is missing; copy or train it again")
+    return _read_json(path / config)
+
+
 def check_folder(
     folder: str | Path, *files: str, config: str = "config.json", weights: str = "model.safetensors"
 ) -> dict:
@@ -14,20 +24,16 @@ def check_folder(
 
     Raises ValueError, naming the file, unless config, safetensors weights and `files` are there and whole.
     """
-    path = Path(folder)
-    if not path.is_dir():
-        raise ValueError(f"model folder {folder} does not exist")
-    index = path / f"{weights}.index.json"  # of weights that are split into several files
-    shards = sorted(set(_read_json(index)["weight_map"].values())) if index.is_file() else [weights]
-    for name in (config, *files, *shards):
-        if not (path / name).is_file():
-            raise ValueError(f"model folder {folder} is incomplete: {name} is missing; copy or train it again")
-    for name in shards:
+    found, shards = read_config(folder, config), weight_files(folder, weights)
+    for file in (*(Path(folder) / name for name in files), *shards):
+        if not file.is_file():
+            raise ValueError(f"model folder {folder} is incomplete: {file.name} is missing; copy or train it again")
+    for file in shards:
         try:
-            safe_open(path / name, framework="pt")  # compares the file's length with its header
+            safe_open(file, framework="pt")  # compares the file's length with its header
         except Exception as error:
-            raise ValueError(f"{path / name} is damaged ({error}); copy or train it again") from error
-    return _read_json(path / config)
+            raise ValueError(f"{file} is damaged ({error}); copy or train it again") from error
+    return found
 
 
 def weight_files(folder: str | Path, weights: str = "model.safetensors") -> list[Path]:
@@ -60,4 +66,6 @@ def load_whole(model_class: type[PreTrainedModel], folder: str, **kwargs) -> Pre
             f"{folder} lacks the weight {lacking[0]} in the shape of its config: its files do not belong together; "
             "copy or train it again"
         )
+    if "key_mapping" in kwargs:
+        del model._weight_conversions  # with these `save_pretrained` would write the old names
     return model

@@ -13,6 +13,7 @@ from dllm.data.conversation import CHATML_TEMPLATE
 from dllm.data.files import replacing
 from dllm.pipelines.a2d import load_qwen3
 from dllm.pipelines.loading import check_folder, load_whole
+from dllm.pipelines.parts import load_parts
 from dllm.pipelines.special_tokens import set_special_tokens
 from llava.constants import PARTS
 from llava.model.language_model.llava_qwen import LlavaQwen3Config, LlavaQwen3ModelLM
@@ -88,7 +89,6 @@ def load_adapter(model: LlavaQwen3ModelLM, file: str) -> None:
     """Reads resampler and projector into a model. Raises ValueError if the file does not fit it."""
     if not Path(file).is_file():
         raise ValueError(f"adapter {file} is missing; run stage 1 or set --pretrain_mm_mlp_adapter")
-    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(ADAPTER_PARTS)}
     try:
         with safe_open(file, framework="pt") as adapter:
             types = adapter.metadata() or {}
@@ -101,11 +101,4 @@ def load_adapter(model: LlavaQwen3ModelLM, file: str) -> None:
                 f"adapter {file} was trained with {name} {types.get(name)!r}, the model has "
                 f"{getattr(model.config, name)!r}; give the types of stage 1"
             )
-    shapes, needed = ({name: list(tensor.shape) for name, tensor in each.items()} for each in (state, own))
-    if shapes != needed:
-        name = min(name for name in shapes | needed if shapes.get(name) != needed.get(name))
-        found = f"of shape {shapes[name]}" if name in shapes else "not at all"
-        raise ValueError(
-            f"adapter {file} has {name} {found}, the model {needed.get(name)}; give the settings of stage 1"
-        )
-    model.load_state_dict(state, strict=False)
+    load_parts(model, state, ADAPTER_PARTS, f"adapter {file}", "give the settings of stage 1")

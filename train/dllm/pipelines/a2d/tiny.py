@@ -1,40 +1,121 @@
-"""Tiny language models with random weights, for quickstarts and tests: a Qwen3 with a tokenizer of its own."""
+"""Tiny language models with random weights, for quickstarts and tests: a decoder of any family and a tokenizer for it.
 
+python -m dllm.pipelines.a2d.tiny --family llama --out exp/tiny_llama
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from dllm.data.conversation import CHATML_TEMPLATE
-from dllm.pipelines.a2d.modeling_qwen3 import A2DQwen3Config, A2DQwen3LMHeadModel
+from dllm.pipelines.a2d.modeling_a2d import FAMILIES
 from dllm.pipelines.special_tokens import MASK_TOKEN, STOP_TOKEN, TAIL_TOKEN, set_special_tokens
+from dllm.program import run_program
 
-SPECIAL_TOKENS = [TAIL_TOKEN, "<|im_start|>", STOP_TOKEN, "<think>", "</think>", MASK_TOKEN]
+HEADER_TEMPLATE = (  # Llama 3's; LLaDA's too, with another beginning
+    "{{{{ '{start}' }}}}{{% for message in messages %}}"
+    "{{{{ '<|start_header_id|>' + message.role + '<|end_header_id|>\n\n' + message.content + '<|eot_id|>' }}}}"
+    "{{% endfor %}}"
+    "{{% if add_generation_prompt %}}{{{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}}}{{% endif %}}"
+)
+GEMMA_TEMPLATE = (  # of turns that alternate, without a system turn
+    "{{ '<bos>' }}{% for message in messages %}"
+    "{% if message.role not in ('user', 'assistant') or (message.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('turns of user and assistant must alternate, and no other may be there') }}{% endif %}"
+    "{{ '<start_of_turn>' + ('model' if message.role == 'assistant' else 'user') + '\n' }}"
+    "{{ message.content + '<end_of_turn>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
 
 
-def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of the texts with Qwen's special tokens, `<|mask|>` and the ChatML template."""
+@dataclass(frozen=True)
+class Dialect:
+    """What is special in the tokenizers of a family; `free_rows` of the embedding are beyond the tokenizer."""
+
+    tokens: tuple[str, ...]
+    stop: str
+    tail: str
+    template: str
+    mask: str | None = None
+    free_rows: int = 0
+
+
+QWEN = (TAIL_TOKEN, "<|im_start|>", STOP_TOKEN, "<think>", "</think>")
+LLAMA = ("<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>")
+HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+GEMMA = ("<pad>", "<eos>", "<bos>", "<mask>", "<start_of_turn>", "<end_of_turn>")
+GEMMA_DIALECT = Dialect(GEMMA, "<end_of_turn>", "<eos>", GEMMA_TEMPLATE, mask="<mask>")
+DIALECTS = {
+    "qwen2": Dialect(QWEN, STOP_TOKEN, TAIL_TOKEN, CHATML_TEMPLATE, free_rows=8),
+    "qwen3": Dialect((*QWEN, MASK_TOKEN), STOP_TOKEN, TAIL_TOKEN, CHATML_TEMPLATE, mask=MASK_TOKEN),
+    "llama": Dialect(
+        (*LLAMA, *HEADERS), "<|eot_id|>", "<|end_of_text|>", HEADER_TEMPLATE.format(start="<|begin_of_text|>")
+    ),
+    "gemma2": GEMMA_DIALECT,
+    "gemma3_text": GEMMA_DIALECT,
+}
+SPECIAL_TOKENS = list(DIALECTS["qwen3"].tokens)
+
+# What makes a family itself, in a size in which it shows.
+TRAITS = {
+    "llama": {
+        "rope_parameters": {
+            "rope_type": "llama3",  # of Llama 3.1
+            "rope_theta": 500_000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 256,
+        }
+    },
+    "gemma2": {"sliding_window": 16, "query_pre_attn_scalar": 32},  # every other layer has the window
+    "gemma3_text": {"sliding_window": 16, "query_pre_attn_scalar": 32, "sliding_window_pattern": 2},
+}
+
+
+def train_tokenizer(texts: list[str], vocab_size: int, dialect: Dialect | str = "qwen3") -> PreTrainedTokenizerFast:
+    """A byte-level BPE of the texts with the special tokens and the chat template of a family, given by its name."""
+    dialect = DIALECTS[dialect] if isinstance(dialect, str) else dialect
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=SPECIAL_TOKENS,
+        special_tokens=list(dialect.tokens),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
-        eos_token=STOP_TOKEN,
-        pad_token=TAIL_TOKEN,
-        mask_token=MASK_TOKEN,
-        chat_template=CHATML_TEMPLATE,
+        eos_token=dialect.stop,
+        pad_token=dialect.tail,
+        mask_token=dialect.mask,
+        chat_template=dialect.template,
     )
 
 
-def save_language_model(folder: str, tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int) -> None:
-    """Writes a random a2d-qwen3 folder of that width, with heads of 32."""
-    config = A2DQwen3Config(
-        vocab_size=len(tokenizer),
+def save_language_model(
+    folder: str,
+    tokenizer: PreTrainedTokenizerFast,
+    hidden_size: int,
+    layers: int,
+    family: str = "qwen3",
+    plain: bool = False,
+) -> None:
+    """Writes a random `a2d-*` folder of that width, with heads of 32, and its tokenizer; the autoregressive model of
+    transformers if `plain`.
+    """
+    model_class = FAMILIES[family]
+    if plain:
+        model_class = model_class.__bases__[1]  # that of transformers
+    config = model_class.config_class(
+        vocab_size=len(tokenizer) + DIALECTS[family].free_rows,
         hidden_size=hidden_size,
         intermediate_size=3 * hidden_size,
         num_hidden_layers=layers,
@@ -44,7 +125,32 @@ def save_language_model(folder: str, tokenizer: PreTrainedTokenizerFast, hidden_
         max_position_embeddings=2048,
         initializer_range=0.08,  # the usual 0.02 suits wide models; a narrow one starts to see much later with it
         tie_word_embeddings=True,
+        **TRAITS.get(family, {}),
     )
-    set_special_tokens(config, tokenizer)
-    A2DQwen3LMHeadModel(config).save_pretrained(folder)
+    if not plain:
+        set_special_tokens(config, tokenizer)
+    model_class(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def main() -> None:
+    """Writes a folder from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--family", choices=DIALECTS, required=True)
+    parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument("--text_path", help="text that the tokenizer is trained on; default: bytes alone")
+    parser.add_argument("--vocab_size", type=int, default=512)
+    parser.add_argument("--hidden_size", type=int, default=64, help="a multiple of 32")
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--plain", action="store_true", help="the autoregressive model, not its masked-diffusion twin")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    text = Path(args.text_path).read_text(encoding="utf-8") if args.text_path else ""
+    tokenizer = train_tokenizer(text.splitlines(), args.vocab_size, args.family)
+    save_language_model(args.out, tokenizer, args.hidden_size, args.layers, args.family, args.plain)
+    print(f"tiny {args.family} in {args.out}: {len(tokenizer)} tokens")
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrained
 
 from dllm.core.decoding import Decoding
 from dllm.core.language_model import TargetLosses
-from dllm.pipelines.a2d.modeling_qwen3 import A2DQwen3Config, A2DQwen3LMHeadModel
+from dllm.pipelines.a2d import A2DQwen3Config, A2DQwen3LMHeadModel
 from llava.constants import PARTS
 from llava.model.llava_arch import LlavaMetaForCausalLM, LlavaMetaModel
 from llava.model.multimodal_encoder.builder import build_vision_config

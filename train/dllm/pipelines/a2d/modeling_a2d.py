@@ -1,0 +1,207 @@
+"""Decoders of transformers as masked-diffusion language models: their own layers under the core's attention patterns.
+
+A family is its config and its class; what families do differently is in their configs: layers with a window, a cap on
+attention scores or logits, tied weights, rotary bases. Embeddings are scaled by transformers' own modules.
+"""
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    Cache,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from transformers.modeling_outputs import MaskedLMOutput
+
+from dllm.core import sampler
+from dllm.core.attention import LayerMasks, layer_masks
+from dllm.core.language_model import MaskedDiffusionLM, TargetLosses
+from dllm.core.model import DiffusionSettings, exclude_unwritable
+from dllm.core.prompt import Prompt
+from dllm.pipelines.kernels import BY_MASK
+
+FEW_ROWS = 48
+
+
+class A2DLMHeadModel(MaskedDiffusionLM):
+    """Mixin before an `XForCausalLM` of transformers, whose tokens then see each other as the config's pattern says."""
+
+    def __init__(self, config: PreTrainedConfig):
+        if config._attn_implementation in (None, "sdpa"):
+            config._attn_implementation = BY_MASK
+        super().__init__(config)
+        # The padding token is also the tail that the model learns to write, so its embedding must learn too.
+        self.model.embed_tokens.padding_idx = None
+        for layer in self.model.layers:
+            layer.self_attn.is_causal = False  # else no mask at all would mean a causal one
+
+    @property
+    def diffusion(self) -> DiffusionSettings:
+        return self.config
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """[..., D] of ids [...]."""
+        return self.model.embed_tokens(ids)
+
+    def trunk(self, embeds: Tensor, mask: LayerMasks, position: Tensor, cache: Cache | None = None) -> Tensor:
+        """Hidden states [B, n, D] of embeddings [B, n, D]; see `dllm.core.model.MaskedDiffusionModel`."""
+        kinds = getattr(self.config, "layer_types", None)  # families without take one mask, others a dict
+        masks = mask if isinstance(mask, dict) or not kinds else dict.fromkeys(kinds, mask)
+        if self.config._attn_implementation == "eager":
+            masks = {k: _added(m, embeds) for k, m in masks.items()} if kinds else _added(masks, embeds)
+        output = self.model(
+            inputs_embeds=embeds, attention_mask=masks, position_ids=position, past_key_values=cache, use_cache=False
+        )
+        return output.last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V], -inf on the mask token and on ids that may not be written or that the tokenizer has not."""
+        config = self.config
+        return exclude_unwritable(
+            self.head(hidden), config.mask_token_id, config.num_tokens, config.unwritable_token_ids or ()
+        )
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """The head's product [..., V] with hidden states [..., D], under the family's cap if it has one."""
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        logits = self._product(hidden)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def _product(self, hidden: Tensor) -> Tensor:
+        weight = self.lm_head.weight  # [V, D]; under ZeRO-3 only the module's own call gathers it
+        few = hidden.dim() == 2 and len(hidden) <= FEW_ROWS and hidden.device.type == "cpu"
+        if few and not torch.is_grad_enabled() and weight.dim() == 2 and self.lm_head.bias is None:
+            return F.linear(weight, hidden).T.contiguous()  # BLAS takes half the time or less with the weights first
+        return self.lm_head(hidden)
+
+    def prompt(self, input_ids: Tensor, attention_mask: Tensor) -> Prompt:
+        """The embedded prompt of left-padded ids [B, P]."""
+        return Prompt.left_padded(self.embed(input_ids), attention_mask.bool())
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        masked: Tensor | None = None,
+        paired: bool = True,
+        head_chunks: int = 1,
+    ) -> MaskedLMOutput | TargetLosses:
+        """Training: the losses of responses `labels` [B, R] (-100: no target) noised by `masked` [B, R] after the
+        prompts `input_ids` [B, P]. Without labels: the logits [B, L, V] of a sequence in which every valid token sees
+        every other; a boolean `attention_mask` [B, 1, L, L] replaces that pattern, windows included.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if labels is not None:
+            return self.losses(self.prompt(input_ids, attention_mask), labels, masked, paired, head_chunks)
+        if attention_mask.dim() == 4:
+            mask, position = attention_mask, torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        else:
+            layout = self.prompt(input_ids, attention_mask).layout()
+            position = layout.position
+            mask = layer_masks(
+                self.config, position.shape[1], lambda window: layout.mask("bidirectional", window=window)
+            )
+        return MaskedLMOutput(logits=self.head(self.trunk(self.embed(input_ids), mask, position)))
+
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        seeds: list[int] | None = None,
+        initial_canvas: Tensor | None = None,
+        **arguments,
+    ) -> sampler.Generation:
+        """Responses to left-padded prompts [B, P]; `arguments` as in `dllm.core.decoding.Decoding`, the others as in
+        `dllm.core.sampler.generate`.
+        """
+        decoding = self.decoding(**arguments)
+        valid = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return self.respond(self.prompt(input_ids, valid), None, decoding, seeds, initial_canvas)
+
+
+def _added(mask: Tensor | None, embeds: Tensor) -> Tensor:
+    """The mask as transformers' eager attention adds it to the scores; no mask would mean a causal one to it."""
+    if mask is None:
+        return embeds.new_zeros(1, 1, 1, 1)
+    return torch.zeros_like(mask, dtype=embeds.dtype).masked_fill(~mask, torch.finfo(embeds.dtype).min)
+
+
+@strict
+class A2DQwen3Config(DiffusionSettings, Qwen3Config):
+    """Qwen3's config with the settings of masked diffusion.
+
+    Published `a2d-*` folders carry none of these settings: they were trained bidirectionally, and their special tokens
+    are taken from the tokenizer (`dllm.pipelines.special_tokens`).
+    """
+
+    model_type = "a2d-qwen3"
+
+
+class A2DQwen3LMHeadModel(A2DLMHeadModel, Qwen3ForCausalLM):
+    config_class = A2DQwen3Config
+
+
+@strict
+class A2DQwen2Config(DiffusionSettings, Qwen2Config):
+    model_type = "a2d-qwen2"
+
+
+class A2DQwen2LMHeadModel(A2DLMHeadModel, Qwen2ForCausalLM):
+    config_class = A2DQwen2Config
+
+
+@strict
+class A2DLlamaConfig(DiffusionSettings, LlamaConfig):
+    model_type = "a2d-llama"
+
+
+class A2DLlamaLMHeadModel(A2DLMHeadModel, LlamaForCausalLM):
+    config_class = A2DLlamaConfig
+
+
+@strict
+class A2DGemma2Config(DiffusionSettings, Gemma2Config):
+    model_type = "a2d-gemma2"
+
+
+class A2DGemma2LMHeadModel(A2DLMHeadModel, Gemma2ForCausalLM):
+    config_class = A2DGemma2Config
+
+
+@strict
+class A2DGemma3Config(DiffusionSettings, Gemma3TextConfig):
+    model_type = "a2d-gemma3_text"
+
+
+class A2DGemma3LMHeadModel(A2DLMHeadModel, Gemma3ForCausalLM):
+    config_class = A2DGemma3Config
+
+
+# By the model type of the plain family, which its masked-diffusion twin has after "a2d-".
+FAMILIES = {
+    "qwen2": A2DQwen2LMHeadModel,
+    "qwen3": A2DQwen3LMHeadModel,
+    "llama": A2DLlamaLMHeadModel,
+    "gemma2": A2DGemma2LMHeadModel,
+    "gemma3_text": A2DGemma3LMHeadModel,
+}
+for _model in FAMILIES.values():
+    AutoConfig.register(_model.config_class.model_type, _model.config_class)
+    AutoModel.register(_model.config_class, _model)
+    AutoModelForMaskedLM.register(_model.config_class, _model)
