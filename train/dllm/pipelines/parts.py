@@ -8,7 +8,11 @@ def load_parts(model: nn.Module, state: dict[str, Tensor], prefixes: tuple[str, 
 
     Raises ValueError, naming the `source`, a weight and the remedy, unless they are those of the model's parts.
     """
-    own = {name: list(weight.shape) for name, weight in model.state_dict().items() if name.startswith(prefixes)}
+    weights = {name: weight for name, weight in model.state_dict().items() if name.startswith(prefixes)}
+    given = {weights[name].data_ptr() for name in state if name in weights}  # tied weights are saved under one name
+    own = {
+        name: list(weight.shape) for name, weight in weights.items() if name in state or weight.data_ptr() not in given
+    }
     shapes = {name: list(weight.shape) for name, weight in state.items()}
     if shapes != own:
         name = min(name for name in shapes | own if shapes.get(name) != own.get(name))
