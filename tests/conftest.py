@@ -33,6 +33,14 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def sounds(tmp_path_factory):
+    """The `SoundWorld`: clips of tones, a random LLaDA and Whisper. Tests must not change its files."""
+    from oracles.sounds import make_world
+
+    return make_world(tmp_path_factory.mktemp("sounds"))
+
+
+@pytest.fixture(scope="session")
 def release(tmp_path_factory):
     """The phantom as a release of MIMIC-CXR. Tests must not change its files."""
     from oracles.mimic_release import write_mimic_release

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from dllm.core.prompt import Prompt
@@ -42,15 +43,15 @@ def tiny_model(pattern: str = "block", dtype=torch.float64, seed: int = 0, **set
     torch.manual_seed(seed)
     model = A2DQwen3LMHeadModel(tiny_config(pattern, **settings)).to(dtype).eval()
     if dtype == torch.float64:
-        _keep_float64(model)
+        keep_float64(model)
     return model
 
 
-def _keep_float64(model: nn.Module) -> None:
-    """Puts torch's RMS norm in place of Qwen3's, which rounds to float32 on its way."""
+def keep_float64(model: nn.Module) -> None:
+    """Puts torch's RMS norm in place of transformers', which rounds to float32 on its way."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, Qwen3RMSNorm):
+            if isinstance(child, (Qwen3RMSNorm, LlamaRMSNorm)):
                 exact = nn.RMSNorm(child.weight.shape, child.variance_epsilon, dtype=torch.float64)
                 exact.weight = child.weight
                 setattr(parent, name, exact)

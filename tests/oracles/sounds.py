@@ -13,10 +13,12 @@ import torch
 
 from diffa.conversation import SYSTEM_PROMPT, TRANSCRIBE
 from diffa.model.builder import build_model
-from diffa.model.tiny import save_audio_encoder
+from diffa.model.tiny import save_audio_encoder as write_whisper
 from diffa.train import train as program
 from diffa.train.diffa_trainer import DiffaTrainer
-from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
+from dllm.pipelines.a2d.tiny import train_tokenizer
+from dllm.pipelines.llada.tiny import DIALECT, save_llada
+from oracles.models import keep_float64
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TINY = {"prompt_size": 4, "num_prompts": 3, "acoustic_intermediate_size": 48, "acoustic_layers": [1, 2]}
@@ -46,7 +48,7 @@ class SoundWorld:
     """Folders of the frozen parts, and a JSON file of questions about the clips beside it."""
 
     root: Path
-    language_model: Path
+    language_model: Path  # a LLaDA
     whisper: Path  # hears 3 s
     train: Path  # 12 records
 
@@ -81,6 +83,8 @@ class SoundWorld:
         diffusion = {"gen_length": 16, "block_length": 8} | (diffusion or {})
         parts = str(self.language_model), str(self.whisper)
         tokenizer, model, extractor = build_model(*parts, diffusion, **TINY | settings)
+        if dtype == torch.float64:
+            keep_float64(model.double())
         return tokenizer, model.to(dtype).eval(), extractor
 
 
@@ -105,8 +109,8 @@ def make_world(root: Path) -> SoundWorld:
     (root / "train.json").write_text(json.dumps(records))
     torch.manual_seed(0)
     texts = [SYSTEM_PROMPT, TRANSCRIBE, *(record["target"] for record in records)]
-    save_language_model(root / "language_model", train_tokenizer(texts, 300), hidden_size=64, layers=2)
-    save_audio_encoder(root / "whisper", hidden_size=64, layers=3)
+    save_llada(root / "language_model", train_tokenizer(texts, 300, DIALECT), hidden_size=64, layers=2)
+    write_whisper(root / "whisper", hidden_size=64, layers=3)
     return SoundWorld(root, root / "language_model", root / "whisper", root / "train.json")
 
 
