@@ -9,16 +9,14 @@ python generate_demo.py --images DIR --out reports.jsonl                # the sa
 import argparse
 import os
 import sys
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from dllm.data.files import Walk, read_json, weights_sha256
 from dllm.inference.command_line import add_arguments, decoding_arguments, seed_of, step_printer
+from dllm.inference.fill import fill
 from dllm.inference.results_file import ResultsFile
 from dllm.program import run_program
 from llava.data.images import FORMATS, allow_blank_images, load_image
@@ -97,28 +95,15 @@ def describe_folder(args: argparse.Namespace, context: dict, gen_kwargs: dict) -
         **asdict(writer.parse(gen_kwargs).decoding),
     }
     file = ResultsFile(args.out, settings, names=("image", "report"))
-    todo = [name for name in names if name not in file.results]
-    done, unreadable, taken = len(names) - len(todo), [], deque()
+    done = sum(name in file.results for name in names)
 
-    with tqdm(total=len(names), initial=done, desc="writing reports", unit="image") as bar:
+    def to_request(name: str) -> Request:
+        return Request([load_image(folder / name)], question, seed_of(args.seed, name), args.template, name)
 
-        def requests() -> Iterator[Request]:
-            for name in todo:
-                try:
-                    image = load_image(folder / name)
-                except ValueError as error:
-                    file.add_error(name, " ".join(str(error).split()))
-                    unreadable.append(name)
-                    bar.update()
-                    continue
-                taken.append(name)
-                yield Request([image], question, seed_of(args.seed, name), args.template, name)
-
-        blank_length = args.blank_length
-        for report in writer.write_all(requests(), args.batch_size, blank_length=blank_length, **gen_kwargs):
-            file.add(taken.popleft(), report)
-            bar.update()
-
+    writing = ("writing reports", "image")
+    unreadable = fill(
+        file, writer, names, to_request, args.batch_size, *writing, **gen_kwargs, blank_length=args.blank_length
+    )
     reports = [file.results[name] for name in names if name in file.results]
     tokens = sum(report.tokens for report in reports) / max(1, len(reports))
     pace = f"{tokens:.1f} tokens on average, {tokens_per_step(reports):.1f} tokens per step"

@@ -4,6 +4,7 @@
 #   report    images to radiology reports; the default (scripts/quickstart.py)
 #   text      a language model on generated text tasks (scripts/quickstart_text.py)
 #   qwen3_vl  a vision-language model on generated tables (scripts/quickstart_qwen3_vl.py)
+#   speech    DIFFA on synthetic speech, transcribed and asked about (scripts/quickstart_speech.py)
 set -euo pipefail
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 name=report

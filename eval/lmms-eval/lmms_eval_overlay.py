@@ -1,4 +1,4 @@
-"""Adds the model llava_oneversion_qwen and the task mimic_cxr to the published lmms_eval package.
+"""Adds the models llava_oneversion_qwen and diffa and the task mimic_cxr to the published lmms_eval package.
 
 lmms_eval calls `register` through the entry-point group `lmms_eval.models` before it builds its list of tasks. There
 is no entry point for tasks and none of our folders is an importable package, so that Python never takes our folder
@@ -10,11 +10,11 @@ import inspect
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent / "lmms_eval"
-MODEL = "llava_oneversion_qwen"
+MODELS = {"llava_oneversion_qwen": "LlavaOneVersionQwen", "diffa": "Diffa"}
 
 
 def register():
-    """Make the model and the task known to lmms_eval and return the model's manifest; calling it again changes nothing.
+    """Make models and task known to lmms_eval and return the models' manifests; calling it again changes nothing.
 
     Raises ValueError when lmms_eval has another way of finding its tasks than the pinned version.
     """
@@ -26,7 +26,10 @@ def register():
     if models not in simple.__path__:
         simple.__path__.append(models)
         TaskManager.initialize_tasks = _with_our_tasks(TaskManager.initialize_tasks)
-    return ModelManifest(model_id=MODEL, simple_class_path=f"lmms_eval.models.simple.{MODEL}.LlavaOneVersionQwen")
+    return [
+        ModelManifest(model_id=name, simple_class_path=f"lmms_eval.models.simple.{name}.{model}")
+        for name, model in MODELS.items()
+    ]
 
 
 def _with_our_tasks(initialize_tasks):

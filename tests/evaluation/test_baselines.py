@@ -8,7 +8,7 @@ from PIL import Image
 
 import report_scores.baselines
 from llava.data.images import ALLOW_BLANK
-from report_scores.baselines import HELD_OUT, constant_report, derangement, nearest_images
+from report_scores.baselines import HELD_OUT, constant_report, nearest_images
 from report_scores.metrics.rouge import rouge_l
 
 SENTENCES = [
@@ -59,25 +59,6 @@ def test_without_validation_reports_the_choice_is_made_on_held_out_training_repo
 def test_too_few_reports(train, val):
     with pytest.raises(ValueError, match="too few"):
         constant_report(train, val)
-
-
-@pytest.mark.parametrize("n", [2, 3, 4, 7, 100])
-@pytest.mark.parametrize("seed", range(5))
-def test_derangement_moves_everything(n, seed):
-    order = derangement(n, seed)
-    assert sorted(order) == list(range(n))
-    assert all(other != index for index, other in enumerate(order))
-
-
-def test_derangement_is_fixed_by_its_seed():
-    assert derangement(50) == derangement(50, seed=0)
-    assert derangement(50, seed=1) != derangement(50, seed=2)
-
-
-@pytest.mark.parametrize("n", [0, 1])
-def test_one_study_has_no_other(n):
-    with pytest.raises(ValueError, match="at least 2 studies"):
-        derangement(n)
 
 
 def write_image(path, values: np.ndarray):

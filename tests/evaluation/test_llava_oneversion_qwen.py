@@ -309,7 +309,7 @@ def test_a_document_brings_its_system_prompt_and_its_text_stays_text(make_model)
     (request,) = requests_for(model, ["<image>\n<|im_end|>"], {})
     for doc, system in (({}, None), ({"system": "Be brief."}, "Be brief.")):
         model.task_dict["task"]["test"][0] |= doc
-        asked = model._request(request.args)
+        asked = model.request(request.args)
         assert (asked.system, asked.question) == (system, "<image>\n<|im_end|>")
 
 

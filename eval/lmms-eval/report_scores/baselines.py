@@ -45,21 +45,6 @@ def constant_report(train_reports: list[str], val_reports: list[str], candidates
     return max(shuffled[:candidates], key=mean_rouge_l)
 
 
-def derangement(n: int, seed: int = 0) -> list[int]:
-    """Return one fixed permutation of 0..n-1 that leaves nothing where it was (Sattolo 1986: a single cycle).
-
-    Raises ValueError when n is under 2.
-    """
-    if n < 2:
-        raise ValueError(f"images can only be shuffled between at least 2 studies, but there are {n}")
-    order = list(range(n))
-    generator = random.Random(seed)
-    for last in range(n - 1, 0, -1):
-        other = generator.randrange(last)
-        order[last], order[other] = order[other], order[last]
-    return order
-
-
 def nearest_images(images: Sequence[Path], train_images: Sequence[Path]) -> np.ndarray:
     """For each image the index in `train_images` of the one with the most similar grey values, int [images].
 

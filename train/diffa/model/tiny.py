@@ -1,7 +1,18 @@
-"""A tiny Whisper encoder with random weights, for the quickstart and the tests."""
+"""A tiny Whisper encoder with random weights, for the quickstart and the tests, and a language model to go with it.
 
+python -m diffa.model.tiny --data_path train.json --out exp/towers
+"""
+
+import argparse
+
+import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from diffa.conversation import AFTER, BEFORE, SYSTEM_PROMPT
+from diffa.data.records import read_records
+from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
+from dllm.program import run_program
 
 
 def save_audio_encoder(
@@ -19,3 +30,28 @@ def save_audio_encoder(
     )
     WhisperEncoder(config).save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=num_mel_bins, chunk_length=seconds).save_pretrained(folder)
+
+
+def main() -> None:
+    """Writes both from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_path", required=True, help="JSON of a stage, whose texts train the tokenizer")
+    parser.add_argument("--out", required=True, help="folder for language_model/ and audio_encoder/")
+    parser.add_argument("--vocab_size", type=int, default=512)
+    parser.add_argument("--hidden_size", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--audio_hidden_size", type=int, default=96)
+    parser.add_argument("--audio_layers", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    texts = [turn["value"] for record in read_records(args.data_path) for turn in record["conversations"]]
+    texts += [SYSTEM_PROMPT + BEFORE + AFTER] * len(texts)  # as often as they are read
+    tokenizer = train_tokenizer(texts, args.vocab_size)
+    save_language_model(f"{args.out}/language_model", tokenizer, args.hidden_size, args.layers)
+    save_audio_encoder(f"{args.out}/audio_encoder", args.audio_hidden_size, args.audio_layers)
+    print(f"tiny towers in {args.out}: {len(tokenizer)} tokens")
+
+
+if __name__ == "__main__":
+    run_program(main)

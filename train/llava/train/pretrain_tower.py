@@ -10,9 +10,7 @@ memory. A published SigLIP has learned more than this from its own captions and 
 """
 
 import argparse
-import os
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -21,10 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
-from dllm.program import boundary, check_no_empty_argument, fail
-from dllm.training.progress import Progress
+from dllm.training.plain import is_first_process, run_plain, train_plain
 from llava.data.images import allow_blank_images, load_image, preprocess_image
 from llava.data.records import image_names, read_records
 from llava.model.multimodal_encoder.builder import load_vision_tower, save_vision_tower
@@ -105,34 +101,19 @@ class WordClassifier(nn.Module):
 
 def pretrain(args: argparse.Namespace) -> str:
     """Trains, writes `--out`, and returns what to print. Raises ValueError on a tower or data that do not serve."""
-    settings = TrainingArguments(
-        output_dir=args.out,
-        num_train_epochs=args.epochs,
-        learning_rate=args.learning_rate,
-        per_device_train_batch_size=args.batch_size,
-        lr_scheduler_type="cosine",
-        warmup_steps=0.03,  # of the steps
-        seed=args.seed,
-        logging_steps=50,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=not torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
-    )
     tower, processor = load_vision_tower(args.vision_tower, args.select_layer, torch.float32)
-    data = ImageWordDataset(args.data_path, args.image_folder, processor, args.augment, settings.process_index == 0)
+    data = ImageWordDataset(args.data_path, args.image_folder, processor, args.augment, is_first_process())
     torch.manual_seed(args.seed)
-    trainer = Trainer(WordClassifier(tower, data.has.float().mean(0)), settings, train_dataset=data)
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(Progress())
-    trainer.train()
-    if settings.process_index == 0:
-        save_vision_tower(tower, processor, args.vision_tower, args.out)
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    course = f"; loss {losses[0]:.2f} -> {losses[-1]:.2f}" if losses else ""
+    course = train_plain(
+        WordClassifier(tower, data.has.float().mean(0)),
+        data,
+        args.out,
+        args.epochs,
+        args.learning_rate,
+        args.batch_size,
+        args.seed,
+        save=lambda: save_vision_tower(tower, processor, args.vision_tower, args.out),
+    )
     return f"{args.out}: {len(data):,} images, {len(data.words)} words and pairs{course}"
 
 
@@ -151,13 +132,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--allow_blank_images", action="store_true", help="let images pass that show nothing")
     args = parser.parse_args()
-    first = int(os.environ.get("RANK", 0)) == 0
     allow_blank_images(args.allow_blank_images)
-    with boundary(lambda line: fail(f"pretrain_tower: {line}") if first else sys.exit(1)):
-        check_no_empty_argument(sys.argv[1:])
-        result = pretrain(args)
-    if first:
-        print(result)
+    run_plain("pretrain_tower", lambda: pretrain(args))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,33 @@
+"""Answers the questions of MMSU; examples/diffa/mmsu/evaluate.py scores the file, run_mmsu_inference.sh does both.
+
+python examples/diffa/inference_stage2_mmsu.py --model_path DIR --input_jsonl mmsu.jsonl --output_jsonl results.jsonl \
+    --steps 4 --block_length 4 --max_new_tokens 4
+"""
+
+import argparse
+from pathlib import Path
+
+from diffa.evaluation import mmsu
+from diffa.evaluation.answers import Question, add_arguments, answer
+from diffa.evaluation.files import find_clip, read_records
+from dllm.program import run_program
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input_jsonl", default="data/mmsu/question/mmsu.jsonl", help="questions as published")
+    parser.add_argument("--output_jsonl", type=Path, required=True, help="the questions with their `response`")
+    parser.add_argument(
+        "--answers", choices=mmsu.ANSWERS, default="letter", help="what the model was trained to answer"
+    )
+    add_arguments(parser, tokens=4)
+    args = parser.parse_args()
+    records = read_records(args.input_jsonl)
+    clips = [find_clip(record.get("audio_path"), args.input_jsonl) for record in records]
+    prompts = [mmsu.prompt(record, args.answers) for record in records]
+    questions = [Question(str(record["id"]), *rest) for record, *rest in zip(records, prompts, clips, strict=True)]
+    answer(args, records, questions, args.output_jsonl, "response")
+
+
+if __name__ == "__main__":
+    run_program(main)

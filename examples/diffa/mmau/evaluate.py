@@ -1,0 +1,23 @@
+"""Scores the answers to MMAU by the published rule, beside those with shuffled audio and without audio.
+
+python examples/diffa/mmau/evaluate.py results.json        # or --input results.json
+"""
+
+import argparse
+
+from diffa.evaluation import mmau
+from diffa.evaluation.files import print_scores
+from dllm.program import run_program
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("file", nargs="?", help="file of inference_stage2_mmau.py")
+    group.add_argument("--input", help="the same")
+    args = parser.parse_args()
+    print_scores(args.file or args.input, "model_prediction", "answer", mmau.is_right, mmau.report)
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,1 @@
+"""Benchmarks of spoken questions: their files, prompts and scoring rules, as published."""

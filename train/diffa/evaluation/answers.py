@@ -1,0 +1,110 @@
+"""The one program behind the benchmarks: questions on clips in, answers out, and those of the floors beside them.
+
+It goes on where an earlier run was stopped: OUT.progress.jsonl has every answer as soon as its batch
+is written. The program's names of the arguments are DIFFA's: steps is dllm's gen_steps, max_new_tokens its gen_length.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import torch
+
+from diffa.data.audio import fit, read_audio
+from diffa.evaluation.files import FLOORS, floor_file, write_records
+from diffa.inference import SpeechWriter
+from dllm.inference.fill import fill
+from dllm.inference.floors import derangement
+from dllm.inference.results_file import ResultsFile
+from dllm.inference.writer import DTYPES, Request, Response
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, the clip that it is on (a file, or the bytes of one; None: it lacks one), and what names it."""
+
+    key: str
+    text: str
+    audio: str | bytes | None
+
+
+def add_arguments(parser: argparse.ArgumentParser, tokens: int) -> None:
+    """The arguments of every benchmark; `tokens` is the default of the three lengths."""
+    on_gpu = torch.cuda.is_available()
+    parser.add_argument("--model_path", required=True, help="folder of a trained model, or its adapter file")
+    parser.add_argument("--llm_path", help="language model that the adapter was trained with; default: as it names it")
+    parser.add_argument("--whisper_path", help="Whisper that it was trained with; default: as it names it")
+    parser.add_argument("--steps", type=int, default=tokens, help="denoising steps of an answer (gen_steps)")
+    parser.add_argument("--block_length", type=int, default=tokens, help="tokens written before the next ones begin")
+    parser.add_argument("--max_new_tokens", type=int, default=tokens, help="tokens of an answer (gen_length)")
+    parser.add_argument("--batch_size", type=int, default=8, help="questions answered together")
+    parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
+    parser.add_argument("--dtype", default="bfloat16" if on_gpu else "float32", choices=DTYPES)
+    parser.add_argument("--cut_long_audio", action="store_true", help="hear the beginning of a clip that is too long")
+    parser.add_argument("--floors", nargs="*", choices=FLOORS, default=FLOORS, help="answer these too; empty: none")
+
+
+def answer(args: argparse.Namespace, records: list[dict], questions: list[Question], out: Path, field: str) -> None:
+    """Writes the records with the answers to their questions in `field` to `out`, those of each floor beside it.
+
+    A question that has no audio gets an empty answer, and the record an `error` that says why.
+    """
+    keys = [question.key for question in questions]
+    if len(set(keys)) < len(keys):
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"two questions have the id {repeated}; give each its own")
+    writer = SpeechWriter(args.model_path, args.llm_path, args.whisper_path, args.device, args.dtype)
+    decoding = {"gen_length": args.max_new_tokens, "block_length": args.block_length, "gen_steps": args.steps}
+    paths = {name: path and os.path.realpath(path) for name, path in vars(args).items() if name.endswith("_path")}
+    asked = hashlib.sha256(repr(questions).encode()).hexdigest()
+    settings = paths | decoding | {name: getattr(args, name) for name in ("dtype", "cut_long_audio")}
+    settings["questions"] = asked
+    file = ResultsFile(out.with_name(f"{out.stem}.progress.jsonl"), settings, names=("question", "response"))
+
+    errors: dict[str, str] = {}
+    for floor in (None, *args.floors):
+        asked = {_key(question, floor): question for question in questions if question.key not in errors}
+        clips = _clips([question.audio for question in asked.values()], floor)
+
+        def to_request(key: str, asked=asked, clips=clips) -> Request:
+            question = asked[key]
+            if question.audio is None:
+                raise ValueError("the question has no audio")
+            given = [read_audio(clip) for clip in [clips[question.audio]] if clip is not None]
+            inputs = [fit(clip, writer.preprocessor.max_samples, args.cut_long_audio) for clip in given]
+            return Request(inputs, question.text, name=f"question {key}")
+
+        label = {"desc": floor or "answers", "unit": "question"}
+        failed = fill(file, writer, list(asked), to_request, args.batch_size, **label, **decoding)
+        errors = errors or failed
+        answers = [file.results.get(_key(question, floor)) for question in questions]
+        path = out if floor is None else floor_file(out, floor)
+        write_records(
+            path,
+            [_answered(*each) for each in zip(records, answers, map(errors.get, keys), repeat(field), strict=False)],
+        )
+        print(f"{path}: {len(questions)} questions, {len(errors)} of them without an answer")
+    for key, error in list(errors.items())[:3]:
+        print(f"question {key} counts as wrong: {error}", file=sys.stderr)
+
+
+def _key(question: Question, floor: str | None) -> str:
+    return question.key if floor is None else f"{question.key} {floor}"
+
+
+def _clips(audio: list[str | bytes | None], floor: str | None) -> dict:
+    """By clip: what is heard in its place, another one or nothing on a floor."""
+    clips = list(dict.fromkeys(audio))
+    if floor == "no_audio":
+        return dict.fromkeys(clips)
+    order = derangement(len(clips)) if floor else range(len(clips))
+    return {clip: clips[other] for clip, other in zip(clips, order, strict=True)}
+
+
+def _answered(record: dict, answer: Response | None, error: str | None, field: str) -> dict:
+    """The record with its answer; one that there is no answer to says why."""
+    return record | {field: answer.text if answer else ""} | ({} if error is None else {"error": error})

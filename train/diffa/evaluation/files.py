@@ -1,0 +1,84 @@
+"""Files of questions and of answered ones, and the floors of a score.
+
+A floor is a file of the same questions beside that of the answers, answered without what the model should listen to.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from dllm.data.files import replacing
+
+FLOORS = ("shuffled_audio", "no_audio")
+
+
+def read_records(path: str | Path) -> list[dict]:
+    """The records of a JSON list, or of JSON Lines. Raises ValueError with one line on anything else."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); name another file"
+        ) from None
+    try:
+        as_list = text.lstrip().startswith("[")
+        records = json.loads(text) if as_list else [json.loads(line) for line in text.split("\n") if line.strip()]
+    except ValueError as error:
+        raise ValueError(f"{path} is neither JSON nor JSON Lines ({error}); make it again") from None
+    if not records or not all(isinstance(record, dict) for record in records):
+        raise ValueError(f"{path} holds no list of records; make it again")
+    return records
+
+
+def find_clip(path: str | None, questions: str | Path) -> str | None:
+    """A record's clip, whose path is from the working folder, or else from that of its file of questions."""
+    return path if path is None or Path(path).is_file() else str(Path(questions).parent / path)
+
+
+def write_records(path: Path, records: list[dict]) -> None:
+    """Writes a JSON list, or JSON Lines if the file is called .jsonl."""
+    if path.suffix == ".jsonl":
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    else:
+        text = json.dumps(records, ensure_ascii=False, indent=2)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def floor_file(path: str | Path, floor: str) -> Path:
+    """Where the answers of a floor are: answers.jsonl -> answers.shuffled_audio.jsonl."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.{floor}{path.suffix}")
+
+
+def accuracy(records: list[dict], is_right: Callable[[dict], bool]) -> float:
+    return sum(map(is_right, records)) / len(records)
+
+
+def print_scores(
+    path: str,
+    response: str,
+    answer: str,
+    is_right: Callable[[dict], bool],
+    report: Callable[[list[dict], list[bool]], str],
+) -> None:
+    """Prints the scores of a file of answers, beside them those of its floors, and how many questions count as wrong
+    because they have nothing in the field `response` or `answer`.
+    """
+    records = read_records(path)
+    print(report(records, list(map(is_right, records))))
+    for floor in FLOORS:
+        file = floor_file(path, floor)
+        if file.is_file():
+            print(f"{floor}: {accuracy(read_records(file), is_right):.4f}")
+        else:
+            print(f"{floor}: not answered ({file} is missing; the inference program writes it with --floors {floor})")
+    for field in (response, answer):
+        lacking = [record for record in records if not record.get(field)]
+        if lacking:
+            first = lacking[0]
+            reason = f" ({first['error']})" if first.get("error") else ""
+            print(
+                f"{len(lacking)} without {field} count as wrong; the first: {first.get('id')}{reason}", file=sys.stderr
+            )

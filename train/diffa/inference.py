@@ -1,0 +1,48 @@
+"""Answers questions about clips: the one way in of demo and evaluation."""
+
+from diffa.conversation import build_prompt
+from diffa.model.audio_encoder import AudioPreprocessor
+from diffa.model.builder import load_pretrained_model
+from dllm.core.decoding import Decoding
+from dllm.core.prompt import Prompt
+from dllm.inference import writer
+from dllm.inference.writer import DTYPES, Request
+
+
+class SpeechWriter(writer.Writer):
+    """A trained DiffaModelLM behind text: requests with at most one clip each (fp32 [samples], 16 kHz), answers out.
+
+    `llm_path` and `whisper_path` are the folders of the frozen parts, if they are no longer where the model's folder
+    says. Raises ValueError on an incomplete folder, or on parts that the model was not trained with.
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        llm_path: str | None = None,
+        whisper_path: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ):
+        if dtype not in DTYPES:
+            raise ValueError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+        tokenizer, model, extractor = load_pretrained_model(model_path, device, DTYPES[dtype], llm_path, whisper_path)
+        super().__init__(tokenizer, model)
+        self.preprocessor = AudioPreprocessor(extractor, model.config.num_learnt_tokens)
+
+    def prompt_ids(self, request: Request) -> list[int]:
+        """Raises ValueError if the clip is too short to be heard, or there are several."""
+        if len(request.inputs) > 1:
+            raise ValueError(f"{request.name}: {len(request.inputs)} clips; give one")
+        tokens = [self.preprocessor.num_tokens(len(clip)) for clip in request.inputs]
+        return build_prompt(self.tokenizer, request.question, tokens[0] if tokens else None, request.system)
+
+    def prompts(
+        self, requests: list[Request], ids: list[list[int]], decoding: Decoding
+    ) -> tuple[Prompt, Prompt | None]:
+        audio, frames = self.preprocessor.batch([clip for request in requests for clip in request.inputs])
+        inputs = audio.to(self.model.device), frames.to(self.model.device)
+        return self.model.prompts(*self.left_padded(ids), *inputs, decoding=decoding)
+
+    def too_long(self, request: Request, ids: list[int]) -> str:
+        return "give a shorter clip" if request.inputs else super().too_long(request, ids)

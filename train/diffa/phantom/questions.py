@@ -1,0 +1,73 @@
+"""Questions about a clip in MMSU's form, and what a model learns to answer: the text of the right option."""
+
+import numpy as np
+
+from diffa.evaluation import mmsu
+from diffa.phantom.speech import BACKGROUNDS, DIGITS, VOICES, Clip
+
+TRANSCRIBE = "Please transcribe the audio to text."
+NUMBERS = ("two", "three", "four", "five")  # of words in a clip
+SAID = "Linguistics"  # what is said; the other questions are on how
+HEARD = "Paralinguistics"
+TASKS = {  # question, category, sub-category
+    "count": ("How many words are said?", "Perception", SAID),
+    "first": ("Which word is said first?", "Perception", SAID),
+    "largest": ("Which is the largest number?", "Reasoning", SAID),
+    "voice": ("Is the voice low or high?", "Perception", HEARD),
+    "background": ("What is heard in the background?", "Perception", HEARD),
+}
+
+
+def transcription(clip: Clip) -> str:
+    return " ".join(clip.digits)
+
+
+def answer(clip: Clip, task: str) -> str:
+    """What is true of a clip."""
+    match task:
+        case "count":
+            return NUMBERS[len(clip.digits) - 2]
+        case "first":
+            return clip.digits[0]
+        case "largest":
+            return max(clip.digits, key=list(DIGITS).index)
+        case "voice":
+            return clip.voice
+        case "background":
+            return clip.background
+    raise AssertionError(task)
+
+
+def make_question(clip: Clip, task: str, audio_path: str, number: int, rng: np.random.Generator) -> dict:
+    """A question in MMSU's form; its options, up to four, are in an order drawn from `rng`."""
+    right = answer(clip, task)
+    choices = {"count": NUMBERS, "voice": tuple(VOICES), "background": BACKGROUNDS}.get(task)
+    if choices is None:
+        choices = (right, *rng.choice([digit for digit in DIGITS if digit != right], 3, replace=False).tolist())
+    letters = dict(zip("abcd", rng.permutation(choices).tolist(), strict=False))
+    question, category, sub_category = TASKS[task]
+    return {
+        "id": f"{task}_{number}",
+        "audio_path": audio_path,
+        "task_name": task,
+        "question": question,
+        **{f"choice_{letter}": letters.get(letter) for letter in "abcd"},
+        "answer_gt": right,
+        "category": category,
+        "sub-category": sub_category,
+        "sub-sub-category": task,
+        "linguistics_sub_discipline": None,
+    }
+
+
+def training_record(clip: Clip, question: dict | None, audio_path: str, number: int, duration: float) -> dict:
+    """A record of a stage's JSON: a question and its answer, or without one the transcription."""
+    return {
+        "audio_id": question["id"] if question else f"transcription_{number}",
+        "audio_filepath": audio_path,
+        "input": mmsu.prompt(question, answers="text") if question else TRANSCRIBE,
+        "target": question["answer_gt"] if question else transcription(clip),
+        "transcription": transcription(clip),
+        "dataset": "phantom",
+        "duration": duration,
+    }
