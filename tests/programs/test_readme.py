@@ -17,7 +17,10 @@ SHOWN = re.compile(r"```bash\n(.*?)```|((?:^ {4}\S.*\n)+)", flags=re.DOTALL | re
 PROGRAM = re.compile(r"(?:bash|python|sbatch(?: --\S+)*) (?:-m ([\w.]+)|([\w/.-]+\.(?:sh|py)))(.*)")
 OURS = ("dllm", "llava", "report_scores")
 OPTIONS_IN = {"quickstart.sh": "scripts/quickstart.py", "mimic_release.py": "train/llava/phantom/generate.py"}
-SHARED = ROOT / "train/dllm/inference/command_line.py"  # arguments of all programs that write responses
+SHARED = {  # options that several programs have, by the module that they import
+    "dllm.inference.command_line": ROOT / "train/dllm/inference/command_line.py",
+    "diffa.evaluation.answers": ROOT / "train/diffa/evaluation/answers.py",
+}
 # Options that a loop adds.
 LOOPED = ("indication", "comparison", "history", "technique", "train", "val", "test")
 LOOPED += tuple(each.name for each in fields(Decoding))
@@ -78,7 +81,7 @@ def test_every_option_of_a_command_is_known():
         file = ROOT / OPTIONS_IN.get(file.name, file)
         if file.suffix == ".py":
             text = file.read_text(encoding="utf-8")
-            text += SHARED.read_text(encoding="utf-8") if "dllm.inference.command_line" in text else ""
+            text += "".join(shared.read_text(encoding="utf-8") for name, shared in SHARED.items() if name in text)
             unknown = [name for name in options if f'"--{name}"' not in text and not (name in LOOPED and "--{" in text)]
             assert unknown == [], command
             seen += len(options)
