@@ -125,12 +125,14 @@ class Layout(NamedTuple):
 
     def block_mask(self, pattern: str, window: int | None = None) -> BlockMask:
         """The same mask for FlexAttention, which skips blocks of pairs that may not attend and stores no pair."""
+        # Traced, it knows no `...` as an index; positions of several axes are those of models without windows.
+        attributes = self if window is not None else self._replace(position=self.role)
 
         def mask_mod(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             return allowed(pattern, token(row, query), token(row, key), window)
 
         def token(row: Tensor, index: Tensor) -> Tokens:
-            return Tokens(*(attribute[..., row, index] for attribute in self), index)
+            return Tokens(*(attribute[row, index] for attribute in attributes), index)
 
         B, L = self.role.shape
         return create_block_mask(mask_mod, B, None, L, L, device=self.role.device)
