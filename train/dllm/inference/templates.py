@@ -24,11 +24,11 @@ def initial_canvas(
     *texts, end = (text.rstrip(" ") for text in BLANK.split(template.strip()))
     if not texts:
         raise ValueError(f"the template {template!r} has no blank: put ____ where the model is to write")
-    if blank_length > gen_length:
-        raise ValueError(f"blank_length {blank_length} is more than gen_length {gen_length}; lower it")
     lengths = [blank_length] * len(texts)
     if not end:
         lengths[-1] = 1  # what follows is open
+    if max(lengths) > gen_length:  # before a blank of that size is made
+        raise ValueError(f"blank_length {blank_length} is more than gen_length {gen_length}; lower it")
     ids = []
     for text, length in zip(texts, lengths, strict=True):
         ids += _kept(text, tokenizer) + [config.mask_token_id] * length
