@@ -105,6 +105,14 @@ def test_an_unknown_family_is_named(folders, tmp_path):
         load_text_model(str(tmp_path / "nowhere"))
 
 
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_config_that_transformers_refuses_is_named(plain, folders, tmp_path):
+    folder = copied(folders("gemma2", plain), tmp_path, hidden_size="wide")
+    with pytest.raises(ValueError, match="copy cannot be loaded .*hidden_size") as error:
+        load_text_model(folder)
+    assert "\n" not in str(error.value)
+
+
 def test_a_mask_token_outside_the_vocabulary_is_named(folders, tmp_path):
     folder = copied(folders("llama"), tmp_path, mask_token_id=5000)
     with pytest.raises(ValueError, match="mask_token_id 5000 of config.json is none of its tokenizer's 2"):

@@ -112,6 +112,7 @@ def test_tied_weights_and_fewer_key_heads_are_read(tmp_path):
         ({"mask_token_id": 4711}, "mask_token_id 4711 of config.json is none of its tokenizer's 2"),
         ({"n_layers": 3}, "lacks the weight model.layers.2."),
         ({"d_model": 32}, "lacks the weight"),
+        ({"n_layers": "two"}, "llada cannot be loaded .*n"),
     ],
 )
 def test_what_does_not_fit_is_named(folder, settings, said):

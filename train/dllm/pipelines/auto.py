@@ -9,7 +9,7 @@ from dllm.pipelines.a2d import load_a2d
 from dllm.pipelines.a2d.loading import PREFIX, read_family
 from dllm.pipelines.llada.loading import MODEL_TYPE as LLADA
 from dllm.pipelines.llada.loading import load_llada, read_llada_config
-from dllm.pipelines.loading import check_folder, read_config
+from dllm.pipelines.loading import check_folder, read_config, reading
 from dllm.pipelines.special_tokens import set_special_tokens
 
 
@@ -62,7 +62,8 @@ def load_tokenizer(folder: str, chat: bool = True) -> PreTrainedTokenizerBase:
     mask = check_folder(folder, "tokenizer.json").get("mask_token_id")
     # With a config at hand transformers does not ask whether it may run the folder's code.
     config = read_llada_config(folder) if _is_llada(folder) else None
-    tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
+    with reading(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
     if mask is not None:
         _name_mask(tokenizer, mask, folder)
     if tokenizer.chat_template is None and "<|im_start|>" in tokenizer.get_vocab():

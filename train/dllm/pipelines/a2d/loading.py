@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from transformers import AutoConfig
 
 from dllm.pipelines.a2d.modeling_a2d import FAMILIES, A2DLMHeadModel
-from dllm.pipelines.loading import load_whole, read_config
+from dllm.pipelines.loading import load_whole, read_config, reading
 
 PREFIX = "a2d-"
 
@@ -17,10 +17,11 @@ def load_a2d(folder: str, *families: str, **kwargs) -> A2DLMHeadModel:
     on any other model type, or if a weight is missing.
     """
     model_class = FAMILIES[read_family(folder, families or tuple(FAMILIES))]
-    config = AutoConfig.from_pretrained(folder)
-    if not isinstance(config, model_class.config_class):
-        values = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
-        config = model_class.config_class(**values)
+    with reading(folder):
+        config = AutoConfig.from_pretrained(folder)
+        if not isinstance(config, model_class.config_class):
+            values = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
+            config = model_class.config_class(**values)
     return load_whole(model_class, folder, config=config, **kwargs)
 
 

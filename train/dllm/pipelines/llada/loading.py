@@ -4,7 +4,7 @@ A loaded model is an `A2DLlamaLMHeadModel`, and is saved as one.
 """
 
 from dllm.pipelines.a2d import A2DLlamaConfig, A2DLlamaLMHeadModel
-from dllm.pipelines.loading import load_whole, read_config
+from dllm.pipelines.loading import load_whole, read_config, reading
 
 MODEL_TYPE = "llada"
 PATTERN = "bidirectional"  # the only one that it was trained with
@@ -76,8 +76,6 @@ def read_llada_config(folder: str) -> A2DLlamaConfig:
         raise ValueError(f"{folder}: config.json lacks {missing[0]}; copy it again")
     settings = {ours: published[name] for name, ours in SETTINGS.items() if published.get(name) is not None}
     settings.setdefault("vocab_size", published.get("vocab_size"))
-    return A2DLlamaConfig(
-        **settings,
-        attention_pattern=PATTERN,
-        rope_parameters={"rope_type": "default", "rope_theta": published.get("rope_theta", 10_000.0)},
-    )
+    rope = {"rope_type": "default", "rope_theta": published.get("rope_theta", 10_000.0)}
+    with reading(folder):
+        return A2DLlamaConfig(**settings, attention_pattern=PATTERN, rope_parameters=rope)
