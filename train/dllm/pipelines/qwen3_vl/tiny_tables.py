@@ -29,15 +29,15 @@ LETTERS = "ABCD"
 QUESTIONS = ("row", "column", "cell")
 
 
-def draw_table(colours: list[list[str]], rng: np.random.Generator, cell_px: int = CELL_PX) -> Image.Image:
+def draw_table(colours: list[list[str]], rng: np.random.Generator) -> Image.Image:
     """A table of cells with these colours, each a little different at every drawing, with a line around."""
-    image = Image.new("RGB", (len(colours[0]) * cell_px, len(colours) * cell_px))
+    image = Image.new("RGB", (len(colours[0]) * CELL_PX, len(colours) * CELL_PX))
     draw = ImageDraw.Draw(image)
     for top, row in enumerate(colours):
         for left, colour in enumerate(row):
             shade = tuple(int(value) for value in np.clip(np.add(COLOURS[colour], rng.integers(-12, 13, 3)), 0, 255))
-            corner = (left * cell_px, top * cell_px)
-            draw.rectangle((*corner, corner[0] + cell_px - 1, corner[1] + cell_px - 1), fill=shade, outline="grey")
+            corner = (left * CELL_PX, top * CELL_PX)
+            draw.rectangle((*corner, corner[0] + CELL_PX - 1, corner[1] + CELL_PX - 1), fill=shade, outline="grey")
     return image
 
 
