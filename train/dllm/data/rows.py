@@ -1,13 +1,12 @@
 """Where the rows of a data set lie: files, folders, or a name on the Hugging Face hub.
 
 The order of a run wants any row at any time, and every length before the first step; so a set that does not fit in
-memory is not streamed but memory-mapped: parquet, Arrow and the hub by `datasets`, JSON Lines by the offsets of its
-lines. A JSON list alone is read whole.
+memory is not streamed: parquet, Arrow and the hub are memory-mapped by `datasets`, and of JSON Lines the offsets of the
+lines are kept. A JSON list alone is read whole.
 """
 
 import codecs
 import json
-import mmap
 import os
 from array import array
 from collections.abc import Sequence
@@ -16,6 +15,8 @@ from pathlib import Path
 import datasets
 from datasets.exceptions import DatasetNotFoundError
 from torch.utils.data import ConcatDataset
+
+from dllm.data.files import read_json
 
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow"}
 JSON = (".json", ".jsonl")
@@ -31,10 +32,10 @@ def open_splits(name: str, config: str | None = None) -> dict[str, Sequence[dict
     if path.is_file() and path.suffix not in (*BUILDERS, *JSON):
         raise ValueError(f"{name}: of its kind only {', '.join((*JSON, *BUILDERS))} files can be read")
     if path.suffix in JSON and path.is_file():
-        return {"train": read_json(path)}
+        return {"train": json_rows(path)}
     if path.is_dir() and (files := sorted(path.iterdir())) and all(map(_is_rows, files)):
         names = sorted({_split(file) for file in files})
-        return {name: ConcatDataset([read_json(file) for file in files if _split(file) == name]) for name in names}
+        return {name: ConcatDataset([json_rows(file) for file in files if _split(file) == name]) for name in names}
     datasets.disable_progress_bars()
     try:
         found = _load(path, name, config)
@@ -53,7 +54,7 @@ def open_splits(name: str, config: str | None = None) -> dict[str, Sequence[dict
 
 
 def _is_rows(file: Path) -> bool:
-    """Whether it is JSON for `read_json`: `datasets` cannot tell a text in which JSON stands from what it says."""
+    """Whether it is JSON for `json_rows`: `datasets` cannot tell a text in which JSON stands from what it says."""
     return file.suffix in JSON and file.stem not in NOT_ROWS
 
 
@@ -102,38 +103,33 @@ def _parsed(feature, value):
     return value
 
 
-def read_json(path: Path) -> Sequence[dict]:
+def json_rows(path: Path) -> Sequence[dict]:
     """The rows of a file with a JSON list, or with an object a line. Raises ValueError if it has neither."""
     with open(path, "rb") as file:
         if file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
             return JsonLines(path)
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error})") from error
-    if not isinstance(rows, list):
-        raise ValueError(f"{path} holds no list of records")
-    return rows
+    return read_json(path, "give a list of records, or one in each line", list)
 
 
 class JsonLines(Sequence):
-    """The objects of a file, one a line, memory-mapped; empty lines are none."""
+    """The objects of a file, one a line, each read when it is asked for; empty lines are none."""
 
     def __init__(self, path: Path):
         self.path, self.starts, self.numbers = path, array("q", [0]), array("q")
         with open(path, "rb") as file:
-            self.text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        for number, line in enumerate(iter(self.text.readline, b"")):
-            self.starts.append(self.starts[-1] + len(line))
-            if line.strip():
-                self.numbers.append(number)
+            for number, line in enumerate(file):
+                self.starts.append(self.starts[-1] + len(line))
+                if line.strip():
+                    self.numbers.append(number)
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> dict:
         number = self.numbers[index]
-        text = self.text[self.starts[number] : self.starts[number + 1]]
+        with open(self.path, "rb") as file:
+            file.seek(self.starts[number])
+            text = file.read(self.starts[number + 1] - self.starts[number])
         try:
             return json.loads(text.decode("utf-8-sig"))
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
