@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from dllm.program import run_program
-from generate_demo import QUICKSTART, seed_of
+from generate_demo import QUICKSTART
 from llava.inference import DTYPES, ReportWriter
 from llava.radiology.annotation import ANNOTATION, read_annotation
 from llava.web.uploads import MAX_BYTES, MAX_PIXELS, private_folder
@@ -72,7 +72,7 @@ def serve(args: argparse.Namespace) -> None:
     examples = read_examples(args)
     writer = ReportWriter(str(args.model_path), args.device, args.dtype)
     threshold = 0.7 if args.threshold is None and args.model_path == DISTILLED else args.threshold or 0
-    page = Page(writer, args.model_path.resolve().name, examples, seed_of, threshold).blocks()
+    page = Page(writer, args.model_path.resolve().name, examples, threshold).blocks()
     hosts = ["*"] if args.host == "0.0.0.0" else [args.host, "localhost", "127.0.0.1"]
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=4).launch(
         server_name=args.host,

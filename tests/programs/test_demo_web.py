@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
 import generate_demo
+from dllm.inference.command_line import seed_of
 from llava.data.images import load_image
 from llava.inference import ReportWriter, Request
 from llava.radiology.annotation import ANNOTATION, clinical_prompt
@@ -195,12 +196,13 @@ def test_stop_stops_and_the_next_report_is_whole(open_page, world, writer, recor
     page = open_page()
     set_(page, pace=400)
     page.click("#write")
-    wait(page, "step 2")
+    wait(page, r"step \d+,")
     page.click("#stop")
-    assert int(re.search(r"stopped after (\d+) steps", wait(page, "stopped"))[1]) < 10
+    (expected,) = writer.write([request_of(world, records[0])], **WRITTEN)
+    assert 0 < int(re.search(r"stopped after (\d+) steps", wait(page, "stopped"))[1]) < expected.steps
     assert canvas(page)[1] > 0 and page.is_disabled("#stop")
     set_(page, pace=0)
-    assert write(page) == writer.write([request_of(world, records[0])], **WRITTEN)[0].text
+    assert write(page) == expected.text
 
 
 def test_locked_text_stays_whatever_it_says_and_the_model_writes_the_blanks(open_page):
@@ -251,7 +253,7 @@ def test_uploads_are_described_as_generate_demo_does_and_leave_no_file(
         wait(page, f"Yours: {path.name}", "#preview")
         assert page.get_by_label("Indication").input_value() == "", "the context of the example went with it"
         page.get_by_label("Indication").fill("")
-        seed = generate_demo.seed_of(3, path.name)
+        seed = seed_of(3, path.name)
         request = Request([load_image(path)], clinical_prompt({}), seed)
         (expected,) = writer.write([request], temperature=1.0, **WRITTEN)
         assert write(page) == expected.text and "The true report" not in page.inner_text("#findings")
@@ -351,7 +353,7 @@ def test_only_this_machine_is_served_and_nothing_is_fetched_for_a_visitor(server
     assert answer(f"gradio_api/file={ROOT / 'README.md'}")[0] in (403, 404)
     config = json.loads(urllib.request.urlopen(server[0] + "config").read())
     assert config["analytics_enabled"] is False and config["run_history"] is False
-    assert {dependency["api_visibility"] for dependency in config["dependencies"]} == {"private"}
+    assert "public" not in {dependency["api_visibility"] for dependency in config["dependencies"]}
 
 
 def test_a_stopped_server_leaves_nothing(server):

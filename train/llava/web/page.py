@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from html import escape
 from pathlib import Path
@@ -19,6 +19,7 @@ import gradio as gr
 from PIL import Image
 
 from dllm.core.decoding import CFG_AGAINST, Decoding
+from dllm.inference.command_line import seed_of
 from llava.data.images import load_image
 from llava.inference import BLANK_LENGTH, Report, ReportWriter, Request, tokens_per_step
 from llava.radiology.annotation import clinical_prompt
@@ -86,17 +87,10 @@ class Sessions(OrderedDict):
 
 
 class Page:
-    """Builds the page of a model and answers its events. `seed_of` is the seed of an image's report by its name."""
+    """Builds the page of a model and answers its events. `threshold` is that of the settings at first, 0 for none."""
 
-    def __init__(
-        self,
-        writer: ReportWriter,
-        model_name: str,
-        examples: list[Example],
-        seed_of: Callable[[int, str], int],
-        threshold: float,
-    ):
-        self.writer, self.model_name, self.examples, self.seed_of = writer, model_name, examples, seed_of
+    def __init__(self, writer: ReportWriter, model_name: str, examples: list[Example], threshold: float):
+        self.writer, self.model_name, self.examples = writer, model_name, examples
         self.threshold, self.sessions = threshold, Sessions()
 
     def blocks(self) -> gr.Blocks:
@@ -184,11 +178,9 @@ class Page:
         rows = []
         for number, sentence in enumerate(draft[1], start=1):
             with gr.Row(elem_classes="sentence"):
-                lines, label = 1 + len(sentence) // 45, f"What becomes of {number}"
-                rows.append(
-                    gr.Textbox(sentence, lines=lines, label=f"Sentence {number}", interactive=True, min_width=260)
-                )
-                rows.append(gr.Radio(texts.CHOICES, value="lock", label=label, interactive=True, min_width=300))
+                lines, more = 1 + len(sentence) // 45, {"interactive": True, "min_width": 300}
+                rows.append(gr.Textbox(sentence, lines=lines, label=f"Sentence {number}", **more))
+                rows.append(gr.Radio(texts.CHOICES, value="lock", label=f"What becomes of {number}", **more))
         fill = gr.Button("Fill the blanks", elem_id="fill")
 
         def fill_in(session: Session, *values) -> Updates:
@@ -309,7 +301,7 @@ class Page:
                     continue
                 row["image"] = jpeg_uri(image, SHOWN_PX)
                 taken.append(row)
-                yield Request([image], question, self.seed_of(settings["seed"], row["name"]), name=row["name"])
+                yield Request([image], question, seed_of(settings["seed"], row["name"]), name=row["name"])
 
         try:
             if not 0 < len(paths) <= MAX_BATCH:
@@ -342,7 +334,7 @@ class Page:
     def _request(self, session: Session, question: str, settings: dict, draft: str = "") -> Request:
         if session.image is None:
             raise ValueError("there is no image: choose an example, or give one of yours")
-        return Request([session.image], question, self.seed_of(settings["seed"], session.name), draft, session.name)
+        return Request([session.image], question, seed_of(settings["seed"], session.name), draft, session.name)
 
     def _denoise(self, session: Session, values: tuple, edited: list[tuple[str, str]] | None = None) -> Updates:
         """The page while the model writes, step by step, and when it is done or stopped.
