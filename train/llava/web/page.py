@@ -19,13 +19,13 @@ import gradio as gr
 from PIL import Image
 
 from dllm.core.decoding import CFG_AGAINST, Decoding
+from dllm.inference.canvas_html import Painter, State, legend
 from dllm.inference.command_line import seed_of
 from llava.data.images import load_image
 from llava.inference import BLANK_LENGTH, Report, ReportWriter, Request, tokens_per_step
 from llava.radiology.annotation import clinical_prompt
 from llava.radiology.release import CONTEXT_FIELDS, TARGETS
 from llava.web import texts
-from llava.web.canvas import Painter, State, legend
 from llava.web.uploads import data_uri, jpeg_uri, remove, take_image
 
 NOTICE = "For research, not for clinical use."
@@ -40,22 +40,13 @@ MODEL = {"api_visibility": "private", "show_progress": "minimal", "concurrency_i
 Updates = Iterator[dict]  # of components
 
 
-@dataclass(frozen=True)
-class Example:
-    """A test image, its record, and its name on the page."""
-
-    path: Path
-    record: dict
-    title: str
-
-
 @dataclass
 class Session:
     """What one visitor has open. `name` is the image's file, which keys the seed; `uploads` are files not read yet."""
 
     image: Image.Image | None = None
     name: str = ""
-    example: Example | None = None
+    example: dict | None = None
     states: list[State] = field(default_factory=list)
     painter: Painter | None = None
     stop: bool = False
@@ -63,7 +54,7 @@ class Session:
 
     @property
     def truth(self) -> str | None:
-        return self.example.record["report"] if self.example else None
+        return self.example["report"] if self.example else None
 
 
 class Sessions(OrderedDict):
@@ -73,13 +64,10 @@ class Sessions(OrderedDict):
         session = self.setdefault(request.session_hash, Session())
         self.move_to_end(request.session_hash)
         while len(self) > MAX_SESSIONS:
-            self._drop(next(iter(self)))
+            self.close(next(iter(self)))
         return session
 
-    def close(self, request: gr.Request) -> None:
-        self._drop(request.session_hash)
-
-    def _drop(self, key: str) -> None:
+    def close(self, key: str) -> None:
         session = self.pop(key, Session())
         session.stop = True
         for path in session.uploads:
@@ -87,9 +75,13 @@ class Sessions(OrderedDict):
 
 
 class Page:
-    """Builds the page of a model and answers its events. `threshold` is that of the settings at first, 0 for none."""
+    """Builds the page of a model and answers its events.
 
-    def __init__(self, writer: ReportWriter, model_name: str, examples: list[Example], threshold: float):
+    `examples` are records of an annotation with the `path` of their image and a `title`; `threshold` is that of the
+    settings at first, 0 for none.
+    """
+
+    def __init__(self, writer: ReportWriter, model_name: str, examples: list[dict], threshold: float):
         self.writer, self.model_name, self.examples = writer, model_name, examples
         self.threshold, self.sessions = threshold, Sessions()
 
@@ -106,13 +98,12 @@ class Page:
                 self._many_images()
             if self.examples:
                 blocks.load(self.choose, self.example, self.chosen, **QUIET)
-            blocks.unload(self.sessions.close)
+            blocks.unload(self.leave)
         return blocks
 
     def _inputs(self) -> None:
-        titles = [(example.title, number) for number, example in enumerate(self.examples)]
-        first = 0 if titles else None
-        self.example = gr.Dropdown(titles, value=first, label="Example", visible=bool(titles), elem_id="example")
+        titles = [(example["title"], number) for number, example in enumerate(self.examples)]
+        self.example = gr.Dropdown(titles, label="Example", visible=bool(titles), elem_id="example")
         self.upload = gr.File(label="or one of yours", height=150, elem_id="upload")
         self.preview = gr.HTML(elem_id="preview")
         first, *others = (gr.Textbox(label=name.capitalize(), max_lines=4, render=False) for name in CONTEXT_FIELDS)
@@ -123,21 +114,19 @@ class Page:
                 box.render()
         with gr.Row():
             self.write_button = gr.Button("Write", variant="primary", elem_id="write")
-            self.stop_button = gr.Button("Stop", interactive=False, elem_id="stop")
+            gr.Button("Stop", elem_id="stop").click(self.stop, queue=False, **QUIET)
         with gr.Accordion("Settings", open=False, elem_id="settings"), gr.Row():
             self.settings = self._settings()
         self.values = [*self.context, *self.settings.values()]
         self.chosen = [self.preview, self.example, self.upload, *self.context]
         self.example.input(self.choose, self.example, self.chosen, **QUIET)
         self.upload.upload(self.take, [self.upload, *self.context], self.chosen, **QUIET)
-        self.stop_button.click(self.stop, None, self.stop_button, queue=False, **QUIET)
 
     def _settings(self) -> dict[str, gr.components.Component]:
         def number(name: str, value: float, info: str = "", **more) -> gr.Number:
             return gr.Number(value, label=name, info=info or HELP[name], elem_id=name, min_width=200, **more)
 
-        whole = {"precision": 0, "minimum": 0}
-        length = self.writer.diffusion.gen_length
+        whole, length = {"precision": 0, "minimum": 0}, self.writer.diffusion.gen_length
         return {
             "threshold": number("threshold", self.threshold, f"{HELP['threshold']}; 0: no threshold", step=0.05),
             "gen_steps": number("gen_steps", 0, f"{HELP['gen_steps']} (0)", **whole),
@@ -148,9 +137,7 @@ class Page:
             "seed": number("seed", 0, "of temperature and random remasking", precision=0),
             "target": gr.Dropdown(TARGETS, label="target", info="what the model was trained to write", min_width=200),
             "blank_length": number("blank_length", 0, "tokens of a blank; 0: as many as stood there", **whole),
-            "pace": number(
-                "pace", 120, "milliseconds for which a step stays on the screen; the model waits", minimum=0
-            ),
+            "pace": number("pace", 120, "milliseconds that a step stays in sight; the model waits", minimum=0),
         }
 
     def _outputs(self) -> None:
@@ -194,18 +181,17 @@ class Page:
         self.files = gr.File(label="Images", file_count="multiple", height=150, elem_id="files")
         with gr.Row():
             start = gr.Button("Write all", variant="primary", elem_id="write_all")
-            gr.Button("Stop").click(self.stop, None, None, queue=False, **QUIET)
-        status, table = gr.HTML(elem_id="progress"), gr.HTML(elem_id="table")
-        self.progress, self.table = status, table
+            gr.Button("Stop").click(self.stop, queue=False, **QUIET)
+        self.progress, self.table = gr.HTML(elem_id="progress"), gr.HTML(elem_id="table")
         self.files.upload(self.remember, self.files, None, **QUIET)
-        self._press(start, self.write_all, [self.files, *self.values], [table, self.files], status)
+        self._press(start, self.write_all, [self.files, *self.values], [self.table, self.files], self.progress)
 
     def _press(self, button: gr.Button, function, inputs: list, outputs: list, status: gr.HTML) -> None:
         """`function` (session, *values), which yields updates, runs when the button is pressed and it is its turn."""
 
         def arm(request: gr.Request):
             self.sessions.of(request).stop = False
-            return {button: gr.update(interactive=False), self.stop_button: gr.update(interactive=True)}
+            return gr.update(interactive=False)
 
         def run(request: gr.Request, *values):
             try:
@@ -215,26 +201,25 @@ class Page:
             except Exception:
                 traceback.print_exc(file=sys.stderr)
                 yield {status: say("something went wrong here; the terminal of the server says what", "alert")}
-            yield {button: gr.update(interactive=True), self.stop_button: gr.update(interactive=False)}
+            yield {button: gr.update(interactive=True)}
 
-        changed = [button, self.stop_button]
-        armed = button.click(arm, None, changed, queue=False, **QUIET)
-        armed.then(run, inputs, [status, *outputs, *changed], show_progress_on=status, **MODEL)
+        armed = button.click(arm, None, button, queue=False, **QUIET)
+        armed.then(run, inputs, [button, status, *outputs], show_progress_on=status, **MODEL)
 
     # What is done when something is pressed
 
     def choose(self, request: gr.Request, number: int) -> dict:
         """An example takes the place of the image."""
         session, example = self.sessions.of(request), self.examples[number]
-        session.image, session.name, session.example = load_image(example.path), example.path.name, example
-        context = [gr.update(value=example.record.get(name) or "") for name in CONTEXT_FIELDS]
-        caption = f"Example {example.title}. Its true report is known."
+        session.image, session.name, session.example = load_image(example["path"]), example["path"].name, example
+        context = [gr.update(value=example.get(name) or "") for name in CONTEXT_FIELDS]
+        caption = f"Example {example['title']}. Its true report is known."
         return dict(zip(self.chosen, [_figure(session.image, caption), number, None, *context], strict=True))
 
     def take(self, request: gr.Request, path: str, *context: str) -> dict:
         """An upload takes the place of the image, also if it cannot be read; an example's context goes with it."""
         session = self.sessions.of(request)
-        before = session.example.record if session.example else {}
+        before = session.example or {}
         session.image, session.example, session.name = None, None, Path(path).name
         try:
             session.image = take_image(path)
@@ -244,19 +229,19 @@ class Page:
         kept = ["" if text == before.get(name) else text for name, text in zip(CONTEXT_FIELDS, context, strict=True)]
         return dict(zip(self.chosen, [shown, None, None, *kept], strict=True))
 
+    def leave(self, request: gr.Request) -> None:
+        self.sessions.close(request.session_hash)
+
     def remember(self, request: gr.Request, paths: list[str]) -> None:
         self.sessions.of(request).uploads += paths
 
-    def stop(self, request: gr.Request) -> dict:
+    def stop(self, request: gr.Request) -> None:
         self.sessions.of(request).stop = True
-        return gr.update(interactive=False)
 
     def look_back(self, request: gr.Request, step: int) -> str:
         session = self.sessions.of(request)
-        if not 1 <= step <= len(session.states):
-            return gr.skip()
-        before = session.states[step - 2] if step > 1 else None
-        return session.painter.html(session.states[step - 1], before)
+        states = [None, *session.states]
+        return session.painter.html(states[step], states[step - 1]) if 1 <= step < len(states) else gr.skip()
 
     def write(self, session: Session, *values) -> Updates:
         yield {self.compared: ""}
@@ -268,8 +253,8 @@ class Page:
         requests = [self._request(session, question, settings)]
         others = {"a blank image": Image.new("RGB", session.image.size, (127, 127, 127))}
         known = texts.findings_of(session.truth or "")
-        if other := next((each for each in self.examples if texts.findings_of(each.record["report"]) != known), None):
-            others[f"example {other.title.partition(':')[0]}"] = load_image(other.path)
+        for other in [each for each in self.examples if texts.findings_of(each["report"]) != known][:1]:
+            others[f"example {other['title'].partition(':')[0]}"] = load_image(other["path"])
         requests += [Request([image], question, requests[0].seed) for image in others.values()]
         yield {self.status: say(f"writing {len(requests)} reports")}
         reports = [report.text for report in self.writer.write(requests, **arguments)]
@@ -277,13 +262,11 @@ class Page:
         changes = [f"{len(found[0] ^ each)} with {title}" for title, each in zip(others, found[1:], strict=True)]
         told = f"Findings that change: {', '.join(changes)}. None at all would mean that the model does not look."
         columns = zip(["the image", *others], [request.inputs[0] for request in requests], reports, strict=True)
-        parts = [
-            f"<article>{_figure(image, title, SMALL_PX)}<p>{escape(report)}</p>"
-            f"{texts.findings_html(report, first=reports[0])}</article>"
-            for title, image, report in columns
-        ]
-        shown = f"<h2>Is it looking?</h2><p>{escape(told)}</p><div class='columns'>{''.join(parts)}</div>"
-        yield {self.status: say(told), self.compared: shown}
+        shown = f"<h2>Is it looking?</h2><p>{escape(told)}</p><div class='columns'>"
+        for title, image, report in columns:
+            marked = texts.findings_html(report, first=reports[0])
+            shown += f"<article>{_figure(image, title, SMALL_PX)}<p>{escape(report)}</p>{marked}</article>"
+        yield {self.status: say(told), self.compared: f"{shown}</div>"}
 
     def write_all(self, session: Session, paths: list[str] | None, *values) -> Updates:
         """Reports of many images, BATCH_SIZE at a time; each file is removed when it is read, the others at the end."""
@@ -292,8 +275,7 @@ class Page:
 
         def requests() -> Iterator[Request]:
             for path in [] if session.stop else paths:
-                row = {"name": Path(path).name}
-                rows.append(row)
+                rows.append(row := {"name": Path(path).name})
                 try:
                     image = take_image(path)
                 except ValueError as error:
@@ -314,8 +296,7 @@ class Page:
                     break
             page = texts.reports_page(rows, question.splitlines()[-1], NOTICE, STYLE)
             link = _link("Save reports.html", "reports.html", "text/html", page)
-            done = sum("report" in row for row in rows)
-            said = f"{done} reports of {len(paths)} images" + (", stopped" if session.stop else "")
+            said = f"{sum('report' in row for row in rows)} reports of {len(paths)} images"
             yield {self.progress: say(said), self.table: link + texts.reports_table(rows), self.files: None}
         finally:
             for path in paths:

@@ -69,12 +69,11 @@ def reports_table(rows: list[dict]) -> str:
     """Images with their reports and findings as a table. A row has `name`, and `image` (a data URI) and `report` (a
     `Report`), or `error`; one without a report was not reached.
     """
-    cells = [f"<td>{_image(row)}{escape(row['name'])}</td><td>{_outcome(row)}</td>" for row in rows]
-    return f'<table class="reports">{"".join(f"<tr>{cell}</tr>" for cell in cells)}</table>'
-
-
-def _image(row: dict) -> str:
-    return f'<img alt="" src="{row["image"]}">' if "image" in row else ""
+    cells = ""
+    for row in rows:
+        image = f'<img alt="" src="{row["image"]}">' if "image" in row else ""
+        cells += f"<tr><td>{image}{escape(row['name'])}</td><td>{_outcome(row)}</td></tr>"
+    return f'<table class="reports">{cells}</table>'
 
 
 def _outcome(row: dict) -> str:

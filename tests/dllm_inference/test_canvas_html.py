@@ -6,9 +6,9 @@ from html import unescape
 
 import pytest
 
+from dllm.inference.canvas_html import LEVELS, Painter, State, legend
 from llava.data.images import load_image
 from llava.inference import ReportWriter, Request
-from llava.web.canvas import LEVELS, Painter, State, legend
 from oracles.tiny import widen
 
 
