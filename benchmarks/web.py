@@ -77,20 +77,21 @@ class Recording:
         print(f"{path}: {len(self.frames)} frames, {path.stat().st_size / 1e6:.2f} MB")
 
 
-def record(out: Path, port: int, study: int) -> None:
-    """Writes a report of a test study, has its last sentence but one written again, and compares with other images."""
+def record(out: Path, port: int, study: int, draft: str, blank_length: int) -> None:
+    """Writes a report of a test study, has its first sentence written from a draft, and compares with other images."""
     with page_in_browser(port) as page:
         recording = Recording(page)
         page.get_by_label("Example").click()
         page.get_by_role("option").nth(study).click()
         page.get_by_role("button", name="Settings").click()
         page.fill("#pace input", "1500")  # longer than a screenshot takes
+        page.fill("#blank_length input", str(blank_length))
         page.get_by_role("button", name="Settings").click()
+        page.evaluate("window.scrollTo(0, 0)")
         recording.shoot(PAUSE_MS, settle=1500)
         page.click("#write")
         recording.watch()
-        blanks = page.get_by_role("radio", name="blank")
-        blanks.nth(blanks.count() - 2).check()
+        page.get_by_label("Sentence 1", exact=True).fill(draft)
         recording.shoot(PAUSE_MS, settle=500)
         page.click("#fill")
         page.locator("#changes p").wait_for()
@@ -136,10 +137,15 @@ def main() -> None:
     parser.add_argument("what", choices=("record", "cost"))
     parser.add_argument("--out", type=Path, default=ROOT / "docs/web.gif", help="of record")
     parser.add_argument("--study", type=int, default=2, help="of record: which test study, from 0")
+    parser.add_argument("--draft", default="There is a left ____", help="of record: first sentence, to be filled in")
+    parser.add_argument("--blank_length", type=int, default=3, help="of record: tokens of the draft's blank")
     parser.add_argument("--port", type=int, default=7869, help="of record")
     parser.add_argument("--repeats", type=int, default=40, help="of cost")
     args = parser.parse_args()
-    record(args.out, args.port, args.study) if args.what == "record" else cost(args.repeats)
+    if args.what == "record":
+        record(args.out, args.port, args.study, args.draft, args.blank_length)
+    else:
+        cost(args.repeats)
 
 
 if __name__ == "__main__":

@@ -371,7 +371,7 @@ class Page:
     def _length_of_blanks(self, edited: list[tuple[str, str]]) -> int:
         """Tokens of the longest sentence that is blanked."""
         blanked = [text for text, choice in edited if choice == "blank"]
-        return max((len(self.writer.tokenizer(text).input_ids) for text in blanked), default=BLANK_LENGTH)
+        return max((len(self.writer.tokenizer(f" {text}").input_ids) for text in blanked), default=BLANK_LENGTH)
 
 
 def say(text: str, kind: str = "status") -> str:
