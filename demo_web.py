@@ -1,0 +1,118 @@
+"""A web page on a trained model: see a report come out of the noise, edit it, let the model fill the rest.
+
+python demo_web.py                                         # the quickstart's model and test images; http://127.0.0.1:7860
+python demo_web.py --model_path DIR --annotation FILE --images DIR    # another model, and examples for it
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from dllm.data.private_folder import private_folder
+from dllm.program import run_program
+from generate_demo import QUICKSTART
+from llava.inference import DTYPES, ReportWriter
+from llava.radiology.annotation import ANNOTATION, read_annotation
+from llava.web.uploads import MAX_BYTES, MAX_PIXELS
+
+DISTILLED, DATA = QUICKSTART / "distilled", QUICKSTART / "data"
+MAX_EXAMPLES, MAX_WAITING = 50, 30
+# Nothing comes from elsewhere, and a page elsewhere cannot show this one.
+POLICY = (
+    b"default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    b"style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; form-action 'self'"
+)
+# What Gradio would offer beside the page: a link for everybody, a history in the browser, a server of its own.
+CLOSED = {"share": False, "run_history": False, "footer_links": [], "ssr_mode": False, "mcp_server": False}
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_path", type=Path, default=DISTILLED, help="folder of a trained model")
+    parser.add_argument("--annotation", type=Path, help="annotation file whose test studies are the examples")
+    parser.add_argument("--images", type=Path, default=DATA / "images", help="image folder of the examples")
+    parser.add_argument("--threshold", type=float, help="of the settings at first; default: 0.7 for the quickstart")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: whoever reaches this machine reaches the page")
+    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with suppress(KeyboardInterrupt), private_folder("llada-v-qwen-web-") as folder:
+        # Gradio reads these when it is imported.
+        os.environ |= {"GRADIO_TEMP_DIR": str(folder / "uploads"), "GRADIO_ANALYTICS_ENABLED": "False"}
+        serve(args)
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Serves the page until the process is ended."""
+    try:
+        import gradio as gr
+    except ImportError:
+        raise ValueError('the page needs gradio: pip install -e "train[web]"') from None
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from llava.web.page import STYLE, Page
+
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    examples = read_examples(args.annotation, args.images)
+    writer = ReportWriter(str(args.model_path), args.device, args.dtype)
+    threshold = 0.7 if args.threshold is None and args.model_path == DISTILLED else args.threshold or 0
+    page = Page(writer, args.model_path.resolve().name, examples, threshold).blocks()
+    hosts = ["*"] if args.host == "0.0.0.0" else [args.host, "localhost", "127.0.0.1"]
+    page.queue(max_size=MAX_WAITING, default_concurrency_limit=4).launch(
+        server_name=args.host,
+        server_port=args.port,
+        quiet=True,
+        prevent_thread_lock=True,
+        max_file_size=MAX_BYTES,
+        css=STYLE,
+        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(guarded)]},
+        **CLOSED,
+    )
+    print(f"{page.local_url} (Ctrl-C ends it)", flush=True)
+    threading.Event().wait()
+
+
+def guarded(app):
+    """ASGI middleware: adds POLICY to every answer, and refuses to fetch from elsewhere for a visitor."""
+
+    async def answer(scope, receive, send):
+        async def send_with_policy(message):
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY)]
+            await send(message)
+
+        fetches = scope["type"] == "http" and "file=http" in scope["path"]
+        await app(scope | {"path": "/none", "raw_path": b"/none"} if fetches else scope, receive, send_with_policy)
+
+    return answer
+
+
+def read_examples(annotation: Path | None, images: Path) -> list[dict]:
+    """The first test studies whose images are there, with `path` and `title`; none without any annotation."""
+    known = annotation or (DATA / ANNOTATION).is_file()
+    records = read_annotation(annotation or DATA / ANNOTATION).get("test", []) if known else []
+    studies = [record | {"path": images / record["image_path"][0]} for record in records[:MAX_EXAMPLES]]
+    studies = [study for study in studies if study["path"].is_file()]
+    return [
+        study | {"title": f"{number}: {study.get('indication') or study['id']}"}
+        for number, study in enumerate(studies, start=1)
+    ]
+
+
+if __name__ == "__main__":
+    run_program(main)
