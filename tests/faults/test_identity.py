@@ -4,10 +4,12 @@ import contextlib
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from dllm.pipelines.text import PlainDataArguments
 from dllm.training.identity import Identity, differences
 from faults.checkpoints import arguments, start
 from llava.train import train as program
@@ -119,3 +121,21 @@ def test_a_start_names_what_differs_and_lets_pass_what_is_allowed(world, finishe
     with pytest.raises(ValueError, match="was written with --weight_decay 0.1, not 0.0: .*--allow_changed"):
         start(world, out, weight_decay=0)
     assert start(world, out, weight_decay=0, allow_changed="weight_decay") == str(out / "checkpoint-3")
+
+
+def test_data_behind_a_spec(tmp_path, monkeypatch):
+    """Its text is the same, the rows are not."""
+    (tmp_path / "a.jsonl").write_text('{"messages": []}\n')
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/b.parquet").write_text("b")
+    monkeypatch.chdir(tmp_path)
+    arguments = PlainDataArguments(dataset_args="a.jsonl[train:1] + folder + some/hub_name")
+    old = Identity(arguments).values()
+    assert old["--dataset_args"] == arguments.dataset_args and differences(old, Identity(arguments).values(), []) == []
+    for path, content in (("a.jsonl", '{"messages": {}}\n'), ("folder/b.parquet", "bb")):
+        before = Path(path).read_text()
+        Path(path).write_text(content)
+        (found,) = differences(old, Identity(arguments).values(), [])
+        assert found.startswith("data of --dataset_args sha256 ")
+        assert differences(old, Identity(arguments).values(), ["dataset_args"]) == []
+        Path(path).write_text(before)

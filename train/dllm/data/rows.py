@@ -25,10 +25,15 @@ NOT_ROWS = ("metadata", "dataset_info", "dataset_infos", "dataset_dict", "state"
 ROOT = "BASE_DATASETS_DIR"  # environment variable: a folder in which names are looked up first
 
 
+def located(name: str) -> Path:
+    """The path of a set, if it lies here."""
+    path = Path(os.environ.get(ROOT, "."), name)
+    return path if path.exists() else Path(name)
+
+
 def open_splits(name: str, config: str | None = None) -> dict[str, Sequence[dict]]:
     """The splits of a set by name; those of a file are one, "train". Raises ValueError if it cannot be read."""
-    path = Path(os.environ.get(ROOT, "."), name)
-    path = path if path.exists() else Path(name)
+    path = located(name)
     if path.is_file() and path.suffix not in (*BUILDERS, *JSON):
         raise ValueError(f"{name}: of its kind only {', '.join((*JSON, *BUILDERS))} files can be read")
     if path.suffix in JSON and path.is_file():

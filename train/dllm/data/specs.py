@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import ConcatDataset, Dataset
 
-from dllm.data.rows import open_splits
+from dllm.data.rows import located, open_splits
 
 SEPARATOR = re.compile(r"([+|])(?![^\[]*\])")
 PART = re.compile(r"(?P<name>.*?)\s*(?:\[(?P<options>[^\[\]]*)\])?", flags=re.DOTALL)
@@ -73,6 +73,11 @@ def _parse_part(match: re.Match) -> Part:
                 "splits there is the key name, of a configuration on the hub"
             )
     return Part(match["name"], config, counts)
+
+
+def local_paths(spec: str) -> list[Path]:
+    """The files and folders here that a spec names."""
+    return [path for part in parse_spec(spec) if (path := located(part.name)).exists()]
 
 
 class Rows(Dataset):

@@ -14,6 +14,7 @@ from transformers.hf_argparser import HfArg
 
 from dllm.core.language_model import MaskedDiffusionLM
 from dllm.data.collator import ResponseCollator
+from dllm.data.specs import local_paths
 from dllm.data.text import PackedDataset, TextDataset
 from dllm.data.utils import load_pt_dataset, load_sft_dataset
 from dllm.inference.text import TextWriter
@@ -35,6 +36,10 @@ class PlainDataArguments:
     """What is read."""
 
     dataset_args: str = HfArg(help="sets to read: name[train:1000,test:100]+other, as paths or names on the hub")
+
+    def contents(self) -> dict[str, list[Path]]:
+        """What is behind an argument that is no path itself (`dllm.training.identity`)."""
+        return {"dataset_args": local_paths(self.dataset_args)}
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields
@@ -37,9 +38,12 @@ class Identity:
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="identity")
         self._values: dict[str, object] = {}
         for each in arguments:
+            contents = each.contents() if hasattr(each, "contents") else {}
             for field in fields(each):
                 if field.init and not field.name.startswith(FREE):
                     self._values[f"--{field.name}"] = self._value(getattr(each, field.name))
+                if field.name in contents:
+                    self._values[f"data of --{field.name}"] = self._pool.submit(_joint, contents[field.name])
         self._pool.shutdown(wait=False)
 
     def values(self) -> dict[str, object]:
@@ -60,7 +64,16 @@ def _content(path: Path) -> str:
     return f"sha256 {weights_sha256(path)}" if any(path.glob("*.safetensors")) else "a folder"
 
 
+def _joint(paths: list[Path]) -> str:
+    """One hash of files by their bytes, and of folders by the names and sizes of their files."""
+    parts = []
+    for path in paths:
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        parts += [f"{file.relative_to(path)} {file.stat().st_size}" for file in files] or [sha256(path)]
+    return f"sha256 {hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
+
+
 def differences(old: dict, new: dict, allowed: list[str]) -> list[str]:
     """What two runs that know the same settings have different, "NAME OLD, not NEW" each, but for `allowed` names."""
-    names = [name for name in old if name in new and name.removeprefix("--") not in allowed]
+    names = [name for name in old if name in new and name.rpartition("--")[2] not in allowed]
     return [f"{name} {old[name]}, not {new[name]}" for name in names if old[name] != new[name]]
