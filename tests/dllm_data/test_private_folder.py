@@ -40,11 +40,13 @@ def test_a_killed_server_leaves_a_folder_that_the_next_one_removes_and_a_living_
     environment = os.environ | {"TMPDIR": str(temporary)}
     command = [sys.executable, "-c", HOLDS_A_FOLDER]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
-        theirs = Path(server.stdout.readline().strip())
-        assert theirs.parent == temporary and theirs.name.startswith(PREFIX)
-        with private_folder(PREFIX):
-            assert (theirs / "patient.png").exists()
-        server.kill()
+        try:
+            theirs = Path(server.stdout.readline().strip())
+            assert theirs.parent == temporary and theirs.name.startswith(PREFIX)
+            with private_folder(PREFIX):
+                assert (theirs / "patient.png").exists()
+        finally:
+            server.kill()
     (temporary / f"{PREFIX}link").symlink_to(temporary)
     assert (theirs / "patient.png").exists()
     with private_folder(PREFIX):
