@@ -119,10 +119,12 @@ def test_the_published_lines_for_eight_gpus_say_all_that_accelerate_asks(root, m
         assert getattr(args, kind) and args.mixed_precision == "no"
 
 
-def test_the_published_line_for_slurm_trains_as_one_process_does(trained, root, variables, tmp_path):
-    """FSDP over two processes; on CPUs accelerate must be told to ask PyTorch for it."""
+@pytest.mark.parametrize("config", ["fsdp", "ddp", "deepspeed"])
+def test_the_published_line_for_slurm_trains_on_two_processes_as_on_one(trained, variables, tmp_path, config):
+    """The line is of FSDP, for which on CPUs accelerate must be told to ask PyTorch."""
     more = ["--per_device_train_batch_size", "2", "--output_dir", str(tmp_path / "out"), *FEW]
-    arguments = [launchers.FSDP_ON_CPU if argument == LLAMA else argument for argument in SLURM]
+    program = launchers.FSDP_ON_CPU if config == "fsdp" else LLAMA
+    arguments = [{LLAMA: program, "fsdp": config}.get(argument, argument) for argument in SLURM]
     process = launchers.run([*arguments, *more], GPU_NUM="2", **variables | {"PROGRAM": LLAMA})
     assert process.returncode == 0, process.stderr
     assert losses_of(tmp_path / "out") == pytest.approx(losses_of(trained[0]), rel=1e-4)
