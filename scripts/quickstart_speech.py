@@ -63,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--encoder_epochs", type=float, default=2, help="passes of the encoder over the clips")
     parser.add_argument("--stage1_epochs", type=float, default=4, help="passes of stage 1 over the clips")
     parser.add_argument(
-        "--stage2_epochs", type=float, default=1.5, help="passes of stage 2 over three tasks of each clip"
+        "--stage2_epochs", type=float, default=0.8, help="passes of stage 2 over three tasks of each clip"
     )
     args = parser.parse_args()
     for name, value in STAGES.items():
@@ -163,8 +163,8 @@ def main() -> None:
     start, data = time.time(), args.out / "data"
     summary = evaluate(args, data, *train(args, data))
     write_json(args.out / "summary.json", summary)
-    lock.release()
     print_summary(summary, (time.time() - start) / 60)
+    lock.release()
 
 
 if __name__ == "__main__":

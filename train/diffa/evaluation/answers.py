@@ -17,6 +17,7 @@ import torch
 from diffa.data.audio import fit, read_audio
 from diffa.evaluation.files import FLOORS, floor_file, write_records
 from diffa.inference import SpeechWriter
+from dllm.data.files import weights_sha256
 from dllm.inference.fill import fill
 from dllm.inference.floors import derangement
 from dllm.inference.results_file import ResultsFile
@@ -62,7 +63,7 @@ def answer(args: argparse.Namespace, records: list[dict], questions: list[Questi
     paths = {name: path and os.path.realpath(path) for name, path in vars(args).items() if name.endswith("_path")}
     asked = hashlib.sha256(repr(questions).encode()).hexdigest()
     settings = paths | decoding | {name: getattr(args, name) for name in ("dtype", "cut_long_audio")}
-    settings["questions"] = asked
+    settings |= {"questions": asked, "weights": weights_sha256(args.model_path)}
     file = ResultsFile(out.with_name(f"{out.stem}.progress.jsonl"), settings, names=("question", "response"))
 
     errors: dict[str, str] = {}

@@ -59,7 +59,7 @@ def train_plain(
 
 
 def run_plain(name: str, pretrain: Callable[[], str]) -> None:
-    """Runs a program of several processes, of which the first prints the result; a mistake is one line, once."""
+    """Runs a program of several processes, of which the first prints the result, or the line of a mistake."""
     with boundary(lambda line: fail(f"{name}: {line}") if is_first_process() else sys.exit(1)):
         check_no_empty_argument(sys.argv[1:])
         result = pretrain()
