@@ -15,7 +15,7 @@ while (($#)); do
     esac
 done
 declare -A limit=([environment]=35 [correctness]=85 [compiled]=85 [generation]=105 [generation_compiled]=90) # seconds
-limit+=([training]=90 [profile]=50)
+limit+=([training]=90 [profile]=50 [families]=85) # families only where --parts names it
 for part in ${parts//,/ }; do
     [[ ${limit[$part]:-} ]] || { echo "gpu.sh: error: unknown part $part; known: ${!limit[*]}" >&2; exit 2; }
 done

@@ -131,17 +131,8 @@ def main() -> None:
         training(record, device, "long", ["block"], ["autocast", "float32"], **WIDE)
     tokens(record, device, RULES if device == "cuda" else ["quota"])
     training(record, device, "short", ["prefix", "bidirectional"], ["float32", "autocast"])
-    families(record, device)
     if device == "cuda":
         training(record, device, "long")
-
-
-def families(record: Record, device: str) -> None:
-    """Decoders whose layers have windows, or caps on their scores."""
-    for family in ("gemma2", "gemma3"):
-        training(record, device, "short", ["block"], ["float32", "autocast"], family)
-        if device == "cuda":
-            training(record, device, "long", ["block", "bidirectional"], ["float32", "autocast"], family)
 
 
 if __name__ == "__main__":
