@@ -68,8 +68,9 @@ def family_model(variant: str, pattern: str = "block", dtype=torch.float64, **se
 
 
 def plain_model(variant: str, dtype=torch.float64, **settings) -> PreTrainedModel:
-    """transformers' own model with the same weights."""
-    return _random(FAMILIES[VARIANTS[variant][0]].__bases__[1], config_values(variant, **settings), dtype)
+    """transformers' own model with the same weights; eager, as its SDPA attends without a cap in 5.17."""
+    values = config_values(variant, **settings) | {"attn_implementation": "eager"}
+    return _random(FAMILIES[VARIANTS[variant][0]].__bases__[1], values, dtype)
 
 
 def _random(model_class: type, values: dict, dtype: torch.dtype) -> PreTrainedModel:
