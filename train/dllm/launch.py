@@ -102,7 +102,9 @@ def _pass_on(source: BinaryIO, target: BinaryIO, copy: BinaryIO) -> bytes:
 def _end(stop: _Stop) -> None:
     """Tells what the command left behind to end, and kills it after a while."""
     deadline = time.monotonic() + (GRACE if not stop.signal else max(0.0, stop.since + GRACE - time.monotonic()))
-    kill_descendants(signal.SIGTERM)
+    for pid in _children(os.getpid()):  # orphans, which stop what comes from them
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
     while descendants() and time.monotonic() < deadline:
         time.sleep(0.05)
     kill_descendants(signal.SIGKILL)

@@ -17,8 +17,11 @@ ERRORS = "train: error"  # key in its store: how many processes wanted to tell
 
 
 def is_lost_process(error: Exception) -> bool:
-    """Whether an error says that another process of the run is gone (gloo has no type of its own for it)."""
-    return isinstance(error, dist.DistError) or isinstance(error, RuntimeError) and "gloo" in str(error)
+    """Whether an error says that another process of the run is gone, one that loads data among them (gloo and DataLoader
+    have no type of their own for it).
+    """
+    told = isinstance(error, RuntimeError) and ("gloo" in str(error) or str(error).startswith("DataLoader worker"))
+    return told or isinstance(error, dist.DistError)
 
 
 def launcher_is_gone() -> bool:

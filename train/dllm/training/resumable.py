@@ -1,9 +1,12 @@
 """ResumableTrainer: a Trainer whose run can be killed at any moment and goes on with the same command."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from dllm.data.files import Lock
@@ -11,6 +14,15 @@ from dllm.training.checkpoints import as_user_error, discard, flush, mark_comple
 from dllm.training.failures import StopSignal
 from dllm.training.identity import Identity
 from dllm.training.lora import load_lora, lora_config, merge, save_lora
+
+
+def _start_worker(start: Callable[[int], None] | None, number: int) -> None:
+    """A process that loads data leaves the group of its own one. torchrun signals groups, and a run that is told to stop
+    has steps to take before its checkpoint.
+    """
+    os.setpgid(0, 0)
+    if start is not None:
+        start(number)
 
 
 class ResumableTrainer(Trainer):
@@ -29,6 +41,12 @@ class ResumableTrainer(Trainer):
         self._saved_step = None
         self._marker_thread, self._marking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="marker"), None
         self._check_sharding()
+
+    def _get_dataloader(self, *args, **kwargs) -> DataLoader:
+        loader = super()._get_dataloader(*args, **kwargs)
+        base = getattr(loader, "base_dataloader", loader)  # accelerate wraps it
+        base.worker_init_fn = partial(_start_worker, base.worker_init_fn)
+        return loader
 
     def _check_sharding(self) -> None:
         """Raises ValueError for settings that accelerate takes but that lose something."""
