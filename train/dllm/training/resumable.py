@@ -17,8 +17,8 @@ from dllm.training.lora import load_lora, lora_config, merge, save_lora
 
 
 def _start_worker(start: Callable[[int], None] | None, number: int) -> None:
-    """A process that loads data leaves the group of its own one. torchrun signals groups, and a run that is told to stop
-    has steps to take before its checkpoint.
+    """A process that loads data leaves the group of its own one: torchrun signals groups, and a run that is told to
+    stop has steps to take before its checkpoint.
     """
     os.setpgid(0, 0)
     if start is not None:
