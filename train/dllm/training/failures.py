@@ -17,8 +17,8 @@ ERRORS = "train: error"  # key in its store: how many processes wanted to tell
 
 
 def is_lost_process(error: Exception) -> bool:
-    """Whether an error says that another process of the run is gone, be it one that loads data (gloo and DataLoader have
-    no type of their own for it).
+    """Whether an error says that another process of the run is gone, be it one that loads data (gloo and DataLoader
+    have no type of their own for it).
     """
     told = isinstance(error, RuntimeError) and ("gloo" in str(error) or str(error).startswith("DataLoader worker"))
     return told or isinstance(error, dist.DistError)
