@@ -67,7 +67,11 @@ class Chain:
     """The same command started again and again in one output folder."""
 
     def __init__(self, world, out: Path):
-        self.out, self.arguments, self.endings = out, world.arguments(out, **SETTINGS, save_total_limit=KEPT), {}
+        self.out, self.arguments, self.endings = (
+            out,
+            world.arguments(out, **SETTINGS, save_total_limit=KEPT, dataloader_num_workers=1),
+            {},
+        )
 
     def start(self, name: str) -> Run:
         self.name = name
