@@ -111,7 +111,7 @@ def test_folders_come_from_the_environment(data, monkeypatch):
         (lambda records: [records[0] | {"image": 5}], r"json, record 0 \(id 'test-0'\): image must be a path"),
         (lambda records: [records[0] | {"image": []}], r"json, record 0 \(id 'test-0'\) has 0 images for 1 <image>"),
         (lambda records: [records[0] | {"conversations": records[0]["conversations"][::-1]}], "must be a text from"),
-        (lambda records: records[:1], "at least 2 studies"),
+        (lambda records: records[:1], "at least 2 records"),
     ],
 )
 def test_a_file_of_another_form_is_one_line(data, change, message):

@@ -66,5 +66,5 @@ def test_what_cannot_be_written_is_one_line(data, tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(source))
 
     monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(SystemExit, match="error: .*scores.md.*: Permission denied"):
+    with pytest.raises(SystemExit, match="error: .*statistics.npz.*: Permission denied"):
         run("report", str(tmp_path / "run"))

@@ -150,11 +150,15 @@ def test_a_periodic_checkpoint_is_a_whole_model(run):
         (LORA | {"lora_enable": False}, "was written with --lora_enable True, not False"),
     ],
 )
-def test_a_run_does_not_go_on_with_another_adapter(world, run, tmp_path, lora, said):
+def test_a_run_does_not_go_on_with_another_adapter(world, run, stage_1, tmp_path, lora, said):
+    def settings(**lora):
+        values = lora | SAVING | {"pretrain_mm_mlp_adapter": stage_1}
+        return build_trainer(world.arguments(tmp_path, **values)).run_settings()
+
     checkpoint = str(run[0] / "checkpoint-3")
-    check_settings(checkpoint, build_trainer(world.arguments(tmp_path, **LORA)).run_settings(), [])
+    check_settings(checkpoint, settings(**LORA), [])
     with pytest.raises(ValueError, match=said):
-        check_settings(checkpoint, build_trainer(world.arguments(tmp_path, **lora)).run_settings(), [])
+        check_settings(checkpoint, settings(**lora), [])
 
 
 def test_a_run_does_not_go_on_around_other_weights(world, run, tmp_path):

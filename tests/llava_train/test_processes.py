@@ -43,7 +43,6 @@ def by_torchrun(arguments, folder):
 
 RUNS = {  # of stage 2, two processes each
     "DDP": (by_slurm("ddp"), HALF),
-    "ZeRO-1": (by_torchrun, HALF | {"deepspeed": "scripts/zero1.json"}),
     "ZeRO-2": (by_accelerate("deepspeed"), HALF),
     ZERO_3: (by_torchrun, QUARTER | {"deepspeed": "scripts/zero3.json"}),
     "FSDP": (by_accelerate("fsdp", launchers.FSDP_ON_CPU), HALF),

@@ -124,8 +124,14 @@ def wait(page, text: str, where: str = "#status") -> str:
 
 
 def write(page) -> str:
-    """Presses Write and returns the report."""
+    """Presses Write and returns the report, once it is another result than the one before."""
+    links = page.locator("#saved a")
+    before = links.get_attribute("href") if links.count() else None
     page.click("#write")
+    page.wait_for_function(
+        "before => ![null, undefined, before].includes(document.querySelector('#saved a')?.getAttribute('href'))",
+        arg=before,
+    )
     wait(page, "s of the model")
     return report(page)
 
