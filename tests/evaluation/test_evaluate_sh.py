@@ -6,8 +6,10 @@ The Python it starts is a stub that stands for the launcher and lmms_eval; what 
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -27,8 +29,15 @@ case "$*" in
         ;;
 esac
 """
+
 PAGE = "/reports.html: 3 studies"
 COMPLETE = 'cp -r ../complete/. "$run"'
+
+
+def finished(script: subprocess.Popen) -> subprocess.CompletedProcess:
+    """What a script has said, once it has ended."""
+    output, errors = script.communicate()
+    return subprocess.CompletedProcess(script.args, script.returncode, output, errors)
 
 
 @pytest.fixture
@@ -42,7 +51,7 @@ def evaluate(data, tmp_path, monkeypatch):
     write_run(tmp_path / "complete", TEXTS)
     (data / "images" / "train" / "study 0.png").unlink()  # a baseline less, for which Java would have to start
 
-    def run(*models, lmms_eval=COMPLETE, gpus=0, **environment):
+    def run(*models, lmms_eval=COMPLETE, gpus=0, wait=True, **environment):
         stub = tmp_path / "python"
         stub.write_text(STUB.format(python=sys.executable, folder=tmp_path, lmms_eval=lmms_eval, gpus=gpus))
         stub.chmod(0o755)
@@ -51,14 +60,16 @@ def evaluate(data, tmp_path, monkeypatch):
             "OUTPUT_PATH": str(tmp_path / "results"),
             "MODEL_PATH": "a model",
         } | environment
-        return subprocess.run(
+        script = subprocess.Popen(
             [shutil.which("bash"), EVALUATE, *models],
             cwd=work,
             env=os.environ | environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             stdin=subprocess.DEVNULL,
         )
+        return finished(script) if wait else script
 
     run.launched = tmp_path / "launched"
     run.model = model
@@ -207,3 +218,18 @@ def test_java_is_looked_for(evaluate, tmp_path):
     assert (
         done.returncode == 1 and done.stderr == "error: METEOR needs Java: install it (apt: openjdk-17-jre-headless)\n"
     )
+
+
+def test_a_signal_to_the_script_alone_ends_the_evaluation(evaluate, tmp_path):
+    """It went on unseen, and the next start wrote beside it. What holds the output open is ended too."""
+    waits = f"echo $$ > {tmp_path}/pid; sleep 300"
+    script = evaluate(lmms_eval=waits, wait=False)
+    for _ in range(3000):
+        if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+            break
+        time.sleep(0.01)
+    pid = int((tmp_path / "pid").read_text())
+    script.send_signal(signal.SIGTERM)
+    _, errors = script.communicate(timeout=60)
+    assert script.returncode == 143 and errors.splitlines()[-1] == "error: stopped by SIGTERM; start again to go on"
+    assert not Path(f"/proc/{pid}").exists()

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from threading import Thread
 from typing import BinaryIO
 
 from dllm.data.files import Lock
@@ -50,14 +51,17 @@ def launch(
                 preexec_fn=end_with_parent,
             )
             stop.child = process.pid
-            tail = _pass_on(process.stdout or process.stderr, sys.stdout.buffer if log else sys.stderr.buffer, copy)
+            target, tail = sys.stdout.buffer if log else sys.stderr.buffer, bytearray()
+            reader = Thread(target=_pass_on, args=(process.stdout or process.stderr, target, copy, tail))
+            reader.start()
             status = process.wait()
             if status or stop.signal:
                 _end(stop)
+            reader.join()  # once nobody has the other end
         if not status:
             return 0
         sys.stdout.flush()
-        print(_cause(error_file, tail, stop.signal, status), file=sys.stderr, flush=True)
+        print(_cause(error_file, bytes(tail), stop.signal, status), file=sys.stderr, flush=True)
         return 128 + stop.signal if stop.signal else 1
 
 
@@ -87,16 +91,15 @@ class _Stop:
             kill_descendants(signal.SIGKILL)
 
 
-def _pass_on(source: BinaryIO, target: BinaryIO, copy: BinaryIO) -> bytes:
-    """Copies all of `source` to both files until it ends; returns the last of it."""
-    tail = b""
+def _pass_on(source: BinaryIO, target: BinaryIO, copy: BinaryIO, tail: bytearray) -> None:
+    """Copies all of `source` to both files until it ends, the last of it to `tail`."""
     while part := os.read(source.fileno(), 1 << 16):
-        tail = (tail + part)[-KEPT:]
+        tail += part
+        del tail[:-KEPT]
         for file in (target, copy):
             with contextlib.suppress(OSError):  # a terminal that is gone, a full disk: the command goes on
                 file.write(part)
                 file.flush()
-    return tail
 
 
 def _end(stop: _Stop) -> None:
@@ -108,6 +111,9 @@ def _end(stop: _Stop) -> None:
     while descendants() and time.monotonic() < deadline:
         time.sleep(0.05)
     kill_descendants(signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):  # what has ended is a zombie until it is asked for
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
 
 
 def _cause(error_file: Path, tail: bytes, stopped_by: int, status: int) -> str:
@@ -155,8 +161,6 @@ def _children(pid: int) -> list[int]:
 
 def _has_ended(pid: int) -> bool:
     """Whether a process is gone, or is only waited for."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
