@@ -54,6 +54,7 @@ class Stage(Run):
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in SIGNALS[1:]],
             )
 
     def send(self, number: int, target: str) -> None:

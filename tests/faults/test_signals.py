@@ -38,6 +38,11 @@ time.sleep(300)
 """
 
 
+def heard() -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Script:
     """`bash script` whose last command is the launcher, as that of a stage is, in a group of its own."""
 
@@ -50,6 +55,7 @@ class Script:
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=heard,  # whatever the tests were started with
             text=True,
         )
         self.worker = self._pid("worker" if kind == "launcher" else kind)
@@ -123,3 +129,13 @@ def test_a_signal_that_comes_twice_at_once_is_one(tmp_path):
     os.killpg(script.process.pid, signal.SIGTERM)
     script.end()
     assert (tmp_path / "checkpoint").exists() and (tmp_path / "signals").read_text() == "x"
+
+
+def test_what_is_ignored_from_the_start_stays_so(tmp_path):
+    """As SIGHUP is under nohup, whose run outlives its terminal."""
+    script = Script(tmp_path, "train", "trap '' HUP; exec")
+    os.killpg(script.process.pid, signal.SIGHUP)
+    time.sleep(0.5)
+    assert script.process.poll() is None and not (tmp_path / "signals").exists()
+    script.process.terminate()
+    assert script.end() == (143, "train: error: stopped, with a checkpoint")

@@ -72,7 +72,9 @@ class _Stop:
         self.signal, self.child, self.since = 0, None, 0.0
 
     def __enter__(self):
-        self.before = {number: signal.signal(number, self._receive) for number in STOPPING}
+        # One that is ignored already, SIGHUP under nohup say, stays so.
+        heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self._receive) for number in heard}
         self.alarm = signal.signal(signal.SIGALRM, lambda *_: kill_descendants(signal.SIGKILL))
         return self
 

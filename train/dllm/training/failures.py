@@ -61,7 +61,8 @@ class StopSignal(TrainerCallback):
         self.signalled = self.stopped = False
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # it is under nohup
+        self.before = {number: signal.signal(number, self._receive) for number in heard}
 
     def on_train_end(self, args, state, control, **kwargs):
         for number, handler in self.before.items():
