@@ -67,15 +67,11 @@ class Chain:
     """The same command started again and again in one output folder."""
 
     def __init__(self, world, out: Path):
-        self.out, self.arguments, self.endings = (
-            out,
-            world.arguments(out, **SETTINGS, save_total_limit=KEPT, dataloader_num_workers=1),
-            {},
-        )
+        self.out, self.arguments, self.endings = out, world.arguments(out, **SETTINGS, save_total_limit=KEPT), {}
 
-    def start(self, name: str, *more: str) -> Run:
+    def start(self, name: str) -> Run:
         self.name = name
-        return Run([*self.arguments, *more], 2, self.out.with_name(f"{self.out.name} {name}.log"))
+        return Run(self.arguments, 2, self.out.with_name(f"{self.out.name} {name}.log"))
 
     def ended(self, run: Run) -> Ending:
         status, folders = run.wait(), sorted(self.out.glob("checkpoint-*"))
@@ -124,7 +120,7 @@ def chain(world, tmp_path_factory):
     os.kill(run.trainer(rank=1), signal.SIGKILL)
     chain.ended(run)
 
-    run = chain.start("SIGTERM", "--dataloader_num_workers", "1")  # torchrun signals their group too
+    run = chain.start("SIGTERM")
     after = chain.newest() + EVERY
     run.until(lambda: chain.newest() >= after)
     run.launcher.send_signal(signal.SIGTERM)
