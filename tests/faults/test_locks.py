@@ -56,13 +56,18 @@ def test_a_lock_is_refused_until_its_process_ends(tmp_path, hold):
 
 def test_processes_that_load_data_do_not_hold_it_after_their_parent(tmp_path, hold):
     hold(tmp_path / ".lock", "forked").wait()
-    Lock(tmp_path / ".lock", "trains").release()
+    lock = Lock(tmp_path / ".lock", "trains")
+    assert lock.file is not None
+    lock.release()
 
 
 def test_a_lock_file_that_was_removed_in_the_meantime_is_none(tmp_path, hold):
     hold(tmp_path / ".lock")
     (tmp_path / ".lock").unlink()
-    Lock(tmp_path / ".lock", "trains").release()
+    lock = Lock(tmp_path / ".lock", "trains")
+    assert (tmp_path / ".lock").exists()
+    lock.release()
+    assert not (tmp_path / ".lock").exists()
 
 
 def test_two_trainings(world, finished, tmp_path, hold):
