@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dllm.data.files import sha256
 from dllm.training import checkpoints
 from dllm.training.checkpoints import (
     COMPLETE,
@@ -171,7 +172,7 @@ def two_models(world, tmp_path_factory):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    return {path.name: sha256(path) for path in folder.iterdir() if path.is_file()}
 
 
 def publish(new, folder):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dllm.data.files import sha256
 from dllm.training.checkpoints import COMPLETE, complete_checkpoints
 from oracles.runs import CHECKOUT, Run
 from oracles.tiny import build_trainer
@@ -39,8 +40,8 @@ def logged(out: Path) -> dict[int, float]:
     return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def contents(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256(path) for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")

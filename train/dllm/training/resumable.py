@@ -139,6 +139,11 @@ class ResumableTrainer(Trainer):
             flush(folder)
         self.accelerator.wait_for_everyone()
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Waits for the files of all processes, or this one would make the folder anew that a full disk took away."""
+        self.accelerator.wait_for_everyone()
+        super()._save_rng_state(output_dir)
+
     def run_settings(self) -> dict:
         """What a run must have in common with the one whose checkpoint it goes on from."""
         args = self.args
