@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dllm.data.files import replacing, weights_sha256
+from dllm.data.files import weights_sha256
 from dllm.inference.results_file import ResultsFile
 from dllm.inference.writer import Response
 from faults.test_errors import demo
@@ -97,7 +97,7 @@ def test_own_reports_of_two_models_are_not_one_file(world, model, tmp_path, monk
     settings = {"model_path": os.path.realpath(model), "data_path": os.path.realpath(world.train), "dtype": "float32"}
     settings |= {"weights": "those of before", "data": "that of before"}
     ResultsFile(tmp_path / "own.json.reports", settings, ("image", "report")).add("a", Response("Clear.", 3, 3))
-    with pytest.raises(ValueError, match="was written with weights 'those of before'"):
+    with pytest.raises(ValueError, match="was written with weights 'those of before', not '[0-9a-f]{64}'"):
         own_reports(model, str(world.train), str(world.images), tmp_path / "own.json", 2, 2, "cpu", "float32")
 
 
@@ -106,13 +106,3 @@ def test_the_weights_of_a_model_in_several_files_are_one_hash(model, tmp_path):
     whole = weights_sha256(folder)
     shutil.copy(folder / "model.safetensors", folder / "model-00002.safetensors")
     assert weights_sha256(folder) != whole and weights_sha256(model) == whole
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), MemoryError()])
-def test_a_file_that_is_not_finished_is_as_it_was(tmp_path, error):
-    (tmp_path / "a").write_text("before")
-    with pytest.raises(type(error)):
-        with replacing(tmp_path / "a") as partial:
-            partial.write_text("half")
-            raise error
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "before")]

@@ -180,7 +180,9 @@ def test_another_number_of_zero_processes_is_refused(of_two, tmp_path):
     [
         ({"per_device_train_batch_size": 2}, "samples a step 4, not 2"),
         ({"learning_rate": 1e-4}, "--learning_rate 0.003, not 0.0001"),
+        ({"mm_projector_lr": 1e-3}, "--mm_projector_lr .*, not 0.001"),
         ({"seed": 2}, "--seed 1, not 2"),
+        ({"data_seed": 2}, "--data_seed .*, not 2"),
         ({"train_sampling_strategy": "random"}, "--train_sampling_strategy group_by_length, not random"),
     ],
 )
