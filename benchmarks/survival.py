@@ -34,23 +34,21 @@ from oracles.tiny import losses, make_world
 PROCESSES, GLOBAL_BATCH = 2, 4
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TARGETS = ("script", "its group", "torchrun", "rank 0", "rank 1")
-ALONE = {"DEEPSPEED": "", "PRETRAIN_MM_MLP_ADAPTER": ""}
 SECONDS_LEFT = 60
 BAR = re.compile(r"^train: +\d+%", re.MULTILINE)  # of the training, when it begins
 WEIGHTS = "model.safetensors"
 
 
-class Stage(Run):
-    """A started stage script, in a group of its own."""
+class Script(Run):
+    """A started script, in a group of its own."""
 
-    def __init__(self, arguments: list[str], log: Path):
-        command = ["bash", "scripts/llada_v_finetune.sh", "1", str(PROCESSES), *arguments]
+    def __init__(self, folder: str, command: list[str], log: Path, **environment: str):
         self.log = log
         with open(log, "w") as output:
             self.launcher = subprocess.Popen(
-                command,
-                cwd=CHECKOUT / "train",
-                env=os.environ | ALONE,
+                ["bash", *command],
+                cwd=CHECKOUT / folder,
+                env=os.environ | environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -60,15 +58,15 @@ class Stage(Run):
     def send(self, number: int, target: str) -> None:
         """Sends a signal; to the script where the target has not started yet."""
         script, *others = self.members()
-        workers = others[1:]
         if target == "its group":
             os.killpg(script, number)
-        elif target == "torchrun" and others:
-            os.kill(others[0], number)
-        elif target.startswith("rank") and len(workers) >= PROCESSES:
-            os.kill(workers[int(target[-1])], number)
         else:
-            os.kill(script, number)
+            os.kill(self.started(others).get(target, script), number)
+
+    @staticmethod
+    def started(others: list[int]) -> dict[str, int]:
+        """The targets that run, of the processes that come from the script."""
+        return dict(zip(TARGETS[2:], others, strict=False))
 
     def seconds_until_gone(self, pids: list[int]) -> float:
         """Seconds until none of the processes is there. Raises ValueError if one still is after SECONDS_LEFT."""
@@ -78,6 +76,11 @@ class Stage(Run):
                 raise ValueError(f"processes are left after {SECONDS_LEFT} s; the run printed\n{self.text()[-2000:]}")
             time.sleep(0.02)
         return time.monotonic() - begun
+
+
+def stage(arguments: list[str], log: Path) -> Script:
+    command = ["scripts/llada_v_finetune.sh", "1", str(PROCESSES), *arguments]
+    return Script("train", command, log, DEEPSPEED="", PRETRAIN_MM_MLP_ADAPTER="")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -102,7 +105,7 @@ def held(out: Path) -> dict[int, list[str] | None]:
 
 def undisturbed(arguments: list[str], log: Path) -> tuple[float, float]:
     """Runs to the end; seconds until its training began, and of the training."""
-    started, run = time.monotonic(), Stage(arguments, log)
+    started, run = time.monotonic(), stage(arguments, log)
     run.until(lambda: bool(BAR.search(run.text())))
     begun = time.monotonic()
     if run.wait() != 0:
@@ -111,7 +114,7 @@ def undisturbed(arguments: list[str], log: Path) -> tuple[float, float]:
 
 
 def interrupt(
-    run: Stage, out: Path, draw: random.Random, args: argparse.Namespace, seconds: tuple[float, float]
+    run: Script, out: Path, draw: random.Random, args: argparse.Namespace, seconds: tuple[float, float]
 ) -> dict:
     """Sends a drawn signal at a drawn moment: what was on disk then, where it had started, and how long it took to end.
 
@@ -194,7 +197,7 @@ def main() -> None:
         arguments, rows = world.arguments(chain, **settings), []
         for number in range(args.interruptions):
             bar.set_description(f"interruption {number + 1}")
-            rows.append(interrupt(Stage(arguments, root / f"{number}.log"), chain, draw, args, seconds))
+            rows.append(interrupt(stage(arguments, root / f"{number}.log"), chain, draw, args, seconds))
             bar.update()
         bar.set_description("last start")
         undisturbed(arguments, root / "last.log")
