@@ -51,13 +51,13 @@ def steps_of(preset: Preset, mode: str) -> list[int]:
 
 
 def warm_up_cases(preset: Preset, cases: list[Case]) -> list[Case]:
-    """What to run before the clock: each mode and batch at one step per block. A compiled case runs as it is, since
-    other strides are compiled anew: a CUDA graph is compiled in the first call, recorded in the second, then replayed.
+    """What to run before the clock: each mode and batch at one step per block. A compiled case runs as it is:
+    what it replays is recorded then.
     """
     eager = [
         replace(case, steps=preset.gen_length // preset.block_length) for case in cases if case.mode not in COMPILED
     ]
-    return list(dict.fromkeys(eager)) + [case for case in cases if case.mode in COMPILED for _ in range(3)]
+    return list(dict.fromkeys(eager)) + [case for case in cases if case.mode in COMPILED]
 
 
 def time_cases(bench: Bench, cases: list[Case], with_floor: list[Case], repeats: int) -> dict[str, float]:

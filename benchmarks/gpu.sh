@@ -4,7 +4,7 @@
 # JSON file in DIR. --dry: tiny sizes on a CPU. --wheels: packages that the machine lacks. benchmarks/README.md has more.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-out='' dry='' parts=environment,correctness,compiled,generation,generation_compiled,training,profile wheels=''
+out='' dry='' parts=environment,correctness,graphs,generation,training,profile wheels=''
 while (($#)); do
     case $1 in
         --out) out=$2; shift 2 ;;
@@ -14,7 +14,7 @@ while (($#)); do
         *) echo "gpu.sh: error: unknown argument $1; see the top of the file" >&2; exit 2 ;;
     esac
 done
-declare -A limit=([environment]=35 [correctness]=85 [compiled]=85 [generation]=105 [generation_compiled]=90) # seconds
+declare -A limit=([environment]=35 [correctness]=85 [graphs]=115 [generation]=110) # seconds
 limit+=([training]=90 [profile]=50 [families]=85) # families only where --parts names it
 for part in ${parts//,/ }; do
     [[ ${limit[$part]:-} ]] || { echo "gpu.sh: error: unknown part $part; known: ${!limit[*]}" >&2; exit 2; }

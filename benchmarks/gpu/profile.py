@@ -43,15 +43,15 @@ def observe(record: Record, name: str, call, units: int, device: str) -> None:
         ]
 
 
-def generation(record: Record, device: str) -> None:
-    bench = Bench(PRESETS["qwen3-0.6b"] if device == "cuda" else TINY, device)
+def generation(record: Record, bench: Bench, compile: bool = False) -> None:
+    device = bench.device
     steps = 2 * bench.preset.gen_length // bench.preset.block_length  # two a block: its first, and one of the others
     bench.model.diffusion.attention_pattern = "block"
-    decoding = Decoding.of(bench.model.diffusion, gen_steps=steps)
+    decoding = Decoding.of(bench.model.diffusion, gen_steps=steps, compile=compile)
     for batch in (1, 64) if device == "cuda" else (1, 2):
         look = partial(embedded, bench.model, bench.inputs(batch, bench.preset.prompt_length))
         write = partial(sampler.generate, bench.model, look(), decoding)
-        observe(record, f"denoising step, batch {batch}", write, steps, device)
+        observe(record, f"denoising step{', recorded' * compile}, batch {batch}", write, steps, device)
     observe(record, f"prompt with images, batch {batch}", look, 1, device)
 
 
@@ -64,7 +64,7 @@ def training(record: Record, device: str) -> None:
 def main() -> None:
     record, device = begin(__doc__)
     training(record, device)
-    generation(record, device)
+    generation(record, Bench(PRESETS["qwen3-0.6b"] if device == "cuda" else TINY, device))
 
 
 if __name__ == "__main__":

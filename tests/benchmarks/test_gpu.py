@@ -57,15 +57,17 @@ def test_a_wrong_gradient_is_seen():
     assert (off["losses"], off["gradient"], off["worst"], off["worst_of"]) == (0, 0.5, 1, "b")
 
 
-def test_compiled_steps_are_compared(run):
-    checks = run("compiled")
-    assert checks["block exact quota, batch 4"]["equal"] == [1, 1, 1]
+def test_recorded_steps_are_compared_and_timed(run):
+    checks = run("graphs")
+    tokens = [check for name, check in checks.items() if name.startswith("tokens")]
+    assert len(tokens) == 8 and all(check["equal"] == [1, 1] for check in tokens)
+    assert {"block exact, batch 1", "block exact compile, batch 2", "denoising step, recorded, batch 1"} < set(checks)
+    assert {check["state"] for check in checks.values()} == {"done"}
 
 
-@pytest.mark.parametrize("part, modes", [("generation", 2), ("generation_compiled", 1)])
-def test_reports_are_timed(run, part, modes):
-    timed = [check for check in run(part).values() if "reports_per_s" in check]
-    assert len(timed) == 2 * modes
+def test_reports_are_timed(run):
+    timed = [check for check in run("generation").values() if "reports_per_s" in check]
+    assert len(timed) == 2 * 3
     assert all(check["ms_per_report"] * check["reports_per_s"] == pytest.approx(1000) for check in timed)
 
 

@@ -1,12 +1,15 @@
 """What the caches compute, and how little: approximations against their oracle, rows fed to the trunk, fixed shapes."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 
 from dllm.core.attention import PATTERNS
-from dllm.core.cache import CachedTrunk
 from dllm.core.decoding import CACHES, Decoding
-from dllm.core.sampler import generate, without_finished
+from dllm.core.graphs import Recorder
+from dllm.core.sampler import denoise, generate, without_finished
 from oracles.batches import random_samples, spy
 from oracles.models import MASK, STOP, TAIL, bias_head, left_padded, tiny_model
 from oracles.stale_keys import sample_with_stale_keys
@@ -103,37 +106,81 @@ def test_a_finished_row_takes_its_keys_along():
         assert alone.ids[0].tolist() == together.ids[row].tolist()
 
 
-def test_compiled_steps_write_the_same_tokens_and_are_compiled_once():
-    """Through the real compiler; a batch that shrinks, prompts of several lengths, a quota and a threshold."""
-    model = tiny_model("block")
-    bias_head(model, {STOP: 2.0})
-    prompt = left_padded(prompts_of(model, [3, 7, 5, 2]))
-    for length, arguments in ((8, {}), (24, {"threshold": 0.3})):
-        expected = generate(model, prompt, Decoding(length, 8, **arguments))
-        num_graphs = []
-        for _ in range(2):
-            torch._dynamo.utils.counters.clear()
-            written = generate(model, prompt, Decoding(length, 8, compile=True, **arguments))
-            assert torch.equal(written.ids, expected.ids) and torch.equal(written.steps, expected.steps)
-            num_graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-        # the trunk sees prompt and block, the block, two blocks; the last two also at half the batch
-        assert 0 < num_graphs[0] <= 8 and num_graphs[1] == 0
-    assert expected.steps.min() < expected.steps.max()
+PAIRS = [(pattern, cache) for cache, patterns in CACHES.items() for pattern in patterns]
+RULES = [{"gen_steps": 12}, {"threshold": 0.3}, {"cfg_scale": 1.5}, {"temperature": 0.8, "factor": 1.0}]
 
 
-@pytest.mark.parametrize("rows", [1, 3])
-def test_the_hidden_states_of_a_block_are_a_copy(rows):
-    """A CUDA graph's output is overwritten by the next one that runs."""
-    model, outputs = tiny_model("block"), []
-    trunk = model.trunk
-    model.trunk = lambda *args: outputs.append(trunk(*args)) or outputs[-1]
-    context = CachedTrunk(model, left_padded(prompts_of(model, [3] * rows)), Decoding(8, 4))
-    for step in range(2):
-        with torch.no_grad():
-            hidden = context.block_hidden(torch.full((rows, 8), MASK), 0, step)
-            kept = hidden.clone()
-            outputs[-1].zero_()
-        assert torch.equal(hidden, kept) and hidden.is_contiguous()
+def num_recordings(model) -> int:
+    return sum(len(each.recordings) for each in model._recorders)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("pattern, cache", PAIRS)
+def test_recorded_steps_write_the_same_tokens_and_are_recorded_once(pattern, cache, rule):
+    """Prompts of several lengths in a batch that shrinks; others of those lengths find what the first ones left."""
+    model = tiny_model(pattern)
+    bias_head(model, {STOP: 1.0})
+    prompts = [left_padded(prompts_of(model, lengths)) for lengths in ([3, 7, 5, 2], [7, 2, 3, 6])]
+    recordings = []
+    for prompt in [*prompts, prompts[0]]:
+        decoding = Decoding(24, 8, cache=cache, prompt_interval=5, response_interval=2, **rule)
+        expected = generate(model, prompt, decoding)
+        written = generate(model, prompt, replace(decoding, compile=True))
+        assert torch.equal(written.ids, expected.ids) and torch.equal(written.steps, expected.steps)
+        recordings.append(num_recordings(model))
+    assert recordings[2] == recordings[1] and len(model._recorders) == (2 if "cfg_scale" in rule else 1)
+
+
+def test_a_recorded_quota_goes_through_the_head_once_for_each_place_that_can_be_open():
+    model = endless_model("block")
+    calls = spy(model, "logits")
+    decoding = Decoding(16, 8, gen_steps=6, compile=True)
+    for num_calls in (2 * 6, 6):  # recorded and done, then done
+        calls.clear()
+        generate(model, left_padded(prompts_of(model, [3, 5])), decoding)
+        assert sorted({len(hidden) for (hidden,) in calls}) == [4, 10, 16] and len(calls) <= num_calls
+
+
+def test_generations_that_take_turns_have_memory_of_their_own():
+    model, decoding = endless_model("block"), Decoding(16, 4, gen_steps=8, compile=True)
+    prompts = [left_padded(prompts_of(model, lengths)) for lengths in ([3, 6], [5, 4])]
+    alone = [generate(model, prompt, decoding).ids for prompt in prompts]
+    turns = [denoise(model, prompt, decoding) for prompt in prompts]
+    canvases = [[step.canvas for step in pair] for pair in zip(*turns, strict=True)][-1]
+    assert all(map(torch.equal, canvases, alone)) and not torch.equal(*alone)
+    del turns
+    generate(model, prompts[0], decoding)
+    assert len(model._recorders) == 2, "memory that is free again is used"
+
+
+def test_what_was_recorded_in_memory_that_has_become_too_small_is_forgotten():
+    model, decoding = endless_model("block"), Decoding(8, 4)
+    for lengths in ([3], [3, 6, 5], [4]):
+        prompt = left_padded(prompts_of(model, lengths))
+        written = generate(model, prompt, replace(decoding, compile=True)).ids
+        assert torch.equal(written, generate(model, prompt, decoding).ids)
+
+
+def test_what_was_recorded_is_forgotten_when_weights_move_and_does_not_go_along_with_copies():
+    model, decoding = endless_model("block"), Decoding(8, 4, compile=True)
+    prompt = left_padded(prompts_of(model, [3, 6]))
+    expected = generate(model, prompt, decoding).ids
+    other = copy.deepcopy(model)
+    assert other._recorders == []
+    (before,) = model._recorders
+    for weight in model.parameters():
+        weight.data = weight.data.clone()
+    assert torch.equal(generate(model, prompt, decoding).ids, expected)
+    assert before not in model._recorders and len(model._recorders) == 1
+
+
+def test_what_a_recording_returned_stays_when_it_runs_again():
+    recorder, double = Recorder([]), lambda values: {"twice": values * 2}
+    first = recorder.run("double", double, torch.tensor([1.0, 2.0]))
+    second = recorder.run("double", double, torch.tensor([3.0, 4.0]))
+    assert first["twice"].tolist() == [2, 4] and second["twice"].tolist() == [6, 8]
+    assert len(recorder.recordings) == 1
+    assert recorder.run("double", double, torch.ones(3))["twice"].tolist() == [2, 2, 2], "another shape, another graph"
 
 
 @pytest.mark.parametrize("alive, size", [(8, 8), (5, 8), (4, 4), (3, 4), (2, 2), (1, 1), (0, 0)])

@@ -8,8 +8,9 @@ from dllm.core import objective
 from dllm.core.attention import PATTERNS
 from dllm.core.objective import target_losses
 from dllm.pipelines import kernels
+from dllm.pipelines.a2d import modeling_a2d
 from oracles.batches import layouts_of, pack, random_samples, spy
-from oracles.families import family_model
+from oracles.families import VARIANTS, family_model
 from oracles.models import tiny_model
 
 
@@ -68,6 +69,48 @@ def test_the_kind_of_mask_chooses_the_kernel(monkeypatch):
         with torch.no_grad():
             model.trunk(embeds, mask, layout.position)
         assert set(chosen) == {"sdpa_attention_forward" if mask is None else "flex_attention_forward"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_keys_are_shared_by_heads_where_few_tokens_meet_a_mask(variant, monkeypatch):
+    """As many are fed in a denoising step; in training autograd takes the kernel that it had."""
+    model, capped = family_model(variant), variant == "gemma2"
+    valid = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1] * 7])
+    ids = torch.arange(14).view(2, 7)
+    expected = model(ids, valid).logits
+    called = []
+    kernel = kernels.shared_attention_forward
+    monkeypatch.setattr(kernels, "shared_attention_forward", lambda *a, **k: called.append(a) or kernel(*a, **k))
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids, valid).logits, expected, rtol=1e-10, atol=1e-10)
+        assert len(called) == (0 if capped else model.config.num_hidden_layers)
+        assert all(key.shape[1] < query.shape[1] for _, query, key, *_ in called)
+        monkeypatch.setattr(modeling_a2d, "FEW_TOKENS", 6)
+        called.clear()
+        model(ids, valid)
+    assert not called
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
+@pytest.mark.parametrize("dtype, off", [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_the_norm_of_one_kernel_is_transformers_own_but_for_rounding(family, dtype, off, monkeypatch):
+    """On a GPU where nothing is trained; here the kernel is torch's for CPUs."""
+    model = family_model(family, dtype=dtype)
+    for name, weight in model.named_parameters():
+        if "norm" in name:
+            weight.data.uniform_(0.5, 2)
+    ids = torch.arange(20).view(2, 10)
+    with torch.no_grad():
+        expected = model(ids).logits
+        monkeypatch.setattr(modeling_a2d, "FUSED_NORM", ("cpu",))
+        calls = []
+        norm = torch.nn.functional.rms_norm
+        monkeypatch.setattr(torch.nn.functional, "rms_norm", lambda *a: calls.append(a) or norm(*a))
+        found = model(ids).logits
+    num_norms = sum("norm" in name for name, _ in model.named_parameters())
+    assert len(calls) == num_norms and (found - expected).norm() < off * expected.norm()
+    calls.clear()
+    assert torch.equal(model(ids).logits, expected) and not calls, "and in training as it was"
 
 
 def test_pairs_that_may_not_attend_are_skipped():

@@ -19,38 +19,28 @@ and dual cache (Wu et al. 2025), and the interval refresh of dLLM-Cache (Liu et 
 the least similar tokens). Intervals are counted within a block, so that a row does not depend on its neighbours.
 """
 
-import functools
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, StaticLayer
+from transformers.cache_utils import Cache
 
 from dllm.core.attention import CLEAN, NOISY, LayerMasks, Layout, layer_masks
 from dllm.core.decoding import Decoding
+from dllm.core.graphs import recorder
 from dllm.core.model import MaskedDiffusionModel
 from dllm.core.prompt import Prompt
 
-STATIC_WIDTH = 64  # compiled steps see prompts of a multiple of so many tokens
-
-
-@functools.cache
-def compiled(function):
-    """The function compiled for each of the few shapes that it meets; on a GPU these are CUDA graphs."""
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    return torch.compile(function, mode="reduce-overhead", dynamic=False, fullgraph=True)
-
-
-def _trunk(model: MaskedDiffusionModel, embeds: Tensor, mask, position: Tensor, cache, **extras) -> Tensor:
-    return model.trunk(embeds, mask, position, cache, **extras)
+STATIC_WIDTH = 64  # recorded steps see prompts of a multiple of so many tokens
 
 
 class SlotCache(Cache):
-    """Keys and values [B, heads, slots, D_head] of every layer, written to the slots of the step that is under way."""
+    """Keys and values `states` [layers, 2, B, heads, slots, D_head], written to the slots of the step under way."""
 
-    def __init__(self, config, num_rows: int, num_slots: int, like: Tensor):
-        super().__init__(layers=[StaticLayer(num_slots) for _ in range(config.num_hidden_layers)])
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.early_initialization(num_rows, config.num_key_value_heads, width, like.dtype, like.device)
+    def __init__(self, states: Tensor):
+        super().__init__(layers=[])
+        self.states = states
 
     def at(self, slots: Tensor, seen: int) -> "SlotCache":
         """This cache, set to write to `slots` [n] and to show the first `seen` slots."""
@@ -58,17 +48,28 @@ class SlotCache(Cache):
         return self
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args, **kwargs):
-        layer = self.layers[layer_idx]
-        layer.keys.index_copy_(2, self.slots, key_states)
-        layer.values.index_copy_(2, self.slots, value_states)
-        return layer.keys[:, :, : self.seen], layer.values[:, :, : self.seen]
+        keys, values = self.states[layer_idx]
+        keys.index_copy_(2, self.slots, key_states)
+        values.index_copy_(2, self.slots, value_states)
+        return keys[:, :, : self.seen], values[:, :, : self.seen]
 
-    def keep(self, rows: Tensor) -> None:
-        """Forgets all rows but these."""
-        for layer in self.layers:
-            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
-            torch._dynamo.mark_static_address(layer.keys)  # a captured graph may write into them
-            torch._dynamo.mark_static_address(layer.values)
+
+def _hidden(
+    model: MaskedDiffusionModel,
+    cache: SlotCache | None,
+    seen: int,
+    part: slice,
+    ids: Tensor,
+    masks: LayerMasks,
+    position: Tensor,
+    slots: Tensor,
+    *prompt: Tensor | dict,
+) -> Tensor:
+    """Hidden states of a part of what is fed: `ids` [B, n], after a prompt's embeddings and extras if there are any."""
+    embeds, extras = model.embed(ids), {}
+    if prompt:
+        embeds, extras = torch.cat([prompt[0], embeds], dim=1), prompt[1]
+    return model.trunk(embeds, masks, position, None if cache is None else cache.at(slots, seen), **extras)[:, part]
 
 
 class CachedTrunk:
@@ -77,7 +78,7 @@ class CachedTrunk:
     def __init__(self, model: MaskedDiffusionModel, prompt: Prompt, decoding: Decoding):
         self.model, self.decoding = model, decoding
         self.prompt = prompt.padded(STATIC_WIDTH) if decoding.compile else prompt
-        self.trunk = compiled(_trunk) if decoding.compile else _trunk
+        self.recorder = recorder(model, self) if decoding.compile else None
         self.pattern = model.diffusion.attention_pattern
         self.name = decoding.cache_for(self.pattern)
         self.P = self.prompt.valid.shape[1]
@@ -87,7 +88,8 @@ class CachedTrunk:
         self.layout = Layout.cat([self.prompt.layout(), response])
         self.cache = None
         if self.name != "none":
-            self.cache = SlotCache(model.diffusion, len(prompt.valid), self.P + R, prompt.embeds)
+            self.cache = self._new_cache(len(prompt.valid))
+            self.cache.states.zero_()  # a slot that nobody sees must hold finite numbers
         self.settled = 0  # leading slots whose keys and values are final
         self.attention_inputs: dict[tuple[int, int], tuple] = {}
 
@@ -95,23 +97,34 @@ class CachedTrunk:
         """Hidden states [B, block_length, D] of a block of `canvas` [B, R], given all that it may see."""
         start = self.P + block * self.decoding.block_length
         first, last = self._fed(start, step, canvas.shape[1])
-        masks, position, slots, seen = self._attention_inputs(first, last, start)
-        embeds, extras = self.model.embed(canvas[:, max(first - self.P, 0) : last - self.P]), {}
-        if first == 0:
-            embeds, extras = torch.cat([self.prompt.embeds, embeds], dim=1), self.prompt.extras  # [B, last, D]
-        cache = self.cache and self.cache.at(slots, seen)
-        hidden = self.trunk(self.model, embeds, masks, position, cache, **extras)  # [B, last - first, D]
+        *inputs, seen = self._attention_inputs(first, last, start)
+        part = slice(start - first, start - first + self.decoding.block_length)
+        ids = canvas[:, max(first - self.P, 0) : last - self.P]
+        prompt = (self.prompt.embeds, self.prompt.extras) if first == 0 else ()
+        function = partial(_hidden, self.model, self.cache, seen, part)
+        hidden = self.run((self.name, seen, part.start, part.stop), function, ids, *inputs, *prompt)
         if self.name == "exact":
             self.settled = start if self.pattern == "block" else self.P
-        # A copy: what a CUDA graph returned belongs to it, and the next one to run may write there.
-        return hidden[:, start - first : start - first + self.decoding.block_length].clone()
+        return hidden
+
+    def run(self, key: tuple, function: Callable, *inputs):
+        """function(*inputs), as a graph if steps are recorded (`dllm.core.graphs.Recorder.run`)."""
+        return self.recorder.run(key, function, *inputs) if self.recorder else function(*inputs)
 
     def keep(self, rows: Tensor) -> None:
         """Forgets all rows but these."""
         self.prompt, self.layout = self.prompt.keep(rows), self.layout.keep(rows)
         self.attention_inputs = {}
-        if self.cache:
-            self.cache.keep(rows)
+        if self.cache is not None:
+            states, self.cache = self.cache.states, self._new_cache(len(rows))
+            for layer, kept in zip(states, self.cache.states, strict=True):  # both may lie in the same memory
+                kept.copy_(layer[:, rows])
+
+    def _new_cache(self, num_rows: int) -> SlotCache:
+        config, like = self.model.diffusion, self.prompt.embeds
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (config.num_hidden_layers, 2, num_rows, config.num_key_value_heads, self.layout.role.shape[1], width)
+        return SlotCache(self.recorder.lend(shape, like) if self.recorder else like.new_empty(shape))
 
     def _fed(self, start: int, step: int, length: int) -> tuple[int, int]:
         """The first slot that this step feeds, and the one after the last."""
@@ -140,7 +153,8 @@ class CachedTrunk:
             if self.pattern == "block":  # the blocks before the current one have become clean
                 layout = layout.with_role(slice(self.P, start), CLEAN)
             num_slots = layout.role.shape[1]
-            seen = num_slots if self.decoding.compile or self.pattern != "block" else last
+            all_shown = self.cache is not None and (self.decoding.compile or self.pattern != "block")
+            seen = num_slots if all_shown else last
 
             def mask(window: int | None) -> Tensor | None:
                 found = layout.mask(self.pattern, slice(first, last), slice(seen), window)

@@ -44,7 +44,7 @@ class Decoding:
     cache: str | None = _setting(None, f"what is kept between steps: {', '.join(CACHES)}; default: an exact one")
     prompt_interval: int = _setting(25, "steps of a block between two refreshes of the whole cache dllmcache")
     response_interval: int = _setting(7, "steps of a block between two refreshes of its part of the response")
-    compile: bool = _setting(False, "compile the steps, on a GPU as CUDA graphs; the first batch waits")
+    compile: bool = _setting(False, "on a GPU: replay the steps as CUDA graphs; the first batch of a size waits")
 
     def __post_init__(self):
         for name in POSITIVE:

@@ -4,12 +4,13 @@ commits the most confident candidates of the block (Nie et al. 2025, LLaDA; Wu e
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dllm.core.cache import CachedTrunk, compiled
+from dllm.core.cache import CachedTrunk
 from dllm.core.decoding import Decoding
 from dllm.core.model import MaskedDiffusionModel
 from dllm.core.prompt import Prompt
@@ -105,34 +106,33 @@ def denoise(
         mask_embed = model.embed(torch.tensor(config.mask_token_id, device=device))
         prompts.append(unconditional or prompt.masked(mask_embed))
     contexts = [CachedTrunk(model, each, decoding) for each in prompts]
-    choose = compiled(_choose) if decoding.compile else _choose
-
     confidence = torch.zeros(canvas.shape, dtype=torch.promote_types(prompt.embeds.dtype, torch.float32), device=device)
-    steps = torch.zeros(B, dtype=torch.long, device=device)
+    state = canvas, is_masked, confidence, torch.zeros(B, dtype=torch.long, device=device)
     rows = torch.arange(B, device=device)  # those that are still being written
+    numbers = torch.arange(decoding.steps_per_block, device=device)
     for block in range(decoding.num_blocks):
-        part = slice(block * decoding.block_length, (block + 1) * decoding.block_length)
+        part = torch.arange(block * decoding.block_length, (block + 1) * decoding.block_length, device=device)
         drawn = _draw(decoding, [seeds[row] for row in rows.tolist()], block).to(device)  # [steps, 2, b, block_length]
-        at_start = is_masked[rows, part].sum(dim=1)  # [b]
+        at_start = state[1][rows][:, part].sum(dim=1)  # [b]
+        quotas = step_quota(at_start, decoding.steps_per_block, numbers[:, None])  # [steps, b]
         for step in range(decoding.steps_per_block):
-            masked = is_masked[rows, part]  # [b, block_length]
-            count = _num_to_predict(masked, decoding)
+            written = state if len(rows) == B else tuple(each[rows] for each in state)
+            count = _num_to_predict(written[1], part, decoding, step)
             if count == 0:
                 break
-            steps[rows] += masked.any(dim=1)
-            hidden = [context.block_hidden(canvas[rows], block, step) for context in contexts]  # [b, block_length, D]
+            hidden = [context.block_hidden(written[0], block, step) for context in contexts]  # [b, block_length, D]
             if step == 0:  # once a block: it waits for the device
                 _check_finite(hidden)
-            quota = step_quota(at_start, decoding.steps_per_block, step)  # [b]
-            canvas[rows, part], is_masked[rows, part], found = choose(
-                model, decoding, hidden, canvas[rows, part], masked, may_stop[rows, part], quota, drawn[step], count
-            )
-            confidence[rows, part] = found.where(masked, confidence[rows, part])
-            canvas, is_masked = fill_after_stop(canvas, is_masked, config)
-            yield Step(canvas, is_masked, confidence)
-        rows = without_finished(rows, is_masked, contexts, decoding)
+            written = contexts[0].run(
+                (decoding, count), partial(_commit, model, decoding, count),
+                hidden, written, may_stop[rows], quotas[step], drawn[step], part,
+            )  # fmt: skip
+            state = written if len(rows) == B else _put(state, rows, written)
+            yield Step(*state[:3])
+        rows = without_finished(rows, state[1], contexts, decoding)
         if len(rows) == 0:
             break
+    canvas, *_, steps = state
     ids = canvas[:, : decoding.gen_length]
     before_stop = is_any(ids, config.stop_token_ids).long().cumsum(dim=1) == 0
     lengths = (before_stop.sum(dim=1) + 1).clamp(max=decoding.gen_length)
@@ -181,12 +181,44 @@ def _start(config, decoding: Decoding, B: int, initial: Tensor | None, device) -
     return *fill_after_stop(canvas, is_masked, config), positions > last_given
 
 
-def _num_to_predict(masked: Tensor, decoding: Decoding) -> int:
-    """Rows of the block that go through the head; 0 ends the block. A compiled quota does not sync with the GPU."""
-    if decoding.compile and not decoding.by_confidence:
-        return masked.numel()
-    num_masked = int(masked.sum())
-    return masked.numel() if num_masked and decoding.compile else num_masked
+def _num_to_predict(is_masked: Tensor, part: Tensor, decoding: Decoding, step: int) -> int:
+    """Rows of the block that go through the head; 0 ends the block. Recorded, as many as there can be: a quota then
+    does not wait for the GPU.
+    """
+    if not decoding.compile:
+        return int(is_masked[:, part].sum())
+    most = len(is_masked) * decoding.block_length
+    if decoding.by_confidence:
+        return most if is_masked[:, part].any() else 0
+    each, more = divmod(decoding.block_length, decoding.steps_per_block)
+    return most - len(is_masked) * (step * each + min(step, more))
+
+
+def _put(state: tuple[Tensor, ...], rows: Tensor, written: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The state of all rows, with what was written to some of them."""
+    return tuple(each.index_put((rows,), new) for each, new in zip(state, written, strict=True))
+
+
+def _commit(
+    model: MaskedDiffusionModel,
+    decoding: Decoding,
+    count: int,
+    hidden: list[Tensor],
+    state: tuple[Tensor, ...],
+    may_stop: Tensor,
+    quota: Tensor,
+    drawn: Tensor,
+    part: Tensor,
+) -> tuple[Tensor, ...]:
+    """A step after the trunk: canvas, masked positions, confidence [b, R] and steps [b], with what it commits to the
+    positions `part` [block_length].
+    """
+    canvas, is_masked, confidence, steps = state
+    masked = is_masked[:, part]  # [b, block_length]
+    ids, left, found = _choose(model, decoding, hidden, canvas[:, part], masked, may_stop[:, part], quota, drawn, count)
+    canvas, is_masked = canvas.index_copy(1, part, ids), is_masked.index_copy(1, part, left)
+    confidence = confidence.index_copy(1, part, found.where(masked, confidence[:, part]))
+    return *fill_after_stop(canvas, is_masked, model.diffusion), confidence, steps + masked.any(dim=1)
 
 
 def _choose(

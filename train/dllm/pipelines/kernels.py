@@ -1,9 +1,10 @@
-"""The attention kernel by the kind of mask: FlexAttention for block masks, SDPA for boolean ones and for none.
+"""The attention kernel by the kind of mask: FlexAttention for block masks, SDPA for all others and for none.
 
 SDPA cannot cap scores (Gemma 2: s -> c tanh(s / c)); there they are computed as they stand.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface
@@ -24,9 +25,29 @@ def attention_by_mask(
     """Attention with transformers' interface: query, key, value [B, heads, L, d] to [B, L, heads, d]."""
     if isinstance(attention_mask, BlockMask):
         kernel = flex_attention_forward
+    elif attention_mask is not None and attention_mask.is_floating_point():
+        kernel = shared_attention_forward
     else:
         kernel = sdpa_attention_forward if kwargs.get("softcap") is None else capped_attention_forward
     return kernel(module, query, key, value, attention_mask, **kwargs)
+
+
+def shared_mask(mask: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
+    """A boolean mask [B, 1, n, keys] as `shared_attention_forward` takes it, [B, 1, groups * n, keys]: once for all
+    layers, where SDPA would make it anew in each.
+    """
+    added = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, float("-inf"))
+    return added.repeat(1, 1, groups, 1)
+
+
+def shared_attention_forward(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, **kwargs
+) -> tuple[Tensor, None]:
+    """Attention without a copy of the keys for each of the heads that share them: those heads are more queries."""
+    B, heads, n, width = query.shape
+    query = query.reshape(B, key.shape[1], -1, width)
+    output = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+    return output.view(B, heads, n, width).transpose(1, 2).contiguous(), None
 
 
 def capped_attention_forward(
@@ -46,7 +67,7 @@ def capped_attention_forward(
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
-    weights = torch.nn.functional.dropout(weights, dropout, module.training)
+    weights = F.dropout(weights, dropout, module.training)
     return (weights @ value).transpose(1, 2).contiguous(), None
 
 

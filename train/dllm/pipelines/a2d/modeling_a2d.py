@@ -4,10 +4,13 @@ A family is its config and its class; what families do differently is in their c
 attention scores or logits, tied weights, rotary bases. Embeddings are scaled by transformers' own modules.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -32,9 +35,11 @@ from dllm.core.attention import LayerMasks, layer_masks
 from dllm.core.language_model import MaskedDiffusionLM, TargetLosses
 from dllm.core.model import DiffusionSettings, exclude_unwritable
 from dllm.core.prompt import Prompt
-from dllm.pipelines.kernels import BY_MASK
+from dllm.pipelines.kernels import BY_MASK, shared_mask
 
 FEW_ROWS = 48
+FEW_TOKENS = 128  # up to which a mask for each of the heads that share keys costs less than their keys
+FUSED_NORM = ("cuda",)  # where torch has a norm of one kernel; transformers' own takes eight
 
 
 class A2DLMHeadModel(MaskedDiffusionLM):
@@ -48,6 +53,9 @@ class A2DLMHeadModel(MaskedDiffusionLM):
         self.model.embed_tokens.padding_idx = None
         for layer in self.model.layers:
             layer.self_attn.is_causal = False  # else no mask at all would mean a causal one
+        for module in self.model.modules():
+            if hasattr(module, "variance_epsilon"):  # an RMS norm, but for Gemma's
+                module.forward = partial(_norm, module)
 
     @property
     def diffusion(self) -> DiffusionSettings:
@@ -63,10 +71,17 @@ class A2DLMHeadModel(MaskedDiffusionLM):
         masks = mask if isinstance(mask, dict) or not kinds else dict.fromkeys(kinds, mask)
         if self.config._attn_implementation == "eager":
             masks = {k: _added(m, embeds) for k, m in masks.items()} if kinds else _added(masks, embeds)
+        elif embeds.shape[1] <= FEW_TOKENS and not torch.is_grad_enabled():
+            masks = {k: self._shared(m, embeds) for k, m in masks.items()} if kinds else self._shared(masks, embeds)
         output = self.model(
             inputs_embeds=embeds, attention_mask=masks, position_ids=position, past_key_values=cache, use_cache=False
         )
         return output.last_hidden_state
+
+    def _shared(self, mask: Tensor | BlockMask | None, embeds: Tensor) -> Tensor | BlockMask | None:
+        if not isinstance(mask, Tensor) or getattr(self.config, "attn_logit_softcapping", None):
+            return mask
+        return shared_mask(mask, self.config.num_attention_heads // self.config.num_key_value_heads, embeds.dtype)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V], -inf on the mask token and on ids that may not be written or that the tokenizer has not."""
@@ -133,6 +148,13 @@ class A2DLMHeadModel(MaskedDiffusionLM):
         decoding = self.decoding(**arguments)
         valid = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         return self.respond(self.prompt(input_ids, valid), None, decoding, seeds, initial_canvas)
+
+
+def _norm(norm: torch.nn.Module, hidden: Tensor) -> Tensor:
+    """The norm of transformers; where nothing is trained, and there is one, through torch's kernel for it."""
+    if hidden.device.type in FUSED_NORM and hidden.dtype == norm.weight.dtype and not torch.is_grad_enabled():
+        return F.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
+    return type(norm).forward(norm, hidden)
 
 
 def _added(mask: Tensor | None, embeds: Tensor) -> Tensor:
