@@ -214,6 +214,17 @@ def test_pad_leaves_a_square_film_alone(processor):
     assert torch.equal(preprocess_image(image, processor, "pad"), preprocess_image(image, processor, "square"))
 
 
+@pytest.mark.parametrize("mode, kind", [("square", "L"), ("square", "I;16"), ("pad", "L"), ("square", "RGB")])
+def test_a_grey_film_that_stays_grey_gives_the_same_pixels(tmp_path, processor, mode, kind):
+    samples = np.random.default_rng(0).integers(0, 60000 if kind == "I;16" else 256, (90, 70, 3))
+    samples = samples.astype(np.uint16 if kind == "I;16" else np.uint8)
+    Image.fromarray(samples if kind == "RGB" else samples[..., 0]).save(tmp_path / "film.png")
+    kept = load_image(tmp_path / "film.png", keep_grey=True)
+    assert kept.mode == ("RGB" if kind == "RGB" else "L")
+    expected = preprocess_image(load_image(tmp_path / "film.png"), processor, mode)
+    assert torch.equal(preprocess_image(kept, processor, mode), expected)
+
+
 def test_unknown_mode_names_the_known_ones(processor):
     with pytest.raises(ValueError, match="'round'.*square, pad"):
         preprocess_image(Image.new("RGB", (32, 32)), processor, "round")

@@ -90,7 +90,7 @@ class ReportDataset(ConversationDataset):
 
     def _load(self, kind: str, name: str):
         """An image, or the frames of a video."""
-        return load_image(self.folder / name) if kind == "image" else self.videos.frames(name)
+        return load_image(self.folder / name, keep_grey=True) if kind == "image" else self.videos.frames(name)
 
 
 class ReportCollator(ResponseCollator):

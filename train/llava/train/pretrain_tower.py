@@ -52,7 +52,9 @@ class ImageWordDataset(Dataset):
         images = [Path(image_folder) / image_names(record)[0] for record in records]
         bar = tqdm(images, desc="images", unit="image", disable=not progress)
         self.augment = augment
-        self.pixels = [preprocess_image(load_image(image), processor, "square")[0].half() for image in bar]
+        self.pixels = [
+            preprocess_image(load_image(image, keep_grey=True), processor, "square")[0].half() for image in bar
+        ]
 
     def __len__(self) -> int:
         return len(self.pixels)
