@@ -6,7 +6,9 @@ import torch
 
 from dllm.core.losses import NORMALISATIONS
 from dllm.core.noise import ForwardProcess, Quadrature
+from dllm.pipelines.a2d import load_a2d
 from dllm.training.arguments import MDLMConfig
+from dllm.training.lora import add_lora
 from dllm.training.order import PositionSampler
 from oracles.loss import pair_loss
 from oracles.models import TAIL, tiny_model
@@ -94,6 +96,28 @@ def test_every_estimator_trains(estimator, tmp_path):
     trainer = make_trainer(tmp_path, noise_estimator=estimator, max_steps=2)
     trainer.train()
     assert all(0 < loss < 1000 for loss in logged(trainer, "loss"))
+
+
+def test_frozen_weights_are_held_in_the_type_of_the_step(tmp_path):
+    """Half the bytes, the losses of a step in bf16, and an adapter that is merged without rounding."""
+    losses = {}
+    for name in ("fp32", "bf16"):
+        model = tiny_model("block", torch.float32)
+        add_lora(model, 4, 64, 0, "")
+        for number, (weight, parameter) in enumerate(model.named_parameters()):
+            if "lora_B" in weight:
+                torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(number))
+        trainer = make_trainer(tmp_path, model=model, bf16=name == "bf16")
+        trainer.train()
+        losses[name] = torch.tensor(logged(trainer, "loss"))
+    types = {(weight.requires_grad, weight.dtype) for weight in trainer.model.parameters()}
+    assert types == {(True, torch.float32), (False, torch.bfloat16)}
+    torch.testing.assert_close(losses["bf16"], losses["fp32"], rtol=0.02, atol=0)
+    trainer.save_result(str(tmp_path))
+    layer = trainer.model.model.layers[0].mlp.up_proj
+    up, down = layer.lora_B["default"].weight, layer.lora_A["default"].weight
+    saved = load_a2d(str(tmp_path), dtype=torch.float32).model.layers[0].mlp.up_proj.weight
+    assert torch.equal(saved, layer.base_layer.weight.float() + up @ down * 16)
 
 
 def test_it_learns(tmp_path):

@@ -68,7 +68,7 @@ def merge(state: dict[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
         layer = name.removesuffix(f"{BASE}weight")
         if layer != name:
             up, down = (state[f"{layer}.lora_{side}{ADAPTER}weight"].float() for side in "BA")
-            merged[f"{layer}.weight"] = (weight.float() + (up @ down) * scale).to(weight.dtype)
+            merged[f"{layer}.weight"] = weight.float() + (up @ down) * scale  # a small change may round away
         elif ".lora_" not in name:
             merged[name.replace(BASE, ".")] = weight
     return merged
@@ -101,7 +101,7 @@ def load_lora(model: MaskedDiffusionLM, folder: str) -> None:
     config = lora_config(model)
     merged = merge(model.state_dict(), config)
     for name, weight in plain.items():  # within what another device rounds
-        if not torch.allclose(merged[name].cpu(), weight, rtol=1e-3, atol=1e-4):
+        if not torch.allclose(merged[name].cpu().float(), weight.float(), rtol=1e-3, atol=1e-4):
             raise ValueError(
                 f"{folder} was trained on other weights than those of {config.base_model_name_or_path}; give the same "
                 "--model_name_or_path or another --output_dir"

@@ -4,14 +4,14 @@ Memory on a GPU is expected to be the sum, hardly ever reached, of
 
 | of          | one process, DDP            | ZeRO-1, ZeRO-2               | ZeRO-3          | FSDP    |
 |-------------|-----------------------------|------------------------------|-----------------|---------|
-| weights     | 4 N; in bf16 6 N            | w N + 4 T / n                | (w N + 4 T) / n | 4 N / n |
+| weights     | 4 N; in bf16 2 N + 4 T      | w N + 4 T / n                | (w N + 4 T) / n | 4 N / n |
 | gradients   | 4 T; DDP's buckets 4 T more | ZeRO-1: w T, ZeRO-2: w T / n | w T / n         | 4 T / n |
 | optimizer   | 8 T                         | 8 T / n                      | 8 T / n         | 8 T / n |
 | activations | what autograd keeps of the largest batch (`dllm.training.flops`)                    |
 
 bytes, with N weights, T of them trained, n processes, and w = 2 in bf16, else 4. In bf16 the first column has a rounded
-copy of the weights, but of frozen ones that a system holds in bf16, 2 bytes each; ZeRO has an exact one of those it
-trains. CUDA itself takes about 1 GB more.
+copy of the trained weights, and the others rounded alone; ZeRO has an exact one of those it trains. CUDA itself takes
+about 1 GB more.
 """
 
 from dataclasses import dataclass

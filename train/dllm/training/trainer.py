@@ -20,6 +20,13 @@ from dllm.training.progress import Progress
 from dllm.training.resumable import ResumableTrainer
 
 
+def hold_frozen(model: nn.Module, dtype: torch.dtype) -> None:
+    """Rounds the weights that are not trained to the type of the step, which rounds them in any case."""
+    for weight in model.parameters():
+        if not weight.requires_grad:
+            weight.data = weight.data.to(dtype)
+
+
 class MDLMTrainer(ResumableTrainer):
     """Trains a `MaskedDiffusionLM`, whose forward returns the losses of its targets, each part at its own rate.
 
@@ -30,6 +37,8 @@ class MDLMTrainer(ResumableTrainer):
         """`train_dataset.lengths`, the tokens of each sample, if it tells them, serve to sort samples into batches."""
         train = None if train_dataset is None else Positioned(train_dataset)
         super().__init__(*args, train_dataset=train, **{"compute_metrics": perplexity} | kwargs)
+        if self.args.bf16 and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):  # these hold all in one type
+            hold_frozen(self.model, torch.bfloat16)
         self.lengths = getattr(train_dataset, "lengths", None)
         self.forward_process = self.args.forward_process()
         # The same number of calls of the head on every rank, whatever its batch, or ZeRO-3 waits for ever.
