@@ -15,7 +15,7 @@
 #     CUDA_VISIBLE_DEVICES  one process per visible GPU; without a GPU one process on the CPU
 #     NUM_PROCESSES         another number of processes
 #     BATCH_SIZE            requests generated together                             (8)
-#     DTYPE                 float32 or bfloat16                                     (float32)
+#     DTYPE                 float32 or bfloat16                                     (bfloat16 on a GPU, else float32)
 #     GEN_KWARGS            generation arguments as k=v,k=v                         (the checkpoint's own)
 #     LIMIT                 score the first LIMIT studies only                      (all)
 #     FINDING_F1            1: also the finding F1, for phantom images
@@ -97,9 +97,10 @@ else
     [ "$gpus" -gt 0 ] || launch+=(--cpu)
 fi
 
+: "${DTYPE:=$( ((gpus)) && echo bfloat16 || echo float32)}"
 runs=() failed=()
 for model in "${models[@]}"; do
-    settings=("dtype=${DTYPE:=float32}" "gen_kwargs=${GEN_KWARGS:-}" "limit=${LIMIT:-}" "on_gpu=$((gpus > 0))")
+    settings=("dtype=$DTYPE" "gen_kwargs=${GEN_KWARGS:-}" "limit=${LIMIT:-}" "on_gpu=$((gpus > 0))")
     name="$("$PYTHON" -m report_scores name "$model" "${settings[@]}")" || exit 1
     run="$OUTPUT_PATH/$name"
     if "$PYTHON" -m report_scores complete "$run" 2> /dev/null; then

@@ -28,8 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         value = {"action": "store_true"} if each.type is bool else {"type": next(iter(get_args(each.type)), each.type)}
         parser.add_argument(f"--{each.name}", default=None, help=each.metadata["help"], **value)
     parser.add_argument("--seed", type=int, default=0, help="of temperature and random remasking")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default="float32", choices=DTYPES)
+    on_gpu = torch.cuda.is_available()
+    parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
+    fast = "bfloat16" if on_gpu else "float32"
+    parser.add_argument("--dtype", default=fast, choices=DTYPES, help=f"type of the weights; default: {fast}")
 
 
 def decoding_arguments(args: argparse.Namespace) -> dict:
