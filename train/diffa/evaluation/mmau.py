@@ -6,7 +6,8 @@ difficulty, category, sub-category; an answered one also model_prediction.
 
 import re
 import string
-from collections import defaultdict
+
+from diffa.evaluation.files import tally
 
 GROUPS = (
     ("Task-wise", "task", ("sound", "music", "speech")),
@@ -38,6 +39,7 @@ def matches(answer: str, prediction: str, choices: list[str]) -> bool:
 
 
 def words(text: str) -> set[str]:
+    """The words of a text in lower case."""
     return set(re.findall(r"\b\w+\b", text.lower()))
 
 
@@ -51,11 +53,7 @@ def report(records: list[dict], right: list[bool]) -> str:
     """Accuracies as the published program prints them."""
     lines = []
     for title, key, known in GROUPS:
-        counts = defaultdict(lambda: [0, 0], {name: [0, 0] for name in known})
-        for record, is_right in zip(records, right, strict=True):
-            if record.get(key) is not None:
-                counts[record[key]][0] += is_right
-                counts[record[key]][1] += 1
+        counts = tally(records, right, lambda record, key=key: record.get(key), known)
         lines += [LINE, f"{title} Accuracy:"]
         lines += [f"{name} : {100 * c / max(n, 1):.2f}% over {n} samples" for name, (c, n) in counts.items()]
     total = f"Total Accuracy: {100 * sum(right) / len(right):.2f}% over {len(right)} samples"
