@@ -9,6 +9,10 @@ import string
 
 from diffa.evaluation.files import tally
 
+INSTRUCTION = (
+    "You are given the audio and a multiple-choice question. Choose the best answer based only on the speech content "
+    "and style.\n"
+)
 GROUPS = (
     ("Task-wise", "task", ("sound", "music", "speech")),
     ("Difficulty-wise", "difficulty", ("easy", "hard", "medium")),
@@ -20,15 +24,7 @@ LINE = "*" * 30
 def prompt(record: dict) -> str:
     """What the model is asked."""
     lines = [f"{letter}. {choice}" for letter, choice in zip(string.ascii_uppercase, record["choices"], strict=False)]
-    return "\n".join(
-        [
-            "You are given the audio and a multiple-choice question. Choose the best answer based only on the speech "
-            "content and style.\n",
-            f"Question: {record['question']}\n\nChoices:",
-            *lines,
-            "Answer:",
-        ]
-    )
+    return "\n".join([INSTRUCTION, f"Question: {record['question']}\n\nChoices:", *lines, "Answer:"])
 
 
 def matches(answer: str, prediction: str, choices: list[str]) -> bool:
