@@ -60,6 +60,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_release(args: argparse.Namespace, views: str) -> Release:
+    """The release that the arguments name, with the images of each study chosen."""
     if args.dataset == "mimic-cxr":
         return read_mimic_release(args.root, args.images, views, args.compare_sections)
     return choose_images(read_iu_xray(args.root), views)

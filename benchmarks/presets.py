@@ -139,7 +139,7 @@ def embedded(model: A2DQwen3LMHeadModel | LlavaQwen3ModelLM, inputs: Inputs) -> 
     """The prompts as the model reads them: with images, this is where the tower runs."""
     everywhere = torch.ones_like(inputs.input_ids)
     if inputs.images is None:
-        return model.prompt(inputs.input_ids, everywhere)
+        return model.prepare_prompt(inputs.input_ids, everywhere)
     return model.prepare_prompt(inputs.input_ids, everywhere, inputs.images)
 
 

@@ -100,11 +100,11 @@ class Bench:
         settings.tail_token_id = 0  # the preset's own can never be written
         if case.mode not in MODES:
             settings.attention_pattern, settings.block_length = "block", 1
-            collate = ResponseCollator(settings, ForwardProcess("seed_literal"), pad_token_id=0)
+            collate = ResponseCollator(settings, ForwardProcess("seed_literal"))
         else:
             mode = MODES[case.mode]
             settings.attention_pattern = mode.pattern
-            collate = ResponseCollator(settings, mode.forward_process, 0, MDLMConfig.pad_to_multiple_of)
+            collate = ResponseCollator(settings, mode.forward_process, MDLMConfig.pad_to_multiple_of)
         return [self._on_device(collate(samples)) for samples in self.samples(case)]
 
     def samples(self, case: Case) -> list[list[dict]]:
@@ -146,7 +146,7 @@ class Bench:
     def _prompt(self, batch: dict[str, Tensor]) -> Prompt:
         if self.preset.vision:
             return self.model.prepare_prompt(batch["input_ids"], batch["attention_mask"], batch["images"])
-        return self.model.prompt(batch["input_ids"], batch["attention_mask"])
+        return self.model.prepare_prompt(batch["input_ids"], batch["attention_mask"])
 
     def _sequences(self, batch: dict[str, Tensor]) -> Sequences:
         """The seed's sequences of a collated batch, its padding taken out. Images are encoded once, as in the seed."""

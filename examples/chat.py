@@ -57,16 +57,12 @@ def ask() -> str | None:
 
 def answered(writer: TextWriter, request: TextRequest, arguments: dict) -> str:
     """The answer to a request, shown; on a terminal at every step."""
-    if not sys.stdout.isatty():
-        (answer,) = writer.write([request], **arguments)
-        print(printable(answer.text), flush=True)
-        return answer.text
-    live = LiveText()
-    (answer,) = writer.write(
-        [request], on_step=lambda canvas, todo: live.show(canvas_text(writer, canvas[0], todo[0])), **arguments
-    )
-    live.show(answer.text, whole=True)
-    print()
+    live = LiveText() if sys.stdout.isatty() else None
+    on_step = live and (lambda canvas, todo: live.show(canvas_text(writer, canvas[0], todo[0])))
+    (answer,) = writer.write([request], on_step=on_step, **arguments)
+    if live:
+        live.show(answer.text, whole=True)
+    print("" if live else printable(answer.text), flush=True)
     return answer.text
 
 

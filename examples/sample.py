@@ -15,10 +15,9 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from tqdm import tqdm
-
 from dllm.data.rows import open_splits
 from dllm.inference.command_line import add_arguments, decoding_arguments, seed_of, step_printer
+from dllm.inference.fill import fill
 from dllm.inference.results_file import ResultsFile
 from dllm.inference.text import TextRequest
 from dllm.inference.writer import tokens_per_step
@@ -66,6 +65,7 @@ def main() -> None:
 
 
 def request(key: str, row: dict, seed: int) -> TextRequest:
+    """The request of a prompt, whose key names its seed."""
     return TextRequest([], row["prompt"], seed_of(seed, key), row["template"], f"prompt {key}", row["system"])
 
 
@@ -101,12 +101,10 @@ def answer_all(args: argparse.Namespace, writer, requests: dict[str, TextRequest
         **asdict(writer.parse(arguments).decoding),
     }
     file = ResultsFile(args.out, settings, names=("id", "answer"))
-    todo = [key for key in requests if key not in file.results]
-    answers = writer.write_all((requests[key] for key in todo), args.batch_size, **arguments)
-    for key, answer in zip(todo, tqdm(answers, total=len(todo), desc="answers", unit="answer"), strict=True):
-        file.add(key, answer)
+    before = sum(key in file.results for key in requests)
+    fill(file, writer, list(requests), requests.__getitem__, args.batch_size, "answers", "answer", **arguments)
     pace = f"{tokens_per_step(file.results.values()):.1f} tokens per step"
-    print(f"{file.path}: {len(requests)} answers ({len(requests) - len(todo)} from before), {pace}")
+    print(f"{file.path}: {len(requests)} answers ({before} from before), {pace}")
 
 
 if __name__ == "__main__":

@@ -14,14 +14,13 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from dllm.data.files import read_json, write_json
+from dllm.data.files import read_json
 from dllm.program import run_program
 from llava.phantom.generate import ANNOTATION, CAPTIONS
 from llava.radiology.curation import write_subset, write_training_sets
-from quickstart_common import ON_CPU, PROCESSES, ROOT, open_run, run
+from quickstart_common import ON_CPU, PROCESSES, ROOT, print_table, quickstart, run
 from report_scores.lmms_eval_output import generations, read_scores, results_file
 from report_scores.scorer import FINDING_F1
 
@@ -183,37 +182,29 @@ def summarise(args: argparse.Namespace, model: Path, results: Path) -> dict:
     return summary
 
 
-def print_summary(summary: dict, minutes: float) -> None:
-    f1 = summary.get("finding_f1", {})
+def print_summary(summary: dict) -> None:
+    """Prints the scores beside their floors, and a report."""
     rows = {"model": summary["metrics"], **summary["floors"]}
-    metrics = list(summary["metrics"])
-    print(f"\n{'':18}" + "".join(f"{metric:>10}" for metric in metrics) + (f"{'finding_f1':>12}" if f1 else ""))
-    for name, row in rows.items():
-        values = "".join(f"{row[metric]:10.3f}" for metric in metrics)
-        print(f"{name:18}{values}" + (f"{f1[name]:12.3f}" if name in f1 else ""))
-    print(f"\nreport: {summary['report']}\nmodel:  {summary['checkpoint']}\ntook:   {minutes:.1f} minutes")
+    f1 = {name: {"finding_f1": value} for name, value in summary.get("finding_f1", {}).items()}
+    print_table("", {name: row | f1.get(name, {}) for name, row in rows.items()})
+    print(f"\nreport: {summary['report']}")
 
 
-def main() -> None:
-    args = parse_arguments()
-    for name, value in vars(args).items():
-        if isinstance(value, Path):
-            setattr(args, name, value.resolve())  # the steps run in other folders
-    settings = {key: str(value) for key, value in vars(args).items()}
-    settings |= {"towers": TOWERS, "stages": SETTINGS, "distill": DISTILL}
-    lock = open_run(args.out, settings, check_last_steps)
-
-    start = time.time()
+def work(args: argparse.Namespace) -> dict:
+    """All steps; what the run found."""
     data = args.out / "data"
     images = make_data(args, data)
     model = train(args, data, images)
     env = {"MIMIC_CXR_DATA": data, "MIMIC_CXR_IMAGES": images, "OUTPUT_PATH": args.out / "results"}
     env |= {"NUM_PROCESSES": PROCESSES, "BATCH_SIZE": 25, "FINDING_F1": "" if args.annotation else 1}
     run("evaluation", "bash", "eval/scripts/evaluate.sh", model, env=env | {"PYTHON": sys.executable})
-    summary = summarise(args, model, args.out / "results")
-    write_json(args.out / "summary.json", summary)
-    lock.release()
-    print_summary(summary, (time.time() - start) / 60)
+    return summarise(args, model, args.out / "results")
+
+
+def main() -> None:
+    args = parse_arguments()
+    settings = {"towers": TOWERS, "stages": SETTINGS, "distill": DISTILL}
+    quickstart(args, settings, lambda: work(args), print_summary, check_last_steps)
 
 
 if __name__ == "__main__":

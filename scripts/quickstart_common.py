@@ -1,7 +1,9 @@
-"""What the quickstarts share: how they run their steps, and that a folder holds one run."""
+"""What the quickstarts share: how they run their steps, that a folder holds one run, and how they end."""
 
+import argparse
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,12 +25,23 @@ def run(title: str, *command: object, env: dict | None = None) -> None:
         raise ValueError(f"step {title!r} failed: its message is above; run the same command again once it is mended")
 
 
-def open_run(out: Path, settings: dict, check: Callable[[Path], None] = lambda out: None) -> Lock:
-    """Makes the folder of a run, and writes its settings there once `check` of the folder has passed. Returns the lock
-    of the folder, to be released at the end.
+def quickstart(
+    args: argparse.Namespace,
+    settings: dict,
+    work: Callable[[], dict],
+    show: Callable[[dict], None],
+    check: Callable[[Path], None] = lambda out: None,
+) -> None:
+    """Does the `work` of a run with these arguments and further settings in the folder `args.out`, once `check` of the
+    folder has passed; writes what it found to summary.json, and shows it.
 
     Raises ValueError if the folder holds a run with other settings, or one that is running.
     """
+    for name, value in vars(args).items():
+        if isinstance(value, Path):
+            setattr(args, name, value.resolve())  # the steps run in other folders
+    out, start = args.out, time.time()
+    settings = {name: str(value) for name, value in vars(args).items()} | settings
     remembered = out / "settings.json"
     if remembered.is_file() and read_json(remembered, "give another --out") != settings:
         raise ValueError(f"{out} holds a run with other settings; give another --out or remove it")
@@ -36,4 +49,25 @@ def open_run(out: Path, settings: dict, check: Callable[[Path], None] = lambda o
     check(out)
     lock = Lock(out / ".lock", f"runs in {out}")
     write_json(remembered, settings)
-    return lock
+    summary = work()
+    write_json(out / "summary.json", summary)
+    lock.release()
+    show(summary)
+    print(f"model: {summary['checkpoint']}\ntook:  {(time.time() - start) / 60:.1f} minutes")
+
+
+def shares(right: list[bool], kinds: list[str]) -> dict[str, float]:
+    """The share that is right of all answers, and of those of each kind."""
+    groups = {"all": right}
+    for kind, is_right in zip(kinds, right, strict=True):
+        groups.setdefault(kind, []).append(is_right)
+    return {name: sum(group) / len(group) for name, group in groups.items()}
+
+
+def print_table(title: str, rows: dict[str, dict[str, float]]) -> None:
+    """Prints rows of figures by their names, which a row may lack."""
+    widths = {name: max(10, len(name) + 2) for row in rows.values() for name in row}
+    print(f"\n{title:20}" + "".join(f"{name:>{width}}" for name, width in widths.items()))
+    for name, row in rows.items():
+        cells = (f"{row[column]:{width}.3f}" if column in row else " " * width for column, width in widths.items())
+        print(f"{name:20}" + "".join(cells))

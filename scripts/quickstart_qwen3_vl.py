@@ -11,7 +11,6 @@ the same questions with another table shown. An interrupted run goes on from the
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -25,7 +24,7 @@ from dllm.pipelines.qwen3_vl.processing import load_image
 from dllm.pipelines.qwen3_vl.tiny import save_model
 from dllm.pipelines.qwen3_vl.tiny_tables import make_rows
 from dllm.program import run_program
-from quickstart_common import LAUNCH, ROOT, open_run, run
+from quickstart_common import LAUNCH, ROOT, print_table, quickstart, run, shares
 
 SIZES = {"hidden_size": 64, "layers": 3}
 VISION_STEPS = 150
@@ -48,9 +47,9 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def train(args: argparse.Namespace, data: Path) -> Path:
-    """Data, a model of random weights, its sight, and the training; returns the folder of the trained model."""
-    start, model = args.out / "initial", args.out / "model"
+def train(args: argparse.Namespace) -> tuple[Path, Path]:
+    """Data, a model of random weights, its sight, and the training; the folders of the trained model and the data."""
+    start, model, data = args.out / "initial", args.out / "model", args.out / "data"
     if not (data / "train.parquet").is_file():
         sizes = ("--train", args.train, "--test", args.test)
         run("tables", sys.executable, "-m", "dllm.pipelines.qwen3_vl.tiny_tables", "--out", data, *sizes)
@@ -64,7 +63,7 @@ def train(args: argparse.Namespace, data: Path) -> Path:
         paths = ("--model_name_or_path", start, "--dataset_args", data, "--output_dir", model)
         sizes = ("--num_train_epochs", args.epochs, "--per_device_train_batch_size", BATCH_SIZE)
         run("training", *LAUNCH, "examples/qwen3_vl/sft.py", *paths, *sizes, *FLAGS.split())
-    return model
+    return model, data
 
 
 def measure(model: Path, data: Path) -> tuple[dict[str, dict[str, float]], tuple[str, str, str]]:
@@ -78,11 +77,8 @@ def measure(model: Path, data: Path) -> tuple[dict[str, dict[str, float]], tuple
     for name, seen in {"model": images, "shuffled_images": shuffled(images)}.items():
         requests = [Request([image], question) for (question, _), image in zip(turns, seen, strict=True)]
         written[name] = [response.text for response in writer.write_all(requests, TOGETHER)]
-        right = {"all": []}
-        for (question, answer), text in zip(turns, written[name], strict=True):
-            for kind in ("all", kind_of(question)):
-                right.setdefault(kind, []).append(text == answer)
-        accuracy[name] = {kind: sum(each) / len(each) for kind, each in sorted(right.items())}
+        right = [text == answer for (_, answer), text in zip(turns, written[name], strict=True)]
+        accuracy[name] = shares(right, [kind_of(question) for question, _ in turns])
     return accuracy, (*turns[0], written["model"][0])
 
 
@@ -118,27 +114,17 @@ def summarise(args: argparse.Namespace, model: Path, data: Path) -> dict:
     }
 
 
-def print_summary(summary: dict, minutes: float) -> None:
-    kinds = list(summary["kinds"]["model"])
-    print(f"\n{'accuracy':18}" + "".join(f"{kind:>10}" for kind in kinds))
-    for name, shares in summary["kinds"].items():
-        print(f"{name:18}" + "".join(f"{shares[kind]:10.3f}" for kind in kinds))
+def print_summary(summary: dict) -> None:
+    """Prints how many answers are right, and one of them."""
+    print_table("accuracy", summary["kinds"])
     print("\n" + "   ".join(f"{name}: {text}" for name, text in summary["example"].items()))
-    steps, seconds = summary["steps"], summary["seconds"]
-    print(f"{steps} steps in {seconds:.0f} s; model in {summary['checkpoint']}; took {minutes:.1f} minutes")
+    print(f"{summary['steps']} steps in {summary['seconds']:.0f} s")
 
 
 def main() -> None:
     args = parse_arguments()
-    args.out = args.out.resolve()  # the steps run in other folders
-    settings = {name: str(value) for name, value in vars(args).items()}
-    settings |= {"sizes": SIZES, "vision_steps": VISION_STEPS, "batch_size": BATCH_SIZE, "flags": FLAGS}
-    lock = open_run(args.out, settings)
-    start, data = time.time(), args.out / "data"
-    summary = summarise(args, train(args, data), data)
-    (args.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    print_summary(summary, (time.time() - start) / 60)
-    lock.release()
+    settings = {"sizes": SIZES, "vision_steps": VISION_STEPS, "batch_size": BATCH_SIZE, "flags": FLAGS}
+    quickstart(args, settings, lambda: summarise(args, *train(args)), print_summary)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import argparse
 import os
 import shutil
 import sys
-import time
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
@@ -24,9 +23,8 @@ from diffa.evaluation import mmsu
 from diffa.evaluation.asr import word_error_rate
 from diffa.evaluation.files import accuracy, floor_file, read_records
 from diffa.phantom.questions import TASKS
-from dllm.data.files import write_json
 from dllm.program import run_program
-from quickstart_common import LAUNCH, PROCESSES, ROOT, open_run, run
+from quickstart_common import LAUNCH, PROCESSES, ROOT, print_table, quickstart, run
 
 STAGES = {
     "ATTENTION_PATTERN": "block",
@@ -72,9 +70,10 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def train(args: argparse.Namespace, data: Path) -> tuple[Path, Path]:
-    """Data, encoder and both stages; returns the folders of the stages."""
-    towers, encoder, stage1, stage2 = (args.out / name for name in ("towers", "encoder", "stage1", "stage2"))
+def train(args: argparse.Namespace) -> tuple[Path, Path, Path]:
+    """Data, encoder and both stages; returns the folders of the data and of the stages."""
+    names = ("data", "towers", "encoder", "stage1", "stage2")
+    data, towers, encoder, stage1, stage2 = (args.out / name for name in names)
     python = (sys.executable, "-m")
     if not (data / "truth.json").is_file():
         counts = ("--train", args.train, "--test", args.test)
@@ -89,7 +88,7 @@ def train(args: argparse.Namespace, data: Path) -> tuple[Path, Path]:
     stage("stage 1", 1, env | {"TRAIN_DATASET_PATH": data / "stage1.json"}, stage1, args.stage1_epochs)
     env |= STAGE_2 | {"TRAIN_DATASET_PATH": data / "stage2.json", "STAGE1_CKPT": stage1}
     stage("stage 2", 2, env, stage2, args.stage2_epochs)
-    return stage1, stage2
+    return data, stage1, stage2
 
 
 def stage(title: str, number: int, env: dict, out: Path, epochs: float) -> None:
@@ -147,24 +146,16 @@ def share_right(records: list[dict], tasks: Collection[str] = TASKS) -> float:
     return accuracy(asked, partial(mmsu.is_right, answers="text"))
 
 
-def print_summary(summary: dict, minutes: float) -> None:
-    for name in ("wer_after_stage_1", "wer", "accuracy", "acoustic_accuracy"):
-        print(f"{name:20}" + "".join(f"  {row} {value:.3f}" for row, value in summary[name].items()))
-    for task, row in summary["accuracy_by_task"].items():
-        print(f"  {task:18}" + "".join(f"  {name} {value:.3f}" for name, value in row.items()))
-    print(f"model: {summary['checkpoint']}\ntook:  {minutes:.1f} minutes")
+def print_summary(summary: dict) -> None:
+    """Prints error rates and accuracies beside their floors."""
+    rows = {name: summary[name] for name in ("wer_after_stage_1", "wer", "accuracy", "acoustic_accuracy")}
+    print_table("", rows | {f"  {task}": row for task, row in summary["accuracy_by_task"].items()})
 
 
 def main() -> None:
     args = parse_arguments()
-    args.out = args.out.resolve()  # the steps run in other folders
-    settings = {name: str(value) for name, value in vars(args).items()}
-    lock = open_run(args.out, settings | {"stages": SETTINGS, "stage 2": STAGE_2})
-    start, data = time.time(), args.out / "data"
-    summary = evaluate(args, data, *train(args, data))
-    write_json(args.out / "summary.json", summary)
-    print_summary(summary, (time.time() - start) / 60)
-    lock.release()
+    settings = {"stages": SETTINGS, "stage 2": STAGE_2}
+    quickstart(args, settings, lambda: evaluate(args, *train(args)), print_summary)
 
 
 if __name__ == "__main__":

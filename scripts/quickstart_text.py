@@ -11,14 +11,13 @@ was finished.
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dllm.data.conversation import build_prompt
-from dllm.data.files import read_json, write_json
+from dllm.data.files import read_json
 from dllm.data.records import read_records
 from dllm.data.tiny_tasks import LENGTH, TASKS
 from dllm.inference.text import TextRequest
@@ -26,7 +25,7 @@ from dllm.inference.writer import Response, rectangle, tokens_per_step
 from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
 from dllm.pipelines.text import load_writer
 from dllm.program import run_program
-from quickstart_common import LAUNCH, ROOT, open_run, run
+from quickstart_common import LAUNCH, ROOT, print_table, quickstart, run, shares
 
 SIZES = {"hidden_size": 64, "layers": 3}
 VOCABULARY = 316
@@ -96,11 +95,7 @@ class Questions:
 
     def exact_match(self, texts: list[str]) -> dict[str, float]:
         """Of all answers and by task, the share that is right."""
-        right = [text == answer for text, answer in zip(texts, self.answers, strict=True)]
-        groups = {"all": right}
-        for task, is_right in zip(self.tasks, right, strict=True):
-            groups.setdefault(task, []).append(is_right)
-        return {name: sum(group) / len(group) for name, group in groups.items()}
+        return shares([text == answer for text, answer in zip(texts, self.answers, strict=True)], self.tasks)
 
 
 def measure_model(folder: Path, test: Questions) -> dict:
@@ -159,36 +154,30 @@ def summarise(model: Path, twin: Path, test: Questions) -> dict:
     }
 
 
-def print_summary(summary: dict, minutes: float) -> None:
-    columns = ("all", *TASKS)
+def print_summary(summary: dict) -> None:
+    """Prints how many answers are right, of the model and of its twin."""
     names = {"model": "model", "several": f"  confident {THRESHOLD}", "blind": "  another question", "twin": "twin"}
-    header = "".join(f"{column:>10}" for column in columns)
-    print(f"\n{'exact match':20}{header}{'tokens/step':>13}{'nats/token':>12}")
-    for name, title in names.items():
-        cells = "".join(f"{summary['tasks'][name][column]:10.3f}" for column in columns)
-        pace = {"several": f"{summary['tokens_per_step']:13.2f}", "twin": f"{1:13.2f}"}.get(name, f"{'':13}")
-        nll = f"{summary['nll'][name]:12.4f}" if name in summary["nll"] else ""
-        print(f"{title:20}{cells}{pace}{nll}")
-    steps, seconds = summary["steps"], summary["seconds"]
+    rows = {title: dict(summary["tasks"][name]) for name, title in names.items()}
+    rows[names["several"]]["tokens/step"], rows["twin"]["tokens/step"] = summary["tokens_per_step"], 1
+    for name, nll in summary["nll"].items():
+        rows[name]["nats/token"] = nll
+    print_table("exact match", rows)
     print(f"\ninfill, half of an answer given: {summary['infill_exact_match']:.3f}")
-    for name in ("model", "twin"):
-        print(f"{name + ':':8}{steps[name]} steps in {seconds[name]:.0f} s")
-    print(f"model in {summary['checkpoint']}; took {minutes:.1f} minutes")
+    for name, steps in summary["steps"].items():
+        print(f"{name + ':':8}{steps} steps in {summary['seconds'][name]:.0f} s")
+
+
+def work(args: argparse.Namespace) -> dict:
+    """All steps; what the run found."""
+    data, initial = args.out / "data", args.out / "initial"
+    make_data(args, data, initial)
+    return summarise(*train(args, data, initial), Questions(data / "test.jsonl"))
 
 
 def main() -> None:
     args = parse_arguments()
-    args.out = args.out.resolve()  # the steps run in other folders
-    settings = {name: str(value) for name, value in vars(args).items()}
-    settings |= {"sizes": SIZES, "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE, "flags": FLAGS}
-    lock = open_run(args.out, settings)
-    start, data, initial = time.time(), args.out / "data", args.out / "initial"
-    make_data(args, data, initial)
-    model, twin = train(args, data, initial)
-    summary = summarise(model, twin, Questions(data / "test.jsonl"))
-    write_json(args.out / "summary.json", summary)
-    lock.release()
-    print_summary(summary, (time.time() - start) / 60)
+    settings = {"sizes": SIZES, "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE, "flags": FLAGS}
+    quickstart(args, settings, lambda: work(args), print_summary)
 
 
 if __name__ == "__main__":

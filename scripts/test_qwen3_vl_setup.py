@@ -9,6 +9,7 @@ Images are generated; nothing is downloaded, and what is written is removed at t
 import argparse
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -27,26 +28,19 @@ from dllm.training.arguments import MDLMConfig
 ROWS = 4
 
 
-def passed(what: str, since: float) -> None:
-    print(f"ok   {what} ({time.perf_counter() - since:.1f} s)", flush=True)
-
-
-def check(folder: str, scratch: str) -> None:
-    """All steps, in the order in which a run takes them. Raises ValueError at the first that fails."""
-    start = time.perf_counter()
+def check(folder: str, scratch: str) -> Iterator[str]:
+    """What each step has found, in the order in which a run takes them. Raises ValueError at the first that fails."""
     rows = make_rows(ROWS, seed=0)
     question, answer = (turn["content"] for turn in rows[0]["messages"])
-    passed(f"data: {len(rows)} tables, such as {question!r} with the answer {answer!r}", start)
+    yield f"data: {len(rows)} tables, such as {question!r} with the answer {answer!r}"
 
-    start = time.perf_counter()
     model = Qwen3VLForMaskedLM.from_pretrained(folder, freeze_vision=True, freeze_merger=True)
     settings, frozen = model.diffusion, [weight.clone() for weight in vision_of(model)]
     settings.block_length = settings.gen_length = 16
     processor = AutoProcessor.from_pretrained(folder)
     sizes = [sum(weight.numel() for weight in model.parameters()), sum(weight.numel() for weight in frozen)]
-    passed(f"model: {sizes[0]:,} weights, {sizes[1]:,} of them frozen; mask token {settings.mask_token_id}", start)
+    yield f"model: {sizes[0]:,} weights, {sizes[1]:,} of them frozen; mask token {settings.mask_token_id}"
 
-    start = time.perf_counter()
     names = ["q_proj", "k_proj", "v_proj", "o_proj"]
     adapted = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=names))
     args = MDLMConfig(
@@ -58,9 +52,8 @@ def check(folder: str, scratch: str) -> None:
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     B, P = batch["input_ids"].shape
     patches, responses = len(batch["pixel_values"]), batch["labels"].shape[1]
-    passed(f"collator: {B} prompts of up to {P} tokens, {patches} patches, responses of {responses} tokens", start)
+    yield f"collator: {B} prompts of up to {P} tokens, {patches} patches, responses of {responses} tokens"
 
-    start = time.perf_counter()
     names = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw", "labels", "masked")
     with torch.no_grad():
         losses = model(**{name: batch[name] for name in names}).losses
@@ -68,24 +61,23 @@ def check(folder: str, scratch: str) -> None:
         without = model(**{name: batch[name] for name in names} | {"pixel_values": blank}).losses
     if not losses.isfinite().all() or torch.equal(losses, without):
         raise ValueError("forward: the losses are not finite, or do not depend on the images")
-    passed(f"forward: mean loss {losses[batch['labels'] >= 0].mean():.2f}; other pixels give other losses", start)
+    yield f"forward: mean loss {losses[batch['labels'] >= 0].mean():.2f}; other pixels give other losses"
 
-    start = time.perf_counter()
     trainer.train()
     if not all(torch.equal(before, now) for before, now in zip(frozen, vision_of(model), strict=True)):
         raise ValueError("training step: frozen weights have changed")
     if not any(weight.abs().sum() > 0 for name, weight in model.named_parameters() if "lora_B" in name):
         raise ValueError("training step: the adapter has not changed")
     trainer.save_model(scratch)
-    passed("training step: the adapter has changed, the vision encoder has not by a bit", start)
+    yield "training step: the adapter has changed, the vision encoder has not by a bit"
 
-    start = time.perf_counter()
     writer = Qwen3VLWriter(scratch, model.device.type)
     [caption] = writer.write([Request([rows[0]["image"]], "Describe the image.")], gen_length=16)
-    passed(f"caption in {caption.steps} steps: {caption.text!r}", start)
+    yield f"caption in {caption.steps} steps: {caption.text!r}"
 
 
 def vision_of(model: Qwen3VLForMaskedLM) -> list[torch.Tensor]:
+    """The weights that are frozen."""
     return [weight for name, weight in model.named_parameters() if name.startswith((*VISION, *MERGER))]
 
 
@@ -103,7 +95,10 @@ def main() -> None:
             save_model(folder, [turn["content"] for row in rows for turn in row["messages"]])
         elif not Path(folder).is_dir():
             raise ValueError(f"--model_name_or_path {folder} is no folder; download it and give its folder")
-        check(folder, str(Path(scratch) / "trained"))
+        start = time.perf_counter()
+        for found in check(folder, str(Path(scratch) / "trained")):
+            print(f"ok   {found} ({time.perf_counter() - start:.1f} s)", flush=True)
+            start = time.perf_counter()
     print("Qwen3-VL is set up" + ("" if args.model_name_or_path else "; the model was a tiny one: give a folder next"))
 
 

@@ -104,7 +104,7 @@ def written(pattern: str, device: str, dtype: torch.dtype, rows: int = 3, **argu
     """Ids of responses to `rows` ragged prompts."""
     model = model_on(pattern, device, dtype)
     inputs = batch([3, 12, 7, 5][:rows], [1] * rows)
-    prompt = model.prompt(inputs["input_ids"].to(device), inputs["attention_mask"].to(device))
+    prompt = model.prepare_prompt(inputs["input_ids"].to(device), inputs["attention_mask"].to(device))
     return generate(model, prompt, Decoding(24, 8, prompt_interval=5, response_interval=2, **arguments)).ids.cpu()
 
 

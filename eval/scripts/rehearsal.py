@@ -15,6 +15,7 @@ from report_scores.metrics.meteor import meteor_statistics
 
 
 def write_studies(folder: Path) -> None:
+    """Writes a training and a test set of two studies, all of one image."""
     Image.linear_gradient("L").resize((32, 32)).save(folder / "image.png")
     for split in ("train", "test"):
         turns = [{"from": "human", "value": "<image>\n"}, {"from": "gpt", "value": "Made up."}]

@@ -19,7 +19,7 @@ from diffa.constants import SAMPLING_RATE
 from diffa.conversation import TRANSCRIBE
 from diffa.data.audio import read_audio
 from dllm.data.files import replacing
-from dllm.data.parallel import map_parallel
+from dllm.data.inputs import check_inputs, usable
 from dllm.program import run_program
 
 SPLITS = ("train-clean-100", "train-clean-360", "train-other-500")
@@ -39,13 +39,10 @@ def utterances(data_dir: Path, split: str) -> Iterator[tuple[Path, str]]:
             yield clip, words
 
 
-def record(utterance: tuple[Path, str], folder: Path) -> dict | str:
-    """A record of the training data, whose clip is relative to `folder`; or why the clip cannot be used."""
+def record(utterance: tuple[Path, str], folder: Path) -> dict:
+    """A record of the training data, whose clip is relative to `folder`. Raises ValueError if it cannot be used."""
     clip, words = utterance
-    try:
-        duration = len(read_audio(clip)) / SAMPLING_RATE
-    except ValueError as error:
-        return str(error)
+    duration = len(read_audio(clip)) / SAMPLING_RATE
     return {
         "audio_id": clip.stem,
         "audio_filepath": os.path.relpath(clip, folder),
@@ -66,10 +63,9 @@ def main() -> None:
     parser.add_argument("--max_seconds", type=float, default=30, help="longer clips are left out; Whisper hears 30 s")
     args = parser.parse_args()
     data_dir, folder = Path(args.data_dir).resolve(), Path(args.out).resolve().parent
-    found = [utterance for split in args.splits for utterance in utterances(data_dir, split)]
-    made = list(map_parallel(partial(record, folder=folder), found, "read clips", "clip"))
-    if bad := [each for each in made if isinstance(each, str)]:
-        raise ValueError(f"{bad[0]} ({len(bad)} of {len(made)} clips cannot be used)")
+    said = (utterance for split in args.splits for utterance in utterances(data_dir, split))
+    found = check_inputs(partial(record, folder=folder), said, "read clips", "clip")
+    made = [usable(found, utterance, "clips") for utterance in found]
     records = [each for each in made if each["duration"] <= args.max_seconds]
     with replacing(args.out) as partial_file:
         partial_file.write_text(json.dumps(records, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -8,8 +8,7 @@ import argparse
 from pathlib import Path
 
 from diffa.evaluation import mmau
-from diffa.evaluation.answers import Question, add_arguments, answer
-from diffa.evaluation.files import find_clip, read_records
+from diffa.evaluation.answers import add_arguments, answer_file
 from dllm.program import run_program
 
 
@@ -21,10 +20,11 @@ def main() -> None:
     )
     add_arguments(parser, tokens=16)
     args = parser.parse_args()
-    records = read_records(args.input_json_path)
-    clips = [find_clip(record.get("audio_id"), args.input_json_path) for record in records]
-    questions = [Question(str(each["id"]), mmau.prompt(each), clip) for each, clip in zip(records, clips, strict=True)]
-    answer(args, records, questions, args.output_json_path, "model_prediction")
+
+    def asked(record: dict) -> tuple[str, str, str | None]:
+        return str(record["id"]), mmau.prompt(record), record.get("audio_id")
+
+    answer_file(args, args.input_json_path, asked, args.output_json_path, "model_prediction")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ import argparse
 from pathlib import Path
 
 from diffa.evaluation import mmsu
-from diffa.evaluation.answers import Question, add_arguments, answer
-from diffa.evaluation.files import find_clip, read_records
+from diffa.evaluation.answers import add_arguments, answer_file
 from dllm.program import run_program
 
 
@@ -22,11 +21,11 @@ def main() -> None:
     )
     add_arguments(parser, tokens=4)
     args = parser.parse_args()
-    records = read_records(args.input_jsonl)
-    clips = [find_clip(record.get("audio_path"), args.input_jsonl) for record in records]
-    prompts = [mmsu.prompt(record, args.answers) for record in records]
-    questions = [Question(str(record["id"]), *rest) for record, *rest in zip(records, prompts, clips, strict=True)]
-    answer(args, records, questions, args.output_jsonl, "response")
+
+    def asked(record: dict) -> tuple[str, str, str | None]:
+        return str(record["id"]), mmsu.prompt(record, args.answers), record.get("audio_path")
+
+    answer_file(args, args.input_jsonl, asked, args.output_jsonl)
 
 
 if __name__ == "__main__":

@@ -36,13 +36,8 @@ def main() -> None:
     clips = [row["audio"] for row in data.select_columns("audio").cast_column("audio", Audio(decode=False))]
     records = data.remove_columns("audio").to_list()
     questions = [Question(str(number), PROMPT, clip["bytes"] or clip["path"]) for number, clip in enumerate(clips)]
-    answer(
-        args,
-        records,
-        questions,
-        args.output_json or args.output_dir / f"myModel-{args.data}-{args.split}.jsonl",
-        "response",
-    )
+    out = args.output_json or args.output_dir / f"myModel-{args.data}-{args.split}.jsonl"
+    answer(args, records, questions, out, "response")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from diffa.conversation import build_prompt
 from diffa.model import convert_pickle
 from diffa.model.adapters import AcousticAdapter, SemanticAdapter
 from diffa.model.builder import load_pretrained_model, preprocessor
+from diffa.model.modeling_diffa import DiffaConfig
 from diffa.model.published import convert
 from oracles.published_diffa import PublishedAdapters, prompt_text
 from oracles.sounds import tone
@@ -55,8 +56,10 @@ def published_for(model) -> PublishedAdapters:
 def test_the_key_map_covers_every_published_weight_and_all_of_ours():
     with torch.device("meta"):
         published = PublishedAdapters(768, 12, 4096, 64, [2, 5, 8, 11])
-        semantic = SemanticAdapter(768, 4096, 20)
-        acoustic = AcousticAdapter(768, 4096, 64, [2, 5, 8, 11], 12, 3072, False)
+        audio = {"d_model": 768, "encoder_attention_heads": 12, "encoder_layers": 12}  # whisper-small; LLaDA's width
+        configs = {"audio_config": audio, "text_config": {"model_type": "a2d-llama", "hidden_size": 4096}}
+        semantic = SemanticAdapter(DiffaConfig(stage=1, **configs))
+        acoustic = AcousticAdapter(DiffaConfig(stage=2, **configs))
     state = {name: torch.empty(weight.shape, device="meta") for name, weight in published.state_dict().items()}
     assert {name: list(state[name].shape) for name in SHAPES} == SHAPES
     state |= {"whisper_model.layers.0.fc1.weight": torch.empty(1), "llm_model.model.norm.weight": torch.empty(1)}

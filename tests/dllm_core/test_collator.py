@@ -8,7 +8,7 @@ from dllm.core.noise import ForwardProcess
 from dllm.data.collator import ResponseCollator, canvas_length
 from oracles.models import TAIL, tiny_config
 
-PAD = 7
+PAD = TAIL
 SAMPLES = [
     {"prompt_ids": [1, 2, 3], "response_ids": [11, 12, 13, 14, 15], "position": 4},
     {"prompt_ids": [4], "response_ids": [21, 22], "position": 9},
@@ -32,7 +32,7 @@ def test_a_response_beyond_the_canvas_is_refused(pattern):
 
 def test_a_batch():
     """Under `block` each block has noise of its own."""
-    collate = ResponseCollator(tiny_config("block", block_length=4), ForwardProcess("pair", seed=2), PAD)
+    collate = ResponseCollator(tiny_config("block", block_length=4), ForwardProcess("pair", seed=2))
     batch = collate(SAMPLES)
     assert batch["input_ids"].tolist() == [[1, 2, 3], [PAD, PAD, 4]]
     assert batch["attention_mask"].tolist() == [[True, True, True], [False, False, True]]
@@ -50,7 +50,7 @@ def test_a_batch():
 
 @pytest.mark.parametrize("pattern", ["prefix", "bidirectional"])
 def test_a_canvas_that_is_seen_whole_has_one_noise(pattern):
-    collate = ResponseCollator(tiny_config(pattern, block_length=4, gen_length=12), ForwardProcess("stratified"), PAD)
+    collate = ResponseCollator(tiny_config(pattern, block_length=4, gen_length=12), ForwardProcess("stratified"))
     batch = collate(SAMPLES)
     for row, sample in enumerate(SAMPLES):
         noise = ForwardProcess("stratified").draw(sample["position"], 12)
@@ -59,7 +59,7 @@ def test_a_canvas_that_is_seen_whole_has_one_noise(pattern):
 
 
 def test_prompts_are_padded_to_a_multiple():
-    collate = ResponseCollator(tiny_config("block", block_length=4), ForwardProcess("pair"), PAD, pad_to_multiple_of=4)
+    collate = ResponseCollator(tiny_config("block", block_length=4), ForwardProcess("pair"), pad_to_multiple_of=4)
     batch = collate(SAMPLES)
     assert batch["input_ids"].tolist() == [[PAD, 1, 2, 3], [PAD, PAD, PAD, 4]]
     assert batch["attention_mask"].tolist() == [[False, True, True, True], [False, False, False, True]]
@@ -67,14 +67,14 @@ def test_prompts_are_padded_to_a_multiple():
 
 
 def test_a_sample_has_the_same_noise_in_every_batch():
-    collate = ResponseCollator(tiny_config("block", block_length=4), ForwardProcess("pair"), PAD)
+    collate = ResponseCollator(tiny_config("block", block_length=4), ForwardProcess("pair"))
     together, alone = collate(SAMPLES), collate(SAMPLES[1:])
     for name in ("masked", "weights", "labels", "tail"):
         assert together[name][1, :4].tolist() == alone[name][0].tolist()
 
 
 def test_without_prompts():
-    collate = ResponseCollator(tiny_config("block"), ForwardProcess("pair"), PAD)
+    collate = ResponseCollator(tiny_config("block"), ForwardProcess("pair"))
     batch = collate([{"prompt_ids": [], "response_ids": [5, 6], "position": 0}])
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (1, 0)
     assert batch["labels"].shape == (1, 4)

@@ -6,7 +6,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from dllm.data.conversation import CHATML_TEMPLATE, build_prompt, build_response, encode, find_control_token
-from dllm.pipelines.a2d.tiny import SPECIAL_TOKENS, train_tokenizer
+from dllm.pipelines.a2d.tiny import DIALECTS, train_tokenizer
 
 WORDS = ["The lungs", "are clear.", " ", "\n", "肺野", "é", "<", "|", "<|", "|>", "im_end", "\ufdd0", "<image"]
 
@@ -30,7 +30,7 @@ def strewn(tokenizer, number: int, seed: int = 0) -> list[str]:
 
 def test_no_text_gives_a_special_token_and_every_text_comes_back(tokenizer):
     special, texts = control_ids(tokenizer), strewn(tokenizer, 10_000)
-    assert special and sum(any(name in text for name in SPECIAL_TOKENS) for text in texts) > 5000
+    assert special and sum(any(name in text for name in DIALECTS["qwen3"].tokens) for text in texts) > 5000
     for text in texts:
         ids = encode(tokenizer, text)
         assert not special.intersection(ids), text

@@ -12,7 +12,7 @@ from dllm.data.collator import ResponseCollator
 from dllm.training import metrics
 from dllm.training.metrics import NOISE_LEVELS, Meter, batch_counts, figures, noise_counts, trunk_sizes
 from dllm.training.progress import Progress, describe, summary
-from oracles.models import TAIL, random_ids, tiny_model
+from oracles.models import random_ids, tiny_model
 from oracles.text_runs import logged, make_trainer, text_samples
 
 PATTERNS = [(pattern, paired) for pattern in ("bidirectional", "prefix", "block") for paired in (True, False)]
@@ -26,7 +26,7 @@ def ragged_batch(config, paired: bool) -> dict[str, torch.Tensor]:
         for position, (P, R) in enumerate([(2, 3), (5, 11), (9, 6)])
     ]
     process = ForwardProcess("pair" if paired else "single", seed=2)
-    return ResponseCollator(config, process, pad_token_id=TAIL, pad_to_multiple_of=4)(samples)
+    return ResponseCollator(config, process, pad_to_multiple_of=4)(samples)
 
 
 def model_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -92,7 +92,7 @@ def test_losses_are_sorted_by_the_rate_of_their_mask(estimator):
         {"prompt_ids": random_ids(2, generator), "response_ids": random_ids(5 + n, generator), "position": n}
         for n in range(40)
     ]
-    batch = ResponseCollator(config, ForwardProcess(estimator), pad_token_id=TAIL)(samples)
+    batch = ResponseCollator(config, ForwardProcess(estimator))(samples)
     losses = torch.rand(batch["labels"].shape, generator=generator, dtype=torch.float64)
     expected = {level: [] for level in range(4)}
     for row, sample in enumerate(samples):

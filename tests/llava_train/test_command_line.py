@@ -123,7 +123,7 @@ def test_images_that_show_nothing_are_named_and_counted_before_training(world, t
     assert_refused(
         result, out, f"{data}, record {records[1]['id']!r}: {tmp_path / 'grey.png'}: the image shows nothing"
     )
-    assert "(2 of 4 cannot be used)" in result.stderr
+    assert "(2 of 4 images cannot be used)" in result.stderr
     monkeypatch.setattr(sys, "argv", ["train_mem.py", *arguments, "--allow_blank_images", "True"])
     train()
     assert "samples a step" in capsys.readouterr().out

@@ -5,7 +5,7 @@ import torch
 from dllm.data.collator import ResponseCollator
 from dllm.training.arguments import MDLMConfig
 from dllm.training.trainer import MDLMTrainer
-from oracles.models import STOP, TAIL, random_ids, tiny_model
+from oracles.models import STOP, random_ids, tiny_model
 
 NUM_SAMPLES = 16
 
@@ -51,7 +51,7 @@ def make_trainer(folder, loss_type: str | None = None, model=None, **arguments) 
     config = MDLMConfig(**values | arguments)
     model = model or tiny_model("block", torch.float32)
     model.loss_type = loss_type
-    collator = Recorder(model.config, config.forward_process(), pad_token_id=TAIL)
+    collator = Recorder(model.config, config.forward_process())
     samples = text_samples()
     return MDLMTrainer(model, config, data_collator=collator, train_dataset=samples, eval_dataset=samples[:6])
 

@@ -1,10 +1,10 @@
 """Answers questions about clips: the one way in of demo and evaluation."""
 
+from torch import Tensor
+
 from diffa.conversation import build_prompt
 from diffa.model.audio_encoder import AudioPreprocessor
 from diffa.model.builder import load_pretrained_model
-from dllm.core.decoding import Decoding
-from dllm.core.prompt import Prompt
 from dllm.inference import writer
 from dllm.inference.writer import DTYPES, Request
 
@@ -37,12 +37,8 @@ class SpeechWriter(writer.Writer):
         tokens = [self.preprocessor.num_tokens(len(clip)) for clip in request.inputs]
         return build_prompt(self.tokenizer, request.question, tokens[0] if tokens else None, request.system)
 
-    def prompts(
-        self, requests: list[Request], ids: list[list[int]], decoding: Decoding
-    ) -> tuple[Prompt, Prompt | None]:
-        audio, frames = self.preprocessor.batch([clip for request in requests for clip in request.inputs])
-        inputs = audio.to(self.model.device), frames.to(self.model.device)
-        return self.model.prompts(*self.left_padded(ids), *inputs, decoding=decoding)
+    def model_inputs(self, requests: list[Request]) -> tuple[Tensor, Tensor]:
+        return self.preprocessor.batch([clip for request in requests for clip in request.inputs])
 
     def too_long(self, request: Request, ids: list[int]) -> str:
         return "give a shorter clip" if request.inputs else super().too_long(request, ids)

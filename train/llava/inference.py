@@ -3,8 +3,6 @@
 from PIL import Image
 from torch import Tensor
 
-from dllm.core.decoding import Decoding
-from dllm.core.prompt import Prompt
 from dllm.inference import writer
 from dllm.inference.templates import BLANK_LENGTH
 from dllm.inference.writer import DTYPES, Request, Response, check_device, tokens_per_step
@@ -43,10 +41,8 @@ class ReportWriter(writer.Writer):
         counts = [num_image_tokens(self.config) * self._num_tiles(image) for image in request.inputs]
         return build_prompt(self.tokenizer, turns, counts, self.config.version, request.system)
 
-    def prompts(
-        self, requests: list[Request], ids: list[list[int]], decoding: Decoding
-    ) -> tuple[Prompt, Prompt | None]:
-        return self.model.prompts(*self.left_padded(ids), self.pixels(requests), decoding=decoding)
+    def model_inputs(self, requests: list[Request]) -> tuple[Tensor]:
+        return (self.pixels(requests),)
 
     def inputs(self, requests: list[Request]) -> tuple[Tensor, Tensor, Tensor]:
         """Ids and validity of the requests' prompts [B, P], and `pixels`: what the model's `generate` takes."""

@@ -1,21 +1,17 @@
 """DIFFA's JSON files as training samples: answers to questions about clips."""
 
 import sys
-from functools import partial
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from diffa.constants import SAMPLING_RATE
 from diffa.conversation import build_prompt
 from diffa.data.audio import fit, read_audio
 from diffa.data.records import read_records
 from diffa.model.audio_encoder import AudioPreprocessor
-from dllm.core.noise import ForwardProcess
 from dllm.data.collator import ResponseCollator
 from dllm.data.dataset import ConversationDataset
-from dllm.data.parallel import map_parallel
-from dllm.training.processes import on_one_process
+from dllm.data.inputs import check_inputs, usable
 
 MAX_DIFFERENCE = 0.2  # seconds between what a record says that a clip lasts and what it does; coders pad
 
@@ -29,28 +25,19 @@ class AudioDataset(ConversationDataset):
     """
 
     def __init__(
-        self,
-        data_path: str,
-        tokenizer: PreTrainedTokenizerBase,
-        preprocessor: AudioPreprocessor,
-        diffusion,
-        max_length: int,
-        cut: bool = False,
-        show_progress: bool = True,
+        self, data_path: str, tokenizer, preprocessor: AudioPreprocessor, *limits, cut: bool = False, **settings
     ):
+        """`limits` and `settings` are the last arguments of `ConversationDataset`."""
         self.preprocessor, self.cut = preprocessor, cut
         found = read_records(data_path)
-        clips = list(dict.fromkeys((record["audio"], record["duration"]) for record in found))
-        self.clips: dict[tuple, int | str] = on_one_process(partial(self._count_samples, clips))
-        if show_progress and (told := self._cut_clips()):
+        clips = ((record["audio"], record["duration"]) for record in found)
+        self.clips: dict[tuple, int | str] = check_inputs(self._num_samples, clips, "check clips", "clip")
+        super().__init__(data_path, found, tokenizer, *limits, **settings)
+        if self.show_progress and (told := self._cut_clips()):
             print(f"{data_path}: {told}", file=sys.stderr)
-        super().__init__(data_path, found, tokenizer, diffusion, max_length, show_progress)
 
     def prompt(self, record: dict, history: list[dict]) -> tuple[list[int], list[tuple[str, int]], int]:
-        samples = self.clips[record["audio"], record["duration"]]
-        if isinstance(samples, str):
-            bad = sum(isinstance(found, str) for found in self.clips.values())
-            raise ValueError(samples + f" ({bad} of {len(self.clips)} clips cannot be used)" * (bad > 1))
+        samples = usable(self.clips, (record["audio"], record["duration"]), "clips")
         heard = min(samples, self.preprocessor.max_samples)
         ids = build_prompt(self.tokenizer, history[0]["value"], self.preprocessor.num_tokens(heard))
         return ids, [(record["audio"], samples)], 1
@@ -58,30 +45,21 @@ class AudioDataset(ConversationDataset):
     def remedies(self, prompt: list[int], num_inputs: int) -> list[str]:
         return super().remedies(prompt, num_inputs) + ["split the clip"]
 
-    def _count_samples(self, clips: list[tuple[str, float | None]]) -> dict[tuple, int | str]:
-        """Samples of each clip, or why it cannot be used."""
-        counts = map_parallel(self._num_samples, clips, "check clips", "clip")
-        return dict(zip(clips, counts, strict=True))
-
-    def _num_samples(self, clip: tuple[str, float | None]) -> int | str:
+    def _num_samples(self, clip: tuple[str, float | None]) -> int:
+        """Samples of a clip. Raises ValueError if it cannot be used."""
         path, duration = clip
-        try:
-            samples = read_audio(path)
-            seconds = len(samples) / SAMPLING_RATE
-            if duration is not None and abs(duration - seconds) > MAX_DIFFERENCE:
-                return f"{path} lasts {seconds:.2f} s, its record says {duration:g}; mend either"
-            self.preprocessor.num_tokens(len(fit(samples, self.preprocessor.max_samples, self.cut, path)))
-            return len(samples)
-        except ValueError as error:
-            return str(error)
+        samples = read_audio(path)
+        seconds = len(samples) / SAMPLING_RATE
+        if duration is not None and abs(duration - seconds) > MAX_DIFFERENCE:
+            raise ValueError(f"{path} lasts {seconds:.2f} s, its record says {duration:g}; mend either")
+        self.preprocessor.num_tokens(len(fit(samples, self.preprocessor.max_samples, self.cut, path)))
+        return len(samples)
 
     def _cut_clips(self) -> str | None:
-        long = [clip for (clip, _), found in self.clips.items() if not isinstance(found, str) and self._is_long(found)]
-        seconds = self.preprocessor.max_samples / SAMPLING_RATE
+        heard = self.preprocessor.max_samples
+        long = [clip for (clip, _), found in self.clips.items() if not isinstance(found, str) and found > heard]
+        seconds = heard / SAMPLING_RATE
         return long and f"of {len(long)} clips the first {seconds:g} s alone are heard, as asked for; one is {long[0]}"
-
-    def _is_long(self, samples: int) -> bool:
-        return samples > self.preprocessor.max_samples
 
     def __getitem__(self, index: int) -> dict:
         sample = self.sample(index)
@@ -95,9 +73,6 @@ class AudioDataset(ConversationDataset):
 
 class AudioCollator(ResponseCollator):
     """ResponseCollator with the batch's `audio` [n, M, 2 T] and `num_frames` [n]."""
-
-    def __init__(self, diffusion, forward_process: ForwardProcess, pad_to_multiple_of: int = 1):
-        super().__init__(diffusion, forward_process, diffusion.tail_token_id, pad_to_multiple_of)
 
     def __call__(self, samples: list[dict]) -> dict[str, torch.Tensor]:
         clips = {name: torch.stack([sample[name] for sample in samples]) for name in ("audio", "num_frames")}

@@ -8,14 +8,14 @@ import argparse
 import hashlib
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 
 import torch
 
 from diffa.data.audio import fit, read_audio
-from diffa.evaluation.files import FLOORS, floor_file, write_records
+from diffa.evaluation.files import FLOORS, floor_file, read_records, write_records
 from diffa.inference import SpeechWriter
 from dllm.data.files import weights_sha256
 from dllm.inference.fill import fill
@@ -47,6 +47,19 @@ def add_arguments(parser: argparse.ArgumentParser, tokens: int) -> None:
     parser.add_argument("--dtype", default="bfloat16" if on_gpu else "float32", choices=DTYPES)
     parser.add_argument("--cut_long_audio", action="store_true", help="hear the beginning of a clip that is too long")
     parser.add_argument("--floors", nargs="*", choices=FLOORS, default=FLOORS, help="answer these too; empty: none")
+
+
+def answer_file(
+    args: argparse.Namespace, source: str, asked: Callable[[dict], tuple], out: Path, field: str = "response"
+) -> None:
+    """`answer` for a file of records. `asked` says of one its key, what is asked, and the path of its clip, from the
+    working folder, or else from that of the file.
+    """
+    records, questions = read_records(source), []
+    for key, text, path in map(asked, records):
+        is_here = path is None or Path(path).is_file()
+        questions.append(Question(key, text, path if is_here else str(Path(source).parent / path)))
+    answer(args, records, questions, out, field)
 
 
 def answer(args: argparse.Namespace, records: list[dict], questions: list[Question], out: Path, field: str) -> None:
@@ -82,12 +95,10 @@ def answer(args: argparse.Namespace, records: list[dict], questions: list[Questi
         label = {"desc": floor or "answers", "unit": "question"}
         failed = fill(file, writer, list(asked), to_request, args.batch_size, **label, **decoding)
         errors = errors or failed
-        answers = [file.results.get(_key(question, floor)) for question in questions]
+        answers = (file.results.get(_key(question, floor)) for question in questions)
+        written = [_answered(*each, field) for each in zip(records, answers, map(errors.get, keys), strict=True)]
         path = out if floor is None else floor_file(out, floor)
-        write_records(
-            path,
-            [_answered(*each) for each in zip(records, answers, map(errors.get, keys), repeat(field), strict=False)],
-        )
+        write_records(path, written)
         print(f"{path}: {len(questions)} questions, {len(errors)} of them without an answer")
     for key, error in list(errors.items())[:3]:
         print(f"question {key} counts as wrong: {error}", file=sys.stderr)

@@ -8,8 +8,8 @@ A record's `input` is what the model is asked, its `target` the transcription.
 import argparse
 from pathlib import Path
 
-from diffa.evaluation.answers import Question, add_arguments, answer
-from diffa.evaluation.files import find_clip, floor_file, read_records
+from diffa.evaluation.answers import add_arguments, answer_file
+from diffa.evaluation.files import floor_file, read_records
 from dllm.program import run_program
 
 
@@ -42,11 +42,13 @@ def main() -> None:
     parser.add_argument("--output_json", type=Path, required=True, help="the records with their `response`")
     add_arguments(parser, tokens=128)
     args = parser.parse_args()
-    records = read_records(args.data_path)
-    clips = [find_clip(record.get("audio_filepath"), args.data_path) for record in records]
-    questions = [Question(each["audio_id"], each["input"], clip) for each, clip in zip(records, clips, strict=True)]
-    answer(args, records, questions, args.output_json, "response")
-    print(f"WER: {word_error_rate(read_records(args.output_json)):.4f} over {len(records)} clips")
+
+    def asked(record: dict) -> tuple[str, str, str | None]:
+        return record["audio_id"], record["input"], record.get("audio_filepath")
+
+    answer_file(args, args.data_path, asked, args.output_json)
+    records = read_records(args.output_json)
+    print(f"WER: {word_error_rate(records):.4f} over {len(records)} clips")
     for floor in args.floors:
         print(f"{floor}: {word_error_rate(read_records(floor_file(args.output_json, floor))):.4f}")
 

@@ -5,35 +5,21 @@ A floor is a file of the same questions beside that of the answers, answered wit
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dllm.data.files import replacing
+from dllm.data.rows import json_rows
 
 FLOORS = ("shuffled_audio", "no_audio")
 
 
 def read_records(path: str | Path) -> list[dict]:
     """The records of a JSON list, or of JSON Lines. Raises ValueError with one line on anything else."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); name another file"
-        ) from None
-    try:
-        as_list = text.lstrip().startswith("[")
-        records = json.loads(text) if as_list else [json.loads(line) for line in text.split("\n") if line.strip()]
-    except ValueError as error:
-        raise ValueError(f"{path} is neither JSON nor JSON Lines ({error}); make it again") from None
+    records = list(json_rows(Path(path)))
     if not records or not all(isinstance(record, dict) for record in records):
         raise ValueError(f"{path} holds no list of records; make it again")
     return records
-
-
-def find_clip(path: str | None, questions: str | Path) -> str | None:
-    """A record's clip, whose path is from the working folder, or else from that of its file of questions."""
-    return path if path is None or Path(path).is_file() else str(Path(questions).parent / path)
 
 
 def write_records(path: Path, records: list[dict]) -> None:
@@ -53,7 +39,20 @@ def floor_file(path: str | Path, floor: str) -> Path:
 
 
 def accuracy(records: list[dict], is_right: Callable[[dict], bool]) -> float:
+    """The share of the records that are answered rightly."""
     return sum(map(is_right, records)) / len(records)
+
+
+def tally(
+    records: list[dict], right: list[bool], group: Callable[[dict], str | None], known: Iterable[str] = ()
+) -> dict[str, tuple[int, int]]:
+    """By group of the records, the `known` ones first, how many are right and how many there are; None is no group."""
+    counts = {name: (0, 0) for name in known}
+    for name, is_right in zip(map(group, records), right, strict=True):
+        if name is not None:
+            number, total = counts.get(name, (0, 0))
+            counts[name] = (number + is_right, total + 1)
+    return counts
 
 
 def print_scores(

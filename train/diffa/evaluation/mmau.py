@@ -6,8 +6,13 @@ difficulty, category, sub-category; an answered one also model_prediction.
 
 import re
 import string
-from collections import defaultdict
 
+from diffa.evaluation.files import tally
+
+INSTRUCTION = (
+    "You are given the audio and a multiple-choice question. Choose the best answer based only on the speech content "
+    "and style.\n"
+)
 GROUPS = (
     ("Task-wise", "task", ("sound", "music", "speech")),
     ("Difficulty-wise", "difficulty", ("easy", "hard", "medium")),
@@ -19,15 +24,7 @@ LINE = "*" * 30
 def prompt(record: dict) -> str:
     """What the model is asked."""
     lines = [f"{letter}. {choice}" for letter, choice in zip(string.ascii_uppercase, record["choices"], strict=False)]
-    return "\n".join(
-        [
-            "You are given the audio and a multiple-choice question. Choose the best answer based only on the speech "
-            "content and style.\n",
-            f"Question: {record['question']}\n\nChoices:",
-            *lines,
-            "Answer:",
-        ]
-    )
+    return "\n".join([INSTRUCTION, f"Question: {record['question']}\n\nChoices:", *lines, "Answer:"])
 
 
 def matches(answer: str, prediction: str, choices: list[str]) -> bool:
@@ -38,6 +35,7 @@ def matches(answer: str, prediction: str, choices: list[str]) -> bool:
 
 
 def words(text: str) -> set[str]:
+    """The words of a text in lower case."""
     return set(re.findall(r"\b\w+\b", text.lower()))
 
 
@@ -51,11 +49,7 @@ def report(records: list[dict], right: list[bool]) -> str:
     """Accuracies as the published program prints them."""
     lines = []
     for title, key, known in GROUPS:
-        counts = defaultdict(lambda: [0, 0], {name: [0, 0] for name in known})
-        for record, is_right in zip(records, right, strict=True):
-            if record.get(key) is not None:
-                counts[record[key]][0] += is_right
-                counts[record[key]][1] += 1
+        counts = tally(records, right, lambda record, key=key: record.get(key), known)
         lines += [LINE, f"{title} Accuracy:"]
         lines += [f"{name} : {100 * c / max(n, 1):.2f}% over {n} samples" for name, (c, n) in counts.items()]
     total = f"Total Accuracy: {100 * sum(right) / len(right):.2f}% over {len(right)} samples"

@@ -4,8 +4,7 @@ A record has id, audio_path, question, choice_a to choice_d (the last two may be
 one), task_name, category, sub-category, sub-sub-category, linguistics_sub_discipline; an answered one also response.
 """
 
-from collections import defaultdict
-
+from diffa.evaluation.files import tally
 from diffa.evaluation.mmau import matches
 
 ANSWERS = ("letter", "text")
@@ -58,11 +57,7 @@ def report(records: list[dict], right: list[bool]) -> str:
     """Accuracies as the published program prints them."""
     lines = []
     for title, keys in LEVELS:
-        counts = defaultdict(lambda: [0, 0])
-        for record, is_right in zip(records, right, strict=True):
-            count = counts[" / ".join(str(record.get(key, "")) for key in keys)]
-            count[0] += is_right
-            count[1] += 1
+        counts = tally(records, right, lambda record, keys=keys: " / ".join(str(record.get(key, "")) for key in keys))
         average = "Average " if len(keys) == 1 else ""
         found = (f"[{name}] {average}Accuracy: {c / n:.4f} ({c}/{n})" for name, (c, n) in counts.items())
         lines += [f"\n=== {title} ===", *found]

@@ -12,11 +12,15 @@ from diffa.model.audio_encoder import STATES_PER_TOKEN
 
 
 class SemanticAdapter(nn.Module):
-    """What is said: one token for four states of the encoder's last layer, after `num_prompts` learnt ones."""
+    """What is said: one token for four states of the encoder's last layer; in stage 1 after `num_prompts` learnt ones.
 
-    def __init__(self, width: int, hidden_size: int, num_prompts: int):
+    `config` is a DiffaConfig, as that of the other adapter.
+    """
+
+    def __init__(self, config):
         super().__init__()
-        self.prompts = nn.Embedding(num_prompts, hidden_size) if num_prompts else None
+        width, hidden_size = config.audio_config.d_model, config.text_config.hidden_size
+        self.prompts = nn.Embedding(config.num_prompts, hidden_size) if config.stage == 1 else None
         self.conv = nn.Sequential(
             nn.Conv1d(width, width, 3, padding=1),
             nn.GELU(),
@@ -46,33 +50,25 @@ class AcousticAdapter(nn.Module):
     `mask_padding` the silence after a clip is not attended to; published weights were trained without.
     """
 
-    def __init__(
-        self,
-        width: int,
-        hidden_size: int,
-        num_queries: int,
-        layers: list[int],
-        num_heads: int,
-        intermediate_size: int,
-        mask_padding: bool,
-    ):
+    def __init__(self, config):
         super().__init__()
-        self.layers, self.mask_padding = layers, mask_padding
-        config = Blip2QFormerConfig(
+        self.layers, self.mask_padding = config.acoustic_layers, config.mask_padding
+        width, num_layers, num_queries = config.audio_config.d_model, len(self.layers), config.prompt_size
+        qformer = Blip2QFormerConfig(
             hidden_size=width,
             num_hidden_layers=2,
-            num_attention_heads=num_heads,
-            intermediate_size=intermediate_size,
+            num_attention_heads=config.audio_config.encoder_attention_heads,
+            intermediate_size=config.acoustic_intermediate_size,
             encoder_hidden_size=width,
             cross_attention_frequency=1,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
         )
-        config._attn_implementation = "sdpa"
-        self.layer_prompts = nn.Parameter(torch.randn(len(layers), num_queries, width))
-        self.layer_weights = nn.Parameter(torch.zeros(num_queries, len(layers)))
-        self.qformer = Blip2QFormerEncoder(config)
-        self.proj = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden_size))
+        qformer._attn_implementation = "sdpa"
+        self.layer_prompts = nn.Parameter(torch.randn(num_layers, num_queries, width))
+        self.layer_weights = nn.Parameter(torch.zeros(num_queries, num_layers))
+        self.qformer = Blip2QFormerEncoder(qformer)
+        self.proj = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.text_config.hidden_size))
         nn.init.zeros_(self.proj[1].weight)
         nn.init.zeros_(self.proj[1].bias)
 

@@ -63,6 +63,7 @@ class AudioPreprocessor:
         self.max_samples = extractor.n_samples
 
     def num_frames(self, num_samples: int) -> int:
+        """Frames of a clip's features, without what fills them up."""
         return -(-num_samples // self.extractor.hop_length)
 
     def num_tokens(self, num_samples: int) -> int:

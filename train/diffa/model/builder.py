@@ -65,11 +65,6 @@ def check_pattern(folder: str, diffusion: dict) -> None:
         raise ValueError(f"{folder} is frozen and knows blocks of {blocks} tokens alone, not {asked}; give the same")
 
 
-def is_trained(folder: str) -> bool:
-    """Whether a folder holds a trained DIFFA, not a language model alone."""
-    return check_folder(folder).get("model_type") == DiffaConfig.model_type
-
-
 def load_pretrained_model(
     model_path: str,
     device: str = "cpu",
@@ -111,7 +106,7 @@ def load_stage(model: DiffaModelLM, folder: str) -> None:
 
     Raises ValueError if the folder's weights do not fit, or were trained with other frozen parts.
     """
-    if not is_trained(folder):
+    if check_folder(folder).get("model_type") != DiffaConfig.model_type:
         raise ValueError(f"{folder} holds no trained diffa model; give the output folder of stage 1")
     earlier = DiffaConfig.from_pretrained(folder)
     for part, named in earlier.frozen.items():

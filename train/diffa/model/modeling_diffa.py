@@ -20,7 +20,6 @@ from diffa.model.adapters import AcousticAdapter, SemanticAdapter
 from diffa.model.audio_encoder import SILENCE, STATES_PER_TOKEN, frames_of, num_states
 from diffa.model.frozen import leave_out
 from dllm.core.composite import CompositeLM
-from dllm.core.language_model import TargetLosses
 from dllm.core.prompt import Prompt
 
 STAGES = (1, 2)
@@ -57,9 +56,8 @@ class DiffaConfig(PreTrainedConfig):
         if not isinstance(self.text_config, PreTrainedConfig):
             values = dict(self.text_config or {"model_type": "a2d-qwen3"})
             self.text_config = AutoConfig.for_model(values.pop("model_type"), **values)
-        depth = self.audio_config.encoder_layers
         if self.acoustic_layers is None:
-            self.acoustic_layers = default_layers(depth)
+            self.acoustic_layers = default_layers(self.audio_config.encoder_layers)
         self.frozen = self.frozen or {}
         super().__post_init__(**kwargs)
 
@@ -106,24 +104,12 @@ class DiffaModelLM(CompositeLM, PreTrainedModel):
     def __init__(self, config: DiffaConfig):
         super().__init__(config)
         config.check()
-        audio, text = config.audio_config, config.text_config
         self.audio_encoder = None
         self.language_model = None
         if "language_model" not in config.frozen:
-            self.language_model = MODEL_FOR_MASKED_LM_MAPPING[type(text)](text)
-        num_prompts = config.num_prompts if config.stage == 1 else 0
-        self.semantic_adapter = SemanticAdapter(audio.d_model, text.hidden_size, num_prompts)
-        self.acoustic_adapter = nn.Module()  # no weights yet
-        if config.stage == 2:
-            self.acoustic_adapter = AcousticAdapter(
-                audio.d_model,
-                text.hidden_size,
-                config.prompt_size,
-                config.acoustic_layers,
-                audio.encoder_attention_heads,
-                config.acoustic_intermediate_size,
-                config.mask_padding,
-            )
+            self.language_model = MODEL_FOR_MASKED_LM_MAPPING[type(config.text_config)](config.text_config)
+        self.semantic_adapter = SemanticAdapter(config)
+        self.acoustic_adapter = AcousticAdapter(config) if config.stage == 2 else nn.Module()  # no weights yet
         self.post_init()
         leave_out(self)
 
@@ -159,23 +145,6 @@ class DiffaModelLM(CompositeLM, PreTrainedModel):
 
     def blank(self, audio: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full_like(audio, SILENCE), num_frames
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        audio: Tensor,
-        num_frames: Tensor,
-        labels: Tensor,
-        masked: Tensor,
-        paired: bool = True,
-        head_chunks: int = 1,
-    ) -> TargetLosses:
-        """Losses [B, R] of the responses `labels` [B, R] (-100: no target) noised by `masked` [B, R], after prompts
-        `input_ids` [B, P] with clips as in `prepare_prompt`.
-        """
-        prompt = self.prepare_prompt(input_ids, attention_mask, audio, num_frames)  # embeds [B, P, D]
-        return self.losses(prompt, labels, masked, paired, head_chunks)
 
     def input_path(self) -> tuple[Callable[[nn.Module, Tensor], Tensor], Tensor]:
         config = self.config.audio_config

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RATE = 16000  # samples a second
+from diffa.constants import SAMPLING_RATE as RATE
+
 SECONDS = 3
 SAMPLES = RATE * SECONDS
 WINDOW = 4096  # samples in which a phoneme is shaped: the longest has 4000

@@ -47,6 +47,7 @@ class ModelArguments(arguments.ModelArguments):
         return parts
 
     def trains(self, part: str) -> bool:
+        """Whether a part is trained."""
         return part in self.parts()
 
     def tunable_prefixes(self) -> tuple[str, ...]:

@@ -32,17 +32,10 @@ def parse() -> tuple[ModelArguments, DataArguments, TrainingArguments]:
 def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingArguments) -> DiffaTrainer:
     """The trainer of a run."""
     tokenizer, model, extractor = loaded(lambda: _model(model_args, args), args)
+    limits = (model.diffusion, args.model_max_length, args.process_index == 0)
 
     def dataset(path: str) -> AudioDataset:
-        return AudioDataset(
-            path,
-            tokenizer,
-            preprocessor(model, extractor),
-            model.diffusion,
-            args.model_max_length,
-            data_args.cut_long_audio,
-            show_progress=args.process_index == 0,
-        )
+        return AudioDataset(path, tokenizer, preprocessor(model, extractor), *limits, cut=data_args.cut_long_audio)
 
     return DiffaTrainer(
         model=model,

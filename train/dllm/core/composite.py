@@ -1,15 +1,11 @@
 """A language model behind prompts that hold more than text: what its model is given is turned into embeddings."""
 
 from abc import abstractmethod
-from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from dllm.core import sampler
 from dllm.core.attention import LayerMasks
-from dllm.core.decoding import Decoding
 from dllm.core.language_model import MaskedDiffusionLM
 from dllm.core.prompt import Prompt
 
@@ -17,15 +13,10 @@ from dllm.core.prompt import Prompt
 class CompositeLM(MaskedDiffusionLM):
     """Mixin of a model whose `language_model` makes the calls of the core; `text_config` has its diffusion settings.
 
-    A subclass says how the prompt is embedded (`prepare_prompt`) and what stands for nothing given (`blank`). `inputs`
-    are the tensors that its prompts are given beside text.
+    A subclass says how the prompt is embedded (`prepare_prompt`) and what stands for nothing given (`blank`).
     """
 
     language_model: nn.Module
-
-    @abstractmethod
-    def prepare_prompt(self, input_ids: Tensor, attention_mask: Tensor, *inputs: Tensor) -> Prompt:
-        """The prompt of left-padded ids [B, P]."""
 
     @abstractmethod
     def blank(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -49,37 +40,8 @@ class CompositeLM(MaskedDiffusionLM):
     ) -> Tensor:
         return self.language_model.trunk(embeds, mask, position, cache, **extras)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self.language_model.logits(hidden)
-
-    @torch.no_grad()
-    def generate(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        *inputs: Tensor,
-        seeds: list[int] | None = None,
-        initial_canvas: Tensor | None = None,
-        on_step: Callable[[Tensor, Tensor], None] | None = None,
-        **arguments,
-    ) -> sampler.Generation:
-        """Responses to prompts `input_ids` [B, P] with `inputs` as `prepare_prompt` takes them; `arguments` as in
-        `dllm.core.decoding.Decoding`, the others as in `dllm.core.sampler.generate`.
-        """
-        decoding = self.decoding(**arguments)
-        sampler.check_initial_canvas(self.diffusion, decoding, len(input_ids), initial_canvas)
-        decoding.check_room(self.diffusion, input_ids.shape[1])
-        prompts = self.prompts(input_ids, attention_mask, *inputs, decoding=decoding)
-        return self.respond(*prompts, decoding, seeds, initial_canvas, on_step)
-
-    def prompts(
-        self, input_ids: Tensor, attention_mask: Tensor, *inputs: Tensor, decoding: Decoding
-    ) -> tuple[Prompt, Prompt | None]:
-        """The prompt of `prepare_prompt`, and the one that guidance leads away from, if it is not the core's own."""
-        prompt, unconditional = self.prepare_prompt(input_ids, attention_mask, *inputs), None
-        if decoding.cfg_scale and decoding.cfg_against == "blank_inputs":
-            unconditional = self.prepare_prompt(input_ids, attention_mask, *self.blank(*inputs))
-        return prompt, unconditional
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.language_model.head(hidden)
 
     def fill(self, input_ids: Tensor, attention_mask: Tensor, place: int, tokens: Tensor) -> Prompt:
         """The prompt of left-padded ids [B, P] in which the ids `place` take the embedded `tokens` [n, D] in order.

@@ -120,6 +120,7 @@ class Decoding:
 
     @property
     def num_blocks(self) -> int:
+        """Blocks of the canvas, of which the last may be cut."""
         return -(-self.gen_length // self.block_length)
 
     @property

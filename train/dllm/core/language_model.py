@@ -5,15 +5,18 @@ A model that sees or hears adds how its prompts are embedded, and which parts it
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import MaskedLMOutput
 from transformers.utils import ModelOutput
 
 from dllm.core import sampler
+from dllm.core.attention import layer_masks
 from dllm.core.decoding import Decoding
 from dllm.core.losses import IGNORE_INDEX
-from dllm.core.model import check_diffusion_settings
+from dllm.core.model import check_diffusion_settings, exclude_unwritable
 from dllm.core.objective import target_losses
 from dllm.core.prompt import Prompt
 
@@ -40,6 +43,7 @@ class MaskedDiffusionLM:
 
     @property
     def language_model_prefix(self) -> str:
+        """What the names of the language model's weights begin with."""
         return self.parts[self.language_model_part]
 
     @property
@@ -55,6 +59,16 @@ class MaskedDiffusionLM:
         """What is done between an input and the language model, a function of model and input; an example of one."""
         return None
 
+    def head(self, hidden: Tensor) -> Tensor:
+        """The head's product [..., V] with hidden states [..., D]."""
+        return self.get_output_embeddings()(hidden)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V], -inf on the mask token and on ids that may not be written or that the tokenizer has not."""
+        config = self.diffusion
+        others = config.unwritable_token_ids or ()
+        return exclude_unwritable(self.head(hidden), config.mask_token_id, config.num_tokens, others)
+
     def losses(
         self, prompt: Prompt, labels: Tensor, masked: Tensor, paired: bool = True, head_chunks: int = 1
     ) -> TargetLosses:
@@ -62,6 +76,65 @@ class MaskedDiffusionLM:
         targets = labels != IGNORE_INDEX  # [B, R]
         response = labels.masked_fill(~targets, self.diffusion.tail_token_id)  # [B, R]
         return TargetLosses(losses=target_losses(self, prompt, response, targets, masked, paired, head_chunks))
+
+    def prepare_prompt(self, input_ids: Tensor, attention_mask: Tensor) -> Prompt:
+        """The embedded prompt of left-padded ids [B, P]; a model that sees or hears takes further `inputs`."""
+        return Prompt.left_padded(self.embed(input_ids), attention_mask.bool())
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        masked: Tensor | None = None,
+        paired: bool = True,
+        head_chunks: int = 1,
+        **inputs: Tensor,
+    ) -> MaskedLMOutput | TargetLosses:
+        """Training: the losses of responses `labels` [B, R] (-100: no target) noised by `masked` [B, R] after prompts
+        of ids `input_ids` [B, P] with `inputs` as `prepare_prompt` names them. Without labels: the logits [B, L, V] of
+        a sequence in which every valid token sees every other; a boolean `attention_mask` [B, 1, L, L] replaces that
+        pattern, windows included.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        valid = mask if mask.dim() == 2 else torch.ones_like(input_ids)
+        prompt = self.prepare_prompt(input_ids, valid, **inputs)  # embeds [B, P, D]
+        if labels is not None:
+            return self.losses(prompt, labels, masked, paired, head_chunks)
+        if mask.dim() == 2:
+            see_all = partial(prompt.layout().mask, "bidirectional")
+            mask = layer_masks(self.diffusion, input_ids.shape[1], lambda window: see_all(window=window))
+        return MaskedLMOutput(logits=self.head(self.trunk(prompt.embeds, mask, prompt.positions, **prompt.extras)))
+
+    def prompts(
+        self, input_ids: Tensor, attention_mask: Tensor, *inputs: Tensor, decoding: Decoding
+    ) -> tuple[Prompt, Prompt | None]:
+        """The prompt of `prepare_prompt`, and the one that guidance leads away from, if it is not the core's own."""
+        prompt, unconditional = self.prepare_prompt(input_ids, attention_mask, *inputs), None
+        if inputs and decoding.cfg_scale and decoding.cfg_against == "blank_inputs":
+            unconditional = self.prepare_prompt(input_ids, attention_mask, *self.blank(*inputs))
+        return prompt, unconditional
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *inputs: Tensor,
+        seeds: list[int] | None = None,
+        initial_canvas: Tensor | None = None,
+        on_step: Callable[[Tensor, Tensor], None] | None = None,
+        **arguments,
+    ) -> sampler.Generation:
+        """Responses to prompts `input_ids` [B, P] with `inputs` as `prepare_prompt` takes them; `arguments` as in
+        `dllm.core.decoding.Decoding`, the others as in `dllm.core.sampler.generate`.
+        """
+        decoding = self.decoding(**arguments)
+        sampler.check_initial_canvas(self.diffusion, decoding, len(input_ids), initial_canvas)
+        decoding.check_room(self.diffusion, input_ids.shape[1])
+        valid = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        prompts = self.prompts(input_ids, valid, *inputs, decoding=decoding)
+        return self.respond(*prompts, decoding, seeds, initial_canvas, on_step)
 
     @torch.no_grad()
     def respond(

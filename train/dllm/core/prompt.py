@@ -46,6 +46,7 @@ class Prompt:
         )
 
     def layout(self) -> Layout:
+        """The prompt's tokens as the attention patterns see them."""
         return Layout.of_prompt(self.valid, self.positions)
 
     def response_positions(self, length: int) -> Tensor:

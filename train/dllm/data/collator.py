@@ -36,7 +36,6 @@ class ResponseCollator:
 
     config: object  # the model's diffusion settings
     forward_process: ForwardProcess
-    pad_token_id: int
     pad_to_multiple_of: int = 1
     with_tail: bool = True
 
@@ -48,7 +47,7 @@ class ResponseCollator:
         P = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
         block_length = self.config.block_length if self.config.attention_pattern == "block" else None
         batch = {
-            "input_ids": torch.full((len(samples), P), self.pad_token_id),
+            "input_ids": torch.full((len(samples), P), self.config.tail_token_id),
             "attention_mask": torch.zeros(len(samples), P, dtype=torch.bool),
             "labels": torch.full((len(samples), R), IGNORE_INDEX),
             "masked": torch.zeros(len(samples), R, dtype=torch.bool),

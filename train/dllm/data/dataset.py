@@ -149,6 +149,7 @@ class ConversationDataset(Dataset):
 
     @staticmethod
     def as_item(sample: Sample) -> dict:
+        """What a collator takes of a sample, before its inputs."""
         return {
             "prompt_ids": np.array(sample.prompt_ids, np.int32),
             "response_ids": np.array(sample.response_ids, np.int32),

@@ -22,6 +22,7 @@ def main() -> None:
 
 
 def command() -> None:
+    """The command `lm_eval`."""
     run_program(main)
 
 

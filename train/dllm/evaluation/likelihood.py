@@ -38,7 +38,7 @@ def log_likelihoods(
     `with_tail`: the canvas is filled as in training, and what its tail costs counts; without, a response is what has
     to be written and nothing follows it.
     """
-    collator = ResponseCollator(model.diffusion, noise, model.diffusion.tail_token_id, with_tail=with_tail)
+    collator = ResponseCollator(model.diffusion, noise, with_tail=with_tail)
     order = sorted(range(len(pairs)), key=lambda index: len(pairs[index].prompt) + len(pairs[index].response))
     rows = [(index, draw) for index in order if pairs[index].response for draw in range(draws)]
     nats = torch.zeros(len(pairs), dtype=torch.float64)

@@ -4,9 +4,7 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
-from dllm.core.decoding import Decoding
 from dllm.core.language_model import MaskedDiffusionLM
-from dllm.core.prompt import Prompt
 from dllm.data.conversation import build_prompt
 from dllm.data.text import plain_prompt
 from dllm.inference.writer import Request, Writer
@@ -31,8 +29,3 @@ class TextWriter(Writer):
             return plain_prompt(self.tokenizer, request.question)
         turns = [*request.turns, {"from": "human", "value": request.question}]
         return build_prompt(self.tokenizer, turns, request.system)
-
-    def prompts(
-        self, requests: list[TextRequest], ids: list[list[int]], decoding: Decoding
-    ) -> tuple[Prompt, Prompt | None]:
-        return self.model.prompt(*self.left_padded(ids)), None

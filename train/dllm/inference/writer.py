@@ -78,11 +78,16 @@ class Writer(ABC):
     def prompt_ids(self, request: Request) -> list[int]:
         """Ids of a request's prompt."""
 
-    @abstractmethod
+    def model_inputs(self, requests: list[Request]) -> Iterable[Tensor]:
+        """What the model is given beside the ids of the prompts, as its `prepare_prompt` takes it."""
+        return ()
+
     def prompts(
         self, requests: list[Request], ids: list[list[int]], decoding: Decoding
     ) -> tuple[Prompt, Prompt | None]:
         """The embedded prompts of these ids, and the ones that guidance leads away from (None: the core's own)."""
+        inputs = (each.to(self.model.device) for each in self.model_inputs(requests))
+        return self.model.prompts(*self.left_padded(ids), *inputs, decoding=decoding)
 
     def too_long(self, request: Request, ids: list[int]) -> str:
         """What could shorten a prompt that leaves no room."""

@@ -4,11 +4,11 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
-from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 from transformers.hf_argparser import HfArg
 
@@ -51,15 +51,17 @@ class DataArguments(PlainDataArguments):
 
 def sft(description: str, **defaults) -> None:
     """Runs instruction tuning from the command line; `defaults` replace those of the arguments."""
-    _train((ModelArguments, DataArguments, MDLMConfig), build_sft, description, defaults)
+    train((ModelArguments, DataArguments, MDLMConfig), build_sft, description, defaults)
 
 
 def pt(description: str, **defaults) -> None:
     """Runs training on plain text from the command line."""
-    _train((ModelArguments, PlainDataArguments, MDLMConfig), build_pt, description, defaults)
+    train((ModelArguments, PlainDataArguments, MDLMConfig), build_pt, description, defaults)
 
 
-def _train(dataclasses: tuple, build: Callable[..., MDLMTrainer], description: str, defaults: dict) -> None:
+def train(dataclasses: tuple, build: Callable[..., MDLMTrainer], description: str, defaults: dict) -> None:
+    """Runs the training that `build` makes of these dataclasses, the model's first, from the command line."""
+
     def parse() -> tuple:
         arguments = ArgumentParser(dataclasses, description, **defaults).parse()
         arguments[0].check()
@@ -70,21 +72,8 @@ def _train(dataclasses: tuple, build: Callable[..., MDLMTrainer], description: s
 
 def build_sft(model_args: ModelArguments, data_args: DataArguments, args: MDLMConfig) -> MDLMTrainer:
     """The trainer of a run that learns the answers of conversations."""
-    splits = wanted_splits(load_sft_dataset, data_args.dataset_args, args)
-    tokenizer, model = loaded(lambda: _model(model_args, args), args)
-
-    def dataset(records: Sequence[dict]) -> TextDataset:
-        return TextOnly(
-            data_args.dataset_args,
-            records,
-            tokenizer,
-            model.diffusion,
-            args.model_max_length,
-            args.process_index == 0,
-            mask_prompt_loss=data_args.mask_prompt_loss,
-        )
-
-    return _trainer(model, tokenizer, args, *(part and dataset(part) for part in splits))
+    dataset = partial(TextOnly, mask_prompt_loss=data_args.mask_prompt_loss)
+    return _trainer(model_args, data_args.dataset_args, args, load_sft_dataset, dataset, args.model_max_length)
 
 
 def build_pt(model_args: ModelArguments, data_args: PlainDataArguments, args: MDLMConfig) -> MDLMTrainer:
@@ -98,13 +87,7 @@ def build_pt(model_args: ModelArguments, data_args: PlainDataArguments, args: MD
         )
     if model_args.attention_pattern != "block":
         model_args = replace(model_args, gen_length=length)
-    splits = wanted_splits(load_pt_dataset, data_args.dataset_args, args)
-    tokenizer, model = loaded(lambda: _model(model_args, args, chat=False), args)
-
-    def dataset(texts: Sequence[str]) -> PackedDataset:
-        return PackedDataset(data_args.dataset_args, texts, tokenizer, model.diffusion, length, args.process_index == 0)
-
-    return _trainer(model, tokenizer, args, *(part and dataset(part) for part in splits))
+    return _trainer(model_args, data_args.dataset_args, args, load_pt_dataset, PackedDataset, length, chat=False)
 
 
 class TextOnly(TextDataset):
@@ -130,7 +113,7 @@ def wanted_splits(load: Callable, spec: str, args: MDLMConfig) -> tuple[Sequence
 
 
 def _model(
-    model_args: ModelArguments, args: MDLMConfig, chat: bool = True
+    model_args: ModelArguments, args: MDLMConfig, chat: bool
 ) -> tuple[PreTrainedTokenizerBase, MaskedDiffusionLM]:
     """Tokenizer and model in fp32, with the parts to train; bf16 is a matter of the step."""
     folder = model_folder(model_args.model_name_or_path)
@@ -141,14 +124,20 @@ def _model(
     return tokenizer, model
 
 
-def _trainer(model, tokenizer, args: MDLMConfig, train: Dataset, held_out: Dataset | None) -> MDLMTrainer:
-    tail = model.diffusion.tail_token_id
+def _trainer(
+    model_args: ModelArguments, spec: str, args: MDLMConfig, load: Callable, dataset: Callable, length: int, chat=True
+) -> MDLMTrainer:
+    """The trainer of what `load` reads of a spec, in samples that `dataset` makes of at most this length."""
+    splits = wanted_splits(load, spec, args)
+    tokenizer, model = loaded(lambda: _model(model_args, args, chat), args)
+    settings = (model.diffusion, length, args.process_index == 0)
+    train, held_out = (part and dataset(spec, part, tokenizer, *settings) for part in splits)
     return MDLMTrainer(
         model=model,
         args=args,
         train_dataset=train,
         eval_dataset=held_out,
-        data_collator=ResponseCollator(model.diffusion, args.forward_process(), tail, args.pad_to_multiple_of),
+        data_collator=ResponseCollator(model.diffusion, args.forward_process(), args.pad_to_multiple_of),
         processing_class=tokenizer,
     )
 

@@ -115,9 +115,11 @@ class MDLMConfig(TrainingArguments):
         return super().should_save and not self.dry_run
 
     def forward_process(self) -> ForwardProcess:
+        """The noise of the run."""
         return ForwardProcess(self.noise_estimator, self.noise_schedule, self.noise_eps, self.seed)
 
     def learning_rate_of(self, part: str) -> float:
+        """The learning rate of a part."""
         rate = getattr(self, self.part_rates[part]) if part in self.part_rates else None
         return self.learning_rate if rate is None else rate
 

@@ -14,6 +14,7 @@ from dllm.training.progress import Progress
 
 
 def is_first_process() -> bool:
+    """Whether this process prints and writes for all."""
     return int(os.environ.get("RANK", 0)) == 0
 
 

@@ -1,6 +1,5 @@
 """LLaVA JSON files as training samples: answers to questions about images or videos."""
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,8 +8,7 @@ from transformers import PreTrainedTokenizerBase, SiglipImageProcessorPil
 from dllm.core.noise import ForwardProcess
 from dllm.data.collator import ResponseCollator
 from dllm.data.dataset import ConversationDataset
-from dllm.data.parallel import map_parallel
-from dllm.training.processes import on_one_process
+from dllm.data.inputs import check_inputs, usable
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import build_prompt
 from llava.data.images import ImagePreprocessor, check_image, image_size, load_image
@@ -41,18 +39,14 @@ class ReportDataset(ConversationDataset):
         self.folder, self.videos, self.version = Path(image_folder), videos, config.version
         self.preprocessor, self.num_image_tokens = ImagePreprocessor(processor, config), num_image_tokens
         found = read_records(data_path)
-        visuals = list(dict.fromkeys(visual for record in found for visual in visual_inputs(record)))
-        self.tiles: dict[Visual, int | str] = on_one_process(partial(self._count_tiles, visuals))
+        visuals = (visual for record in found for visual in visual_inputs(record))
+        self.tiles: dict[Visual, int | str] = check_inputs(self._num_tiles, visuals, "check images", "image")
         super().__init__(data_path, found, tokenizer, config.text_config, max_length, show_progress)
 
     def prompt(self, record: dict, history: list[dict]) -> tuple[list[int], list[Visual], int]:
         seen = sum(turn["value"].count(DEFAULT_IMAGE_TOKEN) for turn in history)
         visuals = visual_inputs(record)
-        for visual in visuals:
-            if isinstance(self.tiles[visual], str):
-                bad = sum(isinstance(found, str) for found in self.tiles.values())
-                raise ValueError(self.tiles[visual] + f" ({bad} of {len(self.tiles)} cannot be used)" * (bad > 1))
-        tiles = [self.tiles[visual] for visual in visuals[:seen]]
+        tiles = [usable(self.tiles, visual, "images") for visual in visuals][:seen]
         counts = [self.num_image_tokens * count for count in tiles]
         ids = build_prompt(self.tokenizer, history, counts, self.version, record.get("system"))
         return ids, visuals[:seen], sum(tiles)
@@ -62,22 +56,15 @@ class ReportDataset(ConversationDataset):
         fewer = f"allow fewer than its {num_inputs} tiles ({visual} tokens; anyres_max_N, --frames_upbound)"
         return super().remedies(prompt, num_inputs) + [fewer] * (num_inputs > 1)
 
-    def _count_tiles(self, visuals: list[Visual]) -> dict[Visual, int | str]:
-        """Tiles of each image, frames of each video; or why it cannot be used."""
-        counts = map_parallel(self._num_tiles, visuals, "check images", "image")
-        return dict(zip(visuals, counts, strict=True))
-
-    def _num_tiles(self, visual: Visual) -> int | str:
+    def _num_tiles(self, visual: Visual) -> int:
+        """Tiles of an image, frames of a video. Raises ValueError if it cannot be used."""
         kind, name = visual
-        try:
-            if kind == "image":
-                check_image(self.folder / name, decode_dicom=False)
-                return self.preprocessor.num_tiles(image_size(self.folder / name)) if self.preprocessor.grids else 1
-            if self.videos is None:
-                raise ValueError(f"it has the video {name}; give --video_folder")
-            return self.videos.num_frames(name)
-        except ValueError as error:
-            return str(error)
+        if kind == "image":
+            check_image(self.folder / name, decode_dicom=False)
+            return self.preprocessor.num_tiles(image_size(self.folder / name)) if self.preprocessor.grids else 1
+        if self.videos is None:
+            raise ValueError(f"it has the video {name}; give --video_folder")
+        return self.videos.num_frames(name)
 
     def __getitem__(self, index: int) -> dict:
         sample = self.sample(index)
@@ -97,7 +84,7 @@ class ReportCollator(ResponseCollator):
     """ResponseCollator with the batch's images [n, 3, S, S] and one key per tile for what `masked_drop` keeps."""
 
     def __init__(self, config, forward_process: ForwardProcess, pad_to_multiple_of: int = 1):
-        super().__init__(config.text_config, forward_process, config.text_config.tail_token_id, pad_to_multiple_of)
+        super().__init__(config.text_config, forward_process, pad_to_multiple_of)
         self.image_size = config.vision_config.image_size
 
     def __call__(self, samples: list[dict]) -> dict[str, torch.Tensor]:

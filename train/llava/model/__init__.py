@@ -1,5 +1,3 @@
 """SigLIP encoder -> resampler -> projector -> Qwen3 diffusion language model."""
 
 from llava.model.language_model.llava_qwen import LlavaQwen3Config, LlavaQwen3ModelLM
-
-__all__ = ["LlavaQwen3Config", "LlavaQwen3ModelLM"]

@@ -15,20 +15,3 @@ from dllm.pipelines.a2d.modeling_a2d import (
     A2DQwen3Config,
     A2DQwen3LMHeadModel,
 )
-
-__all__ = [
-    "FAMILIES",
-    "A2DGemma2Config",
-    "A2DGemma2LMHeadModel",
-    "A2DGemma3Config",
-    "A2DGemma3LMHeadModel",
-    "A2DLMHeadModel",
-    "A2DLlamaConfig",
-    "A2DLlamaLMHeadModel",
-    "A2DQwen2Config",
-    "A2DQwen2LMHeadModel",
-    "A2DQwen3Config",
-    "A2DQwen3LMHeadModel",
-    "load_a2d",
-    "load_qwen3",
-]

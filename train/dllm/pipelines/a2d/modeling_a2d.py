@@ -28,13 +28,10 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
-from transformers.modeling_outputs import MaskedLMOutput
 
-from dllm.core import sampler
-from dllm.core.attention import LayerMasks, layer_masks
-from dllm.core.language_model import MaskedDiffusionLM, TargetLosses
-from dllm.core.model import DiffusionSettings, exclude_unwritable
-from dllm.core.prompt import Prompt
+from dllm.core.attention import LayerMasks
+from dllm.core.language_model import MaskedDiffusionLM
+from dllm.core.model import DiffusionSettings
 from dllm.pipelines.kernels import BY_MASK, shared_mask
 
 FEW_ROWS = 48
@@ -83,13 +80,6 @@ class A2DLMHeadModel(MaskedDiffusionLM):
             return mask
         return shared_mask(mask, self.config.num_attention_heads // self.config.num_key_value_heads, embeds.dtype)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [..., V], -inf on the mask token and on ids that may not be written or that the tokenizer has not."""
-        config = self.config
-        return exclude_unwritable(
-            self.head(hidden), config.mask_token_id, config.num_tokens, config.unwritable_token_ids or ()
-        )
-
     def head(self, hidden: Tensor) -> Tensor:
         """The head's product [..., V] with hidden states [..., D], under the family's cap if it has one."""
         cap = getattr(self.config, "final_logit_softcapping", None)
@@ -102,52 +92,6 @@ class A2DLMHeadModel(MaskedDiffusionLM):
         if few and not torch.is_grad_enabled() and weight.dim() == 2 and self.lm_head.bias is None:
             return F.linear(weight, hidden).T.contiguous()  # BLAS takes half the time or less with the weights first
         return self.lm_head(hidden)
-
-    def prompt(self, input_ids: Tensor, attention_mask: Tensor) -> Prompt:
-        """The embedded prompt of left-padded ids [B, P]."""
-        return Prompt.left_padded(self.embed(input_ids), attention_mask.bool())
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        masked: Tensor | None = None,
-        paired: bool = True,
-        head_chunks: int = 1,
-    ) -> MaskedLMOutput | TargetLosses:
-        """Training: the losses of responses `labels` [B, R] (-100: no target) noised by `masked` [B, R] after the
-        prompts `input_ids` [B, P]. Without labels: the logits [B, L, V] of a sequence in which every valid token sees
-        every other; a boolean `attention_mask` [B, 1, L, L] replaces that pattern, windows included.
-        """
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        if labels is not None:
-            return self.losses(self.prompt(input_ids, attention_mask), labels, masked, paired, head_chunks)
-        if attention_mask.dim() == 4:
-            mask, position = attention_mask, torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-        else:
-            layout = self.prompt(input_ids, attention_mask).layout()
-            position = layout.position
-            mask = layer_masks(
-                self.config, position.shape[1], lambda window: layout.mask("bidirectional", window=window)
-            )
-        return MaskedLMOutput(logits=self.head(self.trunk(self.embed(input_ids), mask, position)))
-
-    def generate(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        seeds: list[int] | None = None,
-        initial_canvas: Tensor | None = None,
-        **arguments,
-    ) -> sampler.Generation:
-        """Responses to left-padded prompts [B, P]; `arguments` as in `dllm.core.decoding.Decoding`, the others as in
-        `dllm.core.sampler.generate`.
-        """
-        decoding = self.decoding(**arguments)
-        valid = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        return self.respond(self.prompt(input_ids, valid), None, decoding, seeds, initial_canvas)
 
 
 def _norm(norm: torch.nn.Module, hidden: Tensor) -> Tensor:

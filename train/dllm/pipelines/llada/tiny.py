@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dllm.pipelines.a2d.tiny import HEADER_TEMPLATE, HEADERS, Dialect, train_tokenizer
+from dllm.pipelines.a2d.tiny import HEADER_TEMPLATE, HEADERS, Dialect, decoder_sizes, train_tokenizer
 from dllm.pipelines.llada.loading import FIXED, KEY_MAPPING, MODEL_TYPE, SETTINGS
 from dllm.program import run_program
 
@@ -31,14 +31,9 @@ def save_llada(folder: str, tokenizer: PreTrainedTokenizerFast, hidden_size: int
     rope = {"rope_type": "default", "rope_theta": 500_000.0}
     llama = LlamaConfig(
         vocab_size=len(tokenizer) + FREE_ROWS,
-        hidden_size=hidden_size,
-        intermediate_size=3 * hidden_size,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden_size // 32,
-        max_position_embeddings=2048,
         rms_norm_eps=1e-5,
         rope_parameters=rope,
-        initializer_range=0.08,
+        **decoder_sizes(hidden_size, layers),
     )
     values = llama.to_dict() | {"mask_token_id": mask, "eos_token_id": tail, "pad_token_id": tail}
     published = {name: values[ours] for name, ours in SETTINGS.items()} | FIXED

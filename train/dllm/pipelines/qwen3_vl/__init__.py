@@ -5,12 +5,3 @@ from dllm.pipelines.qwen3_vl.modeling_qwen3_vl import A2DQwen3VLConfig, Qwen3VLF
 from dllm.pipelines.qwen3_vl.processing import Qwen3VLProcessor
 from dllm.pipelines.qwen3_vl.trainer import Qwen3VLTrainer
 from dllm.pipelines.qwen3_vl.utils import create_qwen3_vl_collator
-
-__all__ = [
-    "A2DQwen3VLConfig",
-    "Qwen3VLForMaskedLM",
-    "Qwen3VLProcessor",
-    "Qwen3VLTrainer",
-    "Qwen3VLWriter",
-    "create_qwen3_vl_collator",
-]

@@ -30,18 +30,10 @@ class VisualDataset(TextDataset):
     not open is left out. Paths are below `folder`.
     """
 
-    def __init__(
-        self,
-        data_path: str,
-        records: Sequence[dict],
-        processor,
-        diffusion,
-        max_length: int,
-        show_progress: bool = True,
-        folder: str = "",
-    ):
+    def __init__(self, data_path: str, records: Sequence[dict], processor, *limits, folder: str = "", **settings):
+        """`limits` and `settings` are the last arguments of `ConversationDataset`."""
         self.processor, self.folder = processor, Path(folder)
-        super().__init__(data_path, records, processor.tokenizer, diffusion, max_length, show_progress)
+        super().__init__(data_path, records, processor.tokenizer, *limits, **settings)
 
     def prompt(self, record: dict, history: list[dict]) -> tuple[list[int], list, int]:
         images = images_of(record)
@@ -95,12 +87,13 @@ class Qwen3VLDataCollator(ResponseCollator):
     """
 
     def __init__(self, processor):
-        super().__init__(config=None, forward_process=None, pad_token_id=0)
+        super().__init__(config=None, forward_process=None)
         self.processor = processor
 
     def set_up(self, diffusion, args: MDLMConfig) -> None:
+        """Takes over the settings of a model and of a run."""
         self.config, self.forward_process = diffusion, args.forward_process()
-        self.pad_token_id, self.pad_to_multiple_of = diffusion.tail_token_id, args.pad_to_multiple_of
+        self.pad_to_multiple_of = args.pad_to_multiple_of
 
     def __call__(self, samples: list[dict]) -> dict[str, Tensor]:
         assert self.config is not None, "it is the trainer that calls its collator"

@@ -1,9 +1,10 @@
 """Requests with images in, texts out."""
 
-import torch
+from collections.abc import Iterable
 
-from dllm.core.decoding import Decoding
-from dllm.core.prompt import Prompt
+import torch
+from torch import Tensor
+
 from dllm.inference.writer import Request, Writer
 from dllm.pipelines.loading import check_folder
 from dllm.pipelines.qwen3_vl.dataset import place_images
@@ -27,9 +28,5 @@ class Qwen3VLWriter(Writer):
         turns = place_images(turns, turns, len(request.inputs))
         return build_visual_prompt(self.processor, turns, [image.size for image in request.inputs], request.system)
 
-    def prompts(
-        self, requests: list[Request], ids: list[list[int]], decoding: Decoding
-    ) -> tuple[Prompt, Prompt | None]:
-        images = [image for request in requests for image in request.inputs]
-        seen = [value.to(self.model.device) for value in image_inputs(self.processor, images).values()]
-        return self.model.prompts(*self.left_padded(ids), *seen, decoding=decoding)
+    def model_inputs(self, requests: list[Request]) -> Iterable[Tensor]:
+        return image_inputs(self.processor, [image for request in requests for image in request.inputs]).values()

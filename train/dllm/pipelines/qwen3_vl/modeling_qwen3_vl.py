@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, Cache
-from transformers.modeling_outputs import MaskedLMOutput
 from transformers.models.qwen3_vl.configuration_qwen3_vl import (
     Qwen3VLConfig,
     Qwen3VLTextConfig,
@@ -24,8 +23,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLForConditional
 
 from dllm.core.attention import LayerMasks
 from dllm.core.composite import CompositeLM
-from dllm.core.language_model import TargetLosses
-from dllm.core.model import DiffusionSettings, exclude_unwritable
+from dllm.core.model import DiffusionSettings
 from dllm.core.prompt import Prompt
 from dllm.pipelines.kernels import BY_MASK
 from dllm.pipelines.loading import load_whole
@@ -157,11 +155,8 @@ class Qwen3VLForMaskedLM(CompositeLM, Qwen3VLForConditionalGeneration):
     def get_output_embeddings(self) -> nn.Linear:
         return self.lm_head
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [..., V], -inf on the mask token, on the marks of images, and on ids that the tokenizer lacks."""
-        config = self.diffusion
-        others = config.unwritable_token_ids or ()
-        return exclude_unwritable(self.lm_head(hidden), config.mask_token_id, config.num_tokens, others)
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.lm_head(hidden)
 
     def prepare_prompt(
         self,
@@ -200,30 +195,6 @@ class Qwen3VLForMaskedLM(CompositeLM, Qwen3VLForConditionalGeneration):
         features = self.model.get_image_features(pixel_values, image_grid_thw, **computed)
         layers = [torch.cat(layer) for layer in features.deepstack_features]
         return torch.cat(features.pooler_output), torch.stack(layers, dim=1)
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        image_grid_thw: Tensor | None = None,
-        labels: Tensor | None = None,
-        masked: Tensor | None = None,
-        paired: bool = True,
-        head_chunks: int = 1,
-    ) -> MaskedLMOutput | TargetLosses:
-        """Training: the losses of responses `labels` [B, R] (-100: no target) noised by `masked` [B, R] after prompts
-        as in `prepare_prompt`. Without labels: the logits [B, L, V] of sequences `input_ids` [B, L] in which every
-        valid token sees every other; a boolean `attention_mask` [B, 1, L, L] replaces that pattern.
-        """
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        valid = attention_mask if attention_mask.dim() == 2 else torch.ones_like(input_ids)
-        prompt = self.prepare_prompt(input_ids, valid, pixel_values, image_grid_thw)  # embeds [B, P, D]
-        if labels is not None:
-            return self.losses(prompt, labels, masked, paired, head_chunks)
-        mask = attention_mask if attention_mask.dim() == 4 else prompt.layout().mask("bidirectional")
-        return MaskedLMOutput(logits=self.lm_head(self.trunk(prompt.embeds, mask, prompt.positions, **prompt.extras)))
 
     def input_path(self) -> tuple[Callable[[nn.Module, Tensor], Tensor], Tensor]:
         """Of an image that is one visual token: what patches of a large image cost by seeing each other is left out."""

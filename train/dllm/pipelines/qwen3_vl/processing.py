@@ -43,6 +43,7 @@ class Qwen3VLProcessor:
         return cls(tokenizer, Qwen2VLImageProcessorPil.from_pretrained(folder))
 
     def save_pretrained(self, folder: str) -> None:
+        """Writes both to a folder."""
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
 

@@ -1,6 +1,5 @@
 """Instruction tuning on images from the command line (examples/qwen3_vl/sft.py)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +12,9 @@ from dllm.pipelines.qwen3_vl.modeling_qwen3_vl import MERGER, VISION, Qwen3VLFor
 from dllm.pipelines.qwen3_vl.processing import Qwen3VLProcessor
 from dllm.pipelines.qwen3_vl.trainer import Qwen3VLTrainer
 from dllm.pipelines.qwen3_vl.utils import create_qwen3_vl_collator
-from dllm.pipelines.text import DataArguments, model_folder, wanted_splits
+from dllm.pipelines.text import DataArguments, model_folder, train, wanted_splits
 from dllm.training.arguments import MDLMConfig, ModelArguments
-from dllm.training.command_line import ArgumentParser
-from dllm.training.run import loaded, run, set_trainable
+from dllm.training.run import loaded, set_trainable
 
 
 @dataclass(kw_only=True)
@@ -36,14 +34,7 @@ class VisualDataArguments(DataArguments):
 
 def sft(description: str, **defaults) -> None:
     """Runs instruction tuning from the command line; `defaults` replace those of the arguments."""
-
-    def parse() -> tuple:
-        dataclasses = (VisualModelArguments, VisualDataArguments, MDLMConfig)
-        arguments = ArgumentParser(dataclasses, description, **defaults).parse()
-        arguments[0].check()
-        return arguments
-
-    run(parse, build)
+    train((VisualModelArguments, VisualDataArguments, MDLMConfig), build, description, defaults)
 
 
 def build(model_args: VisualModelArguments, data_args: VisualDataArguments, args: MDLMConfig) -> Qwen3VLTrainer:
@@ -51,13 +42,11 @@ def build(model_args: VisualModelArguments, data_args: VisualDataArguments, args
     splits = wanted_splits(load_sft_dataset, data_args.dataset_args, args)
     model, processor = loaded(lambda: _model(model_args), args)
     collator = create_qwen3_vl_collator(processor, data_args.mask_prompt_loss)
-
-    def dataset(records: Sequence[dict]) -> VisualDataset:
-        limits = (model.diffusion, args.model_max_length, args.process_index == 0)
-        return VisualDataset(data_args.dataset_args, records, processor, *limits, folder=data_args.image_folder)
-
-    train, held_out = (part and dataset(part) for part in splits)
-    return Qwen3VLTrainer(model=model, args=args, train_dataset=train, eval_dataset=held_out, data_collator=collator)
+    limits, folder = (model.diffusion, args.model_max_length, args.process_index == 0), data_args.image_folder
+    learnt, held_out = (
+        part and VisualDataset(data_args.dataset_args, part, processor, *limits, folder=folder) for part in splits
+    )
+    return Qwen3VLTrainer(model=model, args=args, train_dataset=learnt, eval_dataset=held_out, data_collator=collator)
 
 
 def _model(model_args: VisualModelArguments) -> tuple[Qwen3VLForMaskedLM, Qwen3VLProcessor]:

@@ -11,13 +11,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLConfig
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLForConditionalGeneration
 
-from dllm.pipelines.a2d.tiny import train_tokenizer
+from dllm.pipelines.a2d.tiny import INITIALIZER_RANGE, decoder_sizes, train_tokenizer
 from dllm.pipelines.qwen3_vl.processing import MARKS, VIDEO_PAD
 from dllm.pipelines.qwen3_vl.tiny_tables import make_rows
 from dllm.program import run_program
 
 PATCH_SIZE, MERGE_SIZE = 8, 2  # a visual token is a square of 16 pixels a side
-INITIALIZER_RANGE = 0.08  # the usual 0.02 suits wide models; a narrow one starts to see much later with it
 
 
 def save_model(
@@ -34,7 +33,6 @@ def save_model(
     tokenizer = train_tokenizer(list(texts), vocab_size)
     tokenizer.add_special_tokens({"additional_special_tokens": [*MARKS, VIDEO_PAD]})
     start, image, end, video = tokenizer.convert_tokens_to_ids([*MARKS, VIDEO_PAD])
-    common = {"initializer_range": INITIALIZER_RANGE}
     vision = {
         "depth": vision_layers,
         "hidden_size": vision_hidden_size,
@@ -45,21 +43,13 @@ def save_model(
         "out_hidden_size": hidden_size,
         "num_position_embeddings": 64,
         "deepstack_visual_indexes": list(range(min(vision_layers, layers) - 1)) or [0],
+        "initializer_range": INITIALIZER_RANGE,
     }
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": hidden_size,
-        "intermediate_size": 3 * hidden_size,
-        "num_hidden_layers": layers,
-        "num_attention_heads": hidden_size // 32,
-        "num_key_value_heads": hidden_size // 32,
-        "head_dim": 32,
-        "max_position_embeddings": 2048,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5]},
-    }
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5]}
+    text = {"vocab_size": len(tokenizer), "rope_parameters": rope} | decoder_sizes(hidden_size, layers)
     config = Qwen3VLConfig(
-        vision_config=vision | common,
-        text_config=text | common,
+        vision_config=vision,
+        text_config=text,
         image_token_id=image,
         video_token_id=video,
         vision_start_token_id=start,

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
 
 from dllm.core.decoding import Decoding
-from dllm.core.language_model import TargetLosses
 from dllm.pipelines.a2d import A2DQwen3Config, A2DQwen3LMHeadModel
 from llava.constants import PARTS
 from llava.model.llava_arch import LlavaMetaForCausalLM, LlavaMetaModel
@@ -63,23 +62,6 @@ class LlavaQwen3ModelLM(LlavaMetaForCausalLM, PreTrainedModel):
         self.model = LlavaMetaModel(config)
         self.language_model = A2DQwen3LMHeadModel(config.text_config)
         self.post_init()
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        images: Tensor,
-        labels: Tensor,
-        masked: Tensor,
-        image_keys: Tensor | None = None,
-        paired: bool = True,
-        head_chunks: int = 1,
-    ) -> TargetLosses:
-        """Losses [B, R] of the responses `labels` [B, R] (-100: no target) noised by `masked` [B, R], after prompts
-        `input_ids` [B, P] with the images [n, 3, S, S].
-        """
-        prompt = self.prepare_prompt(input_ids, attention_mask, images, image_keys)  # embeds [B, P, D]
-        return self.losses(prompt, labels, masked, paired, head_chunks)
 
     def decoding(self, **arguments) -> Decoding:
         """`cfg_against` may be `blank_images`: what the model is given beside text is images."""
