@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from dllm.core.decoding import Decoding
-from dllm.inference.templates import initial_canvas
+from dllm.inference.infill import drafts
+from dllm.inference.templates import Template
 from faults.test_errors import demo
 from llava.data.images import load_image
 from llava.radiology.mimic_cxr import _rows
@@ -77,8 +78,8 @@ def test_a_table_of_one_line(tmp_path, small):
 
 def test_a_blank_of_two_thousand_million_tokens(world, small):
     tokenizer, model, _ = world.build(mm_resampler_type="none")
-    with pytest.raises(ValueError, match="blank_length 2000000000 is more than gen_length 48"):
-        initial_canvas("a ____ b", tokenizer, model.diffusion, 2_000_000_000, 48)
+    lengths, rows = drafts(Template("a ____ b", tokenizer, model.diffusion, 48), [], 2_000_000_000, 48)
+    assert max(lengths) < 48 and {len(row) for row in rows} == {48}
 
 
 @pytest.mark.parametrize("name", ["block_length", "gen_length"])

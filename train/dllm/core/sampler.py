@@ -5,6 +5,7 @@ commits the most confident candidates of the block (Nie et al. 2025, LLaDA; Wu e
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class Step:
 
     canvas      ids, [B, R]
     masked      what is still to be written, [B, R]
-    confidence  what each written token was committed with (`selection.sample_candidates`), in fp32 or better, [B, R]
+    confidence  the probability that each written token was committed with, in fp32 or better; 0 if it was given, [B, R]
     """
 
     canvas: Tensor
@@ -65,7 +66,11 @@ def generate(
 
     `on_step` is called after every step with the canvas [B, R] and the mask of what is still to be written.
     """
-    steps = denoise(model, prompt, decoding, seeds, unconditional, initial_canvas)
+    return finish(denoise(model, prompt, decoding, seeds, unconditional, initial_canvas), on_step)
+
+
+def finish(steps: Generator[Step, None, Any], on_step: Callable[[Tensor, Tensor], None] | None = None) -> Any:
+    """Runs steps to their end, whose value it returns; `on_step` as in `generate`."""
     while True:
         try:
             step = next(steps)
@@ -239,10 +244,11 @@ def _choose(
     logits = apply_cfg([model.logits(each.flatten(0, 1)[positions]) for each in hidden], decoding.cfg_scale)  # [m, V]
     for token in model.diffusion.stop_token_ids:
         logits[:, token].masked_fill_(~may_stop.flatten()[positions], float("-inf"))
-    tokens, confidence = sample_candidates(logits, decoding, drawn.flatten(1)[:, positions])  # [m]
+    tokens, confidence = sample_candidates(logits, decoding, drawn[0].flatten()[positions])  # [m]
     proposal = ids.flatten().scatter(0, positions, tokens).view_as(ids)
     confidence = torch.zeros_like(ids, dtype=confidence.dtype).flatten().scatter(0, positions, confidence).view_as(ids)
-    commit = select_tokens(confidence, masked, quota, decoding)
+    rank_by = drawn[1] if decoding.remasking == "random" else confidence
+    commit = select_tokens(rank_by, masked, quota, decoding)
     return torch.where(commit, proposal, ids), masked & ~commit, confidence
 
 

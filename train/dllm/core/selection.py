@@ -25,20 +25,20 @@ def apply_cfg(logits: list[Tensor], scale: float) -> Tensor:
 def sample_candidates(logits: Tensor, decoding: Decoding, drawn: Tensor) -> tuple[Tensor, Tensor]:
     """A token for each of the masked positions, [m], and its confidence, [m], from logits [m, V].
 
-    Confidence is the token's probability, or under `random` remasking a lot. `drawn` [2, m] uniform numbers: the first
-    chooses the token at a temperature, the second is the lot.
+    Confidence is the token's probability. `drawn` [m] uniform numbers choose the token at a temperature.
     """
     if decoding.temperature == 0:
         tokens = logits.argmax(dim=-1)
     else:
-        tokens = _by_slices(lambda part, u: _sample(part / decoding.temperature, u), logits, drawn[0])
-    if decoding.remasking == "random":
-        return tokens, drawn[1].to(logits.dtype)
+        tokens = _by_slices(lambda part, u: _sample(part / decoding.temperature, u), logits, drawn)
     return tokens, _by_slices(lambda part, token: -F.cross_entropy(part, token, reduction="none"), logits, tokens).exp()
 
 
 def select_tokens(confidence: Tensor, masked: Tensor, quota: Tensor, decoding: Decoding) -> Tensor:
-    """Which positions [B, b] to commit, the most confident: `quota` [B] of them, or what threshold or factor allow."""
+    """Which positions [B, b] to commit, the most confident: `quota` [B] of them, or what threshold or factor allow.
+
+    Under `random` remasking lots stand in for the confidence.
+    """
     confidence = confidence.masked_fill(~masked, float("-inf"))
     order = confidence.argsort(dim=-1, descending=True, stable=True)
     rank = order.argsort(dim=-1)

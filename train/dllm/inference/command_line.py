@@ -23,7 +23,9 @@ MASKED = "·"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How responses are written, on which device."""
-    parser.add_argument("--blank_length", type=int, default=BLANK_LENGTH, help="tokens of a blank that text follows")
+    parser.add_argument(
+        "--blank_length", type=int, default=BLANK_LENGTH, help="most tokens of a blank that text follows"
+    )
     for each in fields(Decoding):
         value = {"action": "store_true"} if each.type is bool else {"type": next(iter(get_args(each.type)), each.type)}
         parser.add_argument(f"--{each.name}", default=None, help=each.metadata["help"], **value)

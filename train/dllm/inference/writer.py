@@ -1,5 +1,7 @@
 """Requests in, texts out: batches of prompts through the sampler, for every model."""
 
+import functools
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +14,22 @@ from transformers import PreTrainedTokenizerBase
 from dllm.core.decoding import Decoding
 from dllm.core.language_model import MaskedDiffusionLM
 from dllm.core.prompt import Prompt
-from dllm.core.sampler import Generation, Step
-from dllm.inference.templates import BLANK_LENGTH, initial_canvas
+from dllm.core.sampler import Generation, Step, finish
+from dllm.inference.infill import Settled, settle
+from dllm.inference.templates import BLANK_LENGTH, Template
 
+OPEN = "____"  # the template of a response that is free
+BLIND = (
+    "a blank does not see the text behind its own block, as this model was trained with the attention pattern 'block'; "
+    "where the text behind it matters, train one with ATTENTION_PATTERN=prefix"
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@functools.cache
+def warn(text: str) -> None:
+    """Tells it on stderr, once in a process."""
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def check_device(device: str) -> None:
@@ -55,7 +69,7 @@ class Response:
 
 @dataclass(frozen=True)
 class Arguments:
-    """How texts are written: the decoding, strings before the first of which a text ends, tokens of a blank."""
+    """How texts are written: the decoding, strings before the first of which a text ends, most tokens of a blank."""
 
     decoding: Decoding
     stop_strings: Sequence[str]
@@ -105,8 +119,9 @@ class Writer(ABC):
         """Texts in the order of the requests, as one batch. Each is independent of the others.
 
         `arguments` are those of `dllm.core.decoding.Decoding`, `stop_strings` (a text ends before the first of them)
-        and `blank_length` (tokens of a template's blank that text follows). `on_step` as in `dllm.core.sampler`.
-        Raises ValueError, before any work, on arguments that are impossible or a template that cannot be filled in.
+        and `blank_length` (most tokens of a template's blank that text follows: `dllm.inference.infill`). `on_step` as
+        in `dllm.core.sampler`. Raises ValueError, before any work, on arguments that are impossible or a template that
+        cannot be filled in.
         """
         return self.write_batch(requests, self.parse(arguments), on_step)
 
@@ -116,8 +131,16 @@ class Writer(ABC):
         Raises the ValueError of `write` at the first step.
         """
         parsed = self.parse(arguments)
-        generation = yield from self.model.denoise(*self._prepared(requests, parsed))
-        return self._responses(generation, parsed)
+        prepared, settled = yield from self._prepared(requests, parsed)
+        known = torch.stack([each.confidence for each in settled])  # [B, R]
+        steps = self.model.denoise(*prepared)
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                return self._responses(end.value, settled, parsed)
+            torch.maximum(step.confidence, known, out=step.confidence)
+            yield step
 
     def write_all(self, requests: Iterable[Request], batch_size: int, **arguments) -> Iterator[Response]:
         """Texts in the order of the requests, which are taken `batch_size` at a time and only when it is their turn.
@@ -134,25 +157,36 @@ class Writer(ABC):
         """`write` with arguments that `parse` has checked."""
         if not requests:
             return []
-        return self._responses(self.model.respond(*self._prepared(requests, arguments), on_step), arguments)
+        prepared, settled = finish(self._prepared(requests, arguments), on_step)
+        return self._responses(self.model.respond(*prepared, on_step), settled, arguments)
 
-    def _prepared(self, requests: list[Request], arguments: Arguments) -> tuple:
-        """What the model's `respond` and `denoise` take."""
-        decoding, blank_length = arguments.decoding, arguments.blank_length
-        canvases = [
-            initial_canvas(request.template, self.tokenizer, self.diffusion, blank_length, decoding.gen_length)
+    def _prepared(self, requests: list[Request], arguments: Arguments) -> Generator[Step, None, tuple]:
+        """What the model's `respond` and `denoise` take, and each request's template with its inner blanks written,
+        whose steps are yielded.
+        """
+        decoding = arguments.decoding
+        templates = [
+            Template(request.template or OPEN, self.tokenizer, self.diffusion, decoding.gen_length)
             for request in requests
         ]
-        canvas = rectangle(canvases, self.diffusion.mask_token_id).to(self.model.device)  # [B, n]
+        if self.diffusion.attention_pattern == "block" and any(template.closed for template in templates):
+            warn(BLIND)
         ids = [self._checked_ids(request, decoding) for request in requests]
         with torch.no_grad():
-            prompt, unconditional = self.prompts(requests, ids, decoding)
-        return prompt, unconditional, decoding, [request.seed for request in requests], canvas
+            prompts = self.prompts(requests, ids, decoding)
+        decode, most, settled = self.tokenizer.decode, arguments.blank_length, []
+        for row, (request, template) in enumerate(zip(requests, templates, strict=True)):
+            alone = [each and each.keep(torch.tensor([row], device=each.valid.device)) for each in prompts]
+            settled.append(
+                (yield from settle(self.model.denoise, decode, template, alone, decoding, request.seed, most))
+            )
+        canvas = rectangle([each.canvas for each in settled], self.diffusion.mask_token_id).to(self.model.device)
+        return (*prompts, decoding, [request.seed for request in requests], canvas), settled
 
-    def _responses(self, generation: Generation, arguments: Arguments) -> list[Response]:
+    def _responses(self, generation: Generation, settled: list[Settled], arguments: Arguments) -> list[Response]:
         texts = [cut(self.decode(ids), arguments.stop_strings) for ids in generation.ids.tolist()]
-        counts = zip(generation.lengths.tolist(), generation.steps.tolist(), strict=True)
-        return [Response(text, tokens, steps) for text, (tokens, steps) in zip(texts, counts, strict=True)]
+        counts = zip(texts, generation.lengths.tolist(), generation.steps.tolist(), settled, strict=True)
+        return [Response(text, tokens, steps + before.steps) for text, tokens, steps, before in counts]
 
     def left_padded(self, ids: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Ids of prompts of any length and their validity, [B, P] each, on the model's device."""

@@ -136,7 +136,7 @@ class Page:
             "temperature": number("temperature", 0, step=0.1),
             "seed": number("seed", 0, "of temperature and random remasking", precision=0),
             "target": gr.Dropdown(TARGETS, label="target", info="what the model was trained to write", min_width=200),
-            "blank_length": number("blank_length", 0, "tokens of a blank; 0: as many as stood there", **whole),
+            "blank_length": number("blank_length", BLANK_LENGTH, "most tokens of a blank that text follows", **whole),
             "pace": number("pace", 120, "milliseconds that a step stays in sight; the model waits", minimum=0),
         }
 
@@ -324,7 +324,7 @@ class Page:
         """
         settings, arguments, question = self._asked(values)
         request = self._request(session, question, settings, texts.template(edited) if edited else "")
-        arguments["blank_length"] = settings["blank_length"] or self._length_of_blanks(edited or [])
+        arguments["blank_length"] = settings["blank_length"] or BLANK_LENGTH
         decoding = self.writer.parse(arguments).decoding
         painter = Painter(self.writer.tokenizer, self.writer.diffusion.stop_token_ids, decoding.block_length)
         session.painter, session.states, report, seconds, before = painter, [], None, 0.0, None
@@ -367,11 +367,6 @@ class Page:
             self.draft: (time.monotonic_ns(), texts.split(report.text)[:MAX_SENTENCES]),
             self.changes: f"<h2>What the model changed</h2>{texts.changes_html(was, report.text)}" if edited else "",
         }
-
-    def _length_of_blanks(self, edited: list[tuple[str, str]]) -> int:
-        """Tokens of the longest sentence that is blanked."""
-        blanked = [text for text, choice in edited if choice == "blank"]
-        return max((len(self.writer.tokenizer(f" {text}").input_ids) for text in blanked), default=BLANK_LENGTH)
 
 
 def say(text: str, kind: str = "status") -> str:
