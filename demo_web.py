@@ -38,7 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model_path", type=Path, default=DISTILLED, help="folder of a trained model")
     parser.add_argument("--annotation", type=Path, help="annotation file whose test studies are the examples")
     parser.add_argument("--images", type=Path, default=DATA / "images", help="image folder of the examples")
-    parser.add_argument("--threshold", type=float, help="of the settings at first; default: 0.7 for the quickstart")
+    parser.add_argument("--threshold", type=float, help="of the settings at first; default: the model's own")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: whoever reaches this machine reaches the page")
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -69,8 +69,8 @@ def serve(args: argparse.Namespace) -> None:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     examples = read_examples(args.annotation, args.images)
     writer = ReportWriter(str(args.model_path), args.device, args.dtype)
-    threshold = 0.7 if args.threshold is None and args.model_path == DISTILLED else args.threshold or 0
-    page = Page(writer, args.model_path.resolve().name, examples, threshold).blocks()
+    given = {} if args.threshold is None else {"threshold": args.threshold or None}
+    page = Page(writer, args.model_path.resolve().name, examples, writer.model.decoding(**given)).blocks()
     hosts = ["*"] if args.host == "0.0.0.0" else [args.host, "localhost", "127.0.0.1"]
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=4).launch(
         server_name=args.host,

@@ -4,6 +4,9 @@ python generate_demo.py                                  # the quickstart's mode
 python generate_demo.py --model_path DIR --image FILE --indication "chest pain" --show_steps
 python generate_demo.py --template "Findings: ____ Impression: ____"    # the text stays, the model fills the blanks
 python generate_demo.py --images DIR --out reports.jsonl                # the same command again goes on where it ended
+
+Exit status: 0; 1 for a mistake, with one line that says what to do; 3 if a folder's reports are written but for images
+that cannot be read, which are counted and listed in --out.
 """
 
 import argparse
@@ -20,10 +23,11 @@ from dllm.inference.fill import fill
 from dllm.inference.results_file import ResultsFile
 from dllm.program import run_program
 from llava.data.images import FORMATS, allow_blank_images, load_image
-from llava.inference import ReportWriter, Request, tokens_per_step
+from llava.inference import ReportWriter, Request, pace, tokens_per_step
 from llava.radiology.annotation import clinical_prompt
 from llava.radiology.release import CONTEXT_FIELDS, TARGETS
 
+UNREADABLE = 3  # exit status: all reports are there but those of images that cannot be read
 QUICKSTART = Path(__file__).resolve().parent / "exp/quickstart"
 
 
@@ -72,7 +76,9 @@ def describe_image(args: argparse.Namespace, context: dict, gen_kwargs: dict) ->
     on_step = step_printer(writer) if args.show_steps else None
     (report,) = writer.write([request], blank_length=args.blank_length, on_step=on_step, **gen_kwargs)
     print(f"image:  {path}\nprompt: {question.splitlines()[-1]}\nreport: {report.text}")
-    print(f"steps:  {report.steps} for {report.tokens} tokens ({tokens_per_step([report]):.1f} tokens per step)")
+    print(f"steps:  {pace(report)}")
+    if (defaults := writer.diffusion.decoding_defaults) and not gen_kwargs:
+        print(f"with:   {', '.join(f'{name} {value}' for name, value in defaults.items())}, the model's own defaults")
     if "report" in record:
         print(f"truth:  {record['report']}")
 
@@ -80,7 +86,7 @@ def describe_image(args: argparse.Namespace, context: dict, gen_kwargs: dict) ->
 def describe_folder(args: argparse.Namespace, context: dict, gen_kwargs: dict) -> None:
     """Appends a report of every image of a folder to a file, but for those that the file has already.
 
-    Raises ValueError at the end if there were images that cannot be read.
+    Ends the program with status UNREADABLE if there were images that cannot be read.
     """
     folder, (names, others) = Path(args.images), image_files(args.images)
     if others:
@@ -106,12 +112,14 @@ def describe_folder(args: argparse.Namespace, context: dict, gen_kwargs: dict) -
     )
     reports = [file.results[name] for name in names if name in file.results]
     tokens = sum(report.tokens for report in reports) / max(1, len(reports))
-    pace = f"{tokens:.1f} tokens on average, {tokens_per_step(reports):.1f} tokens per step"
-    print(f"{file.path}: {len(reports)} reports ({done} from before), {pace}")
+    rate = f"{tokens:.1f} tokens on average, {tokens_per_step(reports):.1f} tokens per step"
+    print(f"{file.path}: {len(reports)} reports ({done} from before), {rate}")
     if unreadable:
-        raise ValueError(
+        told = (
             f"{len(unreadable)} of {len(names)} images cannot be read: {file.path} says why; mend them and start again"
         )
+        print(f"{told} (exit status {UNREADABLE})", file=sys.stderr)
+        sys.exit(UNREADABLE)
 
 
 def image_files(folder: str) -> tuple[list[str], int]:

@@ -20,7 +20,7 @@ from dllm.inference.command_line import add_arguments, decoding_arguments, seed_
 from dllm.inference.fill import fill
 from dllm.inference.results_file import ResultsFile
 from dllm.inference.text import TextRequest
-from dllm.inference.writer import tokens_per_step
+from dllm.inference.writer import pace, tokens_per_step
 from dllm.pipelines.text import load_writer
 from dllm.program import run_program
 
@@ -61,7 +61,7 @@ def main() -> None:
     arguments = {"blank_length": args.blank_length} | decoding_arguments(args)
     (answer,) = writer.write(list(requests.values()), on_step=on_step, **arguments)
     print(f"answer: {answer.text}")
-    print(f"steps:  {answer.steps} for {answer.tokens} tokens ({tokens_per_step([answer]):.1f} tokens per step)")
+    print(f"steps:  {pace(answer)}")
 
 
 def request(key: str, row: dict, seed: int) -> TextRequest:
@@ -103,8 +103,8 @@ def answer_all(args: argparse.Namespace, writer, requests: dict[str, TextRequest
     file = ResultsFile(args.out, settings, names=("id", "answer"))
     before = sum(key in file.results for key in requests)
     fill(file, writer, list(requests), requests.__getitem__, args.batch_size, "answers", "answer", **arguments)
-    pace = f"{tokens_per_step(file.results.values()):.1f} tokens per step"
-    print(f"{file.path}: {len(requests)} answers ({before} from before), {pace}")
+    rate = f"{tokens_per_step(file.results.values()):.1f} tokens per step"
+    print(f"{file.path}: {len(requests)} answers ({before} from before), {rate}")
 
 
 if __name__ == "__main__":

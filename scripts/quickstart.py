@@ -25,6 +25,7 @@ from report_scores.lmms_eval_output import generations, read_scores, results_fil
 from report_scores.scorer import FINDING_F1
 
 DISK_SPACE = 1e9  # bytes
+REMEDY = "remove the folder and start again"
 REPORTS = "reports_llava.json"  # of real studies, as stage 2 reads them
 REAL_IMAGES = {"image_size": 128}  # a phantom shows its findings at half the side
 # What measured best in the time (docs/experiments). Stage 1 trains the towers too: they start from random weights.
@@ -133,6 +134,11 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
         command += ("--data_path", data / "train_llava_llada.json", "--out", own, "--limit", args.own_reports)
         run("own reports", *command, env={"OMP_NUM_THREADS": PROCESSES})
     stage("distillation", "llada_v_finetune.sh", distilled, own, images, go_on | {"LM_PATH": stage2} | DISTILL)
+    held_out = data / "val_llava_llada.json"
+    if held_out.is_file() and not read_json(distilled / "config.json", REMEDY)["text_config"].get("decoding_defaults"):
+        command = (sys.executable, "-m", "llava.distill", "--model_path", distilled, "--image_folder", images)
+        command += ("--data_path", held_out, "--limit", args.test, "--set_threshold")
+        run("its threshold", *command, env={"OMP_NUM_THREADS": PROCESSES})
     return distilled
 
 
@@ -162,7 +168,7 @@ def summarise(args: argparse.Namespace, model: Path, results: Path) -> dict:
     scores, texts = read_scores(results_file(results)), generations(results)
     seconds = {}
     for name in ("stage1", "stage2"):
-        state = read_json(args.out / name / "trainer_state.json", "remove the folder and start again")
+        state = read_json(args.out / name / "trainer_state.json", REMEDY)
         seconds[name] = round(state["log_history"][-1]["train_runtime"] / state["global_step"], 3)
     summary = {
         "metrics": scores["model"],

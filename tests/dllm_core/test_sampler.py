@@ -245,10 +245,11 @@ def test_on_step_sees_every_token_written_once_and_for_good(pattern, arguments):
     assert torch.equal(steps[-1][0][:, :18][before_stop], written[before_stop])
 
 
+@pytest.mark.parametrize("arguments", [{"threshold": 0.15}, {"remasking": "random"}])
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_denoise_yields_the_steps_of_generate_with_the_confidence_of_every_token(pattern):
+def test_denoise_yields_the_steps_of_generate_with_the_confidence_of_every_token(pattern, arguments):
     model, seen = biased_model(pattern, 1.0), []
-    prompts, decoding = prompts_of(model, [4, 6]), Decoding(18, 8, threshold=0.15)
+    prompts, decoding = prompts_of(model, [4, 6]), Decoding(18, 8, **arguments)
     written = generate(
         model, left_padded(prompts), decoding, on_step=lambda *step: seen.append([each.clone() for each in step])
     )

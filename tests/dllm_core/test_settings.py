@@ -1,8 +1,11 @@
 """The settings of a diffusion model are checked by name, and what must not be written cannot be."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from dllm.core.decoding import Decoding
 from dllm.core.model import check_diffusion_settings, exclude_unwritable
 from oracles.models import HIDDEN, MASK, NUM_TOKENS, STOP, VOCAB_SIZE, tiny_config, tiny_model
 
@@ -32,6 +35,11 @@ def test_good_settings_pass():
         ({"num_tokens": MASK + 1}, f"num_tokens {MASK + 1}"),  # the stop token could not be written
         ({"num_tokens": None}, "num_tokens None"),
         ({"unwritable_token_ids": [3, STOP]}, f"unwritable_token_ids: {STOP} must be a token, and none that ends"),
+        ({"decoding_defaults": {"threshold": 2}}, "decoding_defaults of the config: threshold must be in"),
+        (
+            {"decoding_defaults": {"treshold": 0.5}},
+            "decoding_defaults of the config: unknown generation argument 'tresh",
+        ),
         ({"unwritable_token_ids": [NUM_TOKENS]}, f"unwritable_token_ids: {NUM_TOKENS} must be a token"),
     ],
 )
@@ -58,3 +66,13 @@ def test_the_mask_token_and_padding_rows_are_excluded_and_nothing_else():
     out = torch.tensor([token == MASK or token >= NUM_TOKENS for token in range(VOCAB_SIZE)])
     assert excluded[..., out].isneginf().all()
     assert torch.equal(excluded[..., ~out], before[..., ~out])
+
+
+def test_decoding_defaults_give_way_to_what_is_given():
+    config = tiny_config(decoding_defaults={"threshold": 0.7, "gen_length": 12, "cfg_scale": 1.0})
+    own = Decoding.of(config)
+    assert (own.threshold, own.gen_length, own.block_length, own.cfg_scale) == (0.7, 12, 4, 1.0)
+    assert Decoding.of(config, threshold=0.5, gen_length=8) == replace(own, threshold=0.5, gen_length=8)
+    for name, value in (("gen_steps", 3), ("factor", 1.5), ("threshold", None), ("remasking", "random")):
+        assert Decoding.of(config, **{name: value}) == replace(own, **{"threshold": None} | {name: value})
+    assert Decoding.of(tiny_config()) == Decoding(16, 4)

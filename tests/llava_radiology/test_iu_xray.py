@@ -320,8 +320,14 @@ def make_r2gen_no_object(root):
     (root / "annotation.json").write_text(json.dumps({"train": ["text"]}))
 
 
+def make_annotation(root):
+    make_no_report(root)
+    (root / "annotation_with_clinic_info.json").write_text("{}")
+
+
 BROKEN = [
     (make_no_report, "", "holds neither annotation.json nor XML reports; unpack NLMCXR_reports.tgz there"),
+    (make_annotation, "", "give --annotation "),
     (make_no_image, "", "holds no images (.png, .jpg, .jpeg, .dcm); unpack NLMCXR_png.tgz there"),
     (make_cut_report, "ecgen-radiology/1.xml", "the report is cut off or damaged"),
     (make_latin_1_report, "ecgen-radiology/1.xml", "the report is cut off or damaged (not well-formed"),

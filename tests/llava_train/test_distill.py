@@ -1,12 +1,16 @@
 """A model's own reports as training data: what is written, what is left out, and what a stopped run keeps."""
 
+import contextlib
 import json
+import shutil
 import subprocess
 import sys
+from unittest.mock import patch
 
 import pytest
 from PIL import Image
 
+from dllm.inference.pace import fastest, paces, set_decoding_defaults, word_pairs
 from llava import distill
 from llava.data.dataset import read_records
 from llava.data.images import load_image
@@ -33,7 +37,7 @@ def own_reports(world, model_path, out, data_path=None, limit=5, batch_size=2):
 def test_answers_become_the_models_own_and_all_else_stays(world, model_path, tmp_path, monkeypatch):
     ended = [Report("The lungs are clear.", 6, 6), Report("No effusion.", 4, 4)]
     endless, empty = Report("and and and", 48, 48), Report("", 1, 1)
-    monkeypatch.setattr(ReportWriter, "write_all", lambda *_: iter([ended[0], endless, ended[1], empty]))
+    monkeypatch.setattr(ReportWriter, "write_all", lambda *_, **__: iter([ended[0], endless, ended[1], empty]))
     assert own_reports(world, model_path, tmp_path / "own.json", limit=4) == (2, 2)
     records = read_records(str(world.test))
     for record, before, report in zip(
@@ -133,3 +137,41 @@ def test_an_image_that_shows_nothing_is_named(world, model_path, tmp_path):
     (tmp_path / "data.json").write_text(json.dumps([record]))
     with pytest.raises(ValueError, match="grey.png: the image shows nothing"):
         own_reports(world, model_path, tmp_path / "own.json", tmp_path / "data.json")
+
+
+def test_the_measured_threshold_becomes_the_models_default(world, model_path, tmp_path, capsys):
+    """And own reports are written one token a step all the same; training forgets it."""
+    folder = tmp_path / "model"
+    shutil.copytree(model_path, folder)
+    program = ["distill", "--model_path", folder, "--data_path", world.test, "--image_folder", world.images]
+    with patch.object(sys, "argv", [*map(str, program), "--set_threshold", "--limit", "4", "--device", "cpu"]):
+        distill.main()
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("one token a step") and said[1].startswith("threshold 0.9 ")
+    threshold = ReportWriter(str(folder)).model.decoding().threshold
+    assert (
+        said[-1] == f"{folder}: {'one token a step' if threshold is None else f'threshold {threshold}'} is its default"
+    )
+
+    set_decoding_defaults(folder, {"threshold": 0.001})
+    writer, records = ReportWriter(str(folder)), read_records(str(world.test))[:3]
+    to_request = distill.requests_of(str(world.images))
+    slow = list(writer.write_all(map(to_request, records), 3, threshold=None))
+    assert [each.steps for each in writer.write(list(map(to_request, records)))] != [each.steps for each in slow]
+    file = distill.ResultsFile(tmp_path / "own.json.reports", {}, names=("image", "report"))
+    with contextlib.suppress(ValueError):  # random weights may end none of them
+        distill.own_responses(writer, records, to_request, file, 3)
+    assert list(file.results.values()) == slow
+
+
+def test_a_threshold_is_taken_until_it_costs_quality(monkeypatch):
+    class Stub:
+        def write_all(self, requests, batch_size, threshold):
+            text = "the heart is is normal" if threshold and threshold < 0.75 else "the heart is normal"
+            return [Report(text, 4, 1 if threshold else 4) for _ in requests]
+
+    records = [{"conversations": [{}, {"value": "the heart is normal"}]}] * 2
+    found = list(paces(Stub(), records, dict, 2))
+    assert [pace.threshold for pace in found] == [None, 0.9, 0.8, 0.7]
+    assert fastest(found).threshold == 0.9 and found[0].tokens_per_step == 1.0
+    assert word_pairs(["a b c"], ["a b d"]) == 0.5 and word_pairs(["", "a"], ["", "b"]) == 0

@@ -1,21 +1,25 @@
 """Writes a model's own reports for its training images (`dllm.inference.own_responses`): stage 2 learns from them to
-write several tokens a step.
+write several tokens a step. Then measures how many that are (`dllm.inference.pace`).
 
     python -m llava.distill --model_path exp/stage2 --data_path train.json --image_folder images --out own.json
+    python -m llava.distill --model_path exp/distilled --data_path val.json --image_folder images --set_threshold
 
-Stage 2 then goes on from the model (`LM_PATH=exp/stage2 VISION_TOWER= PRETRAIN_MM_MLP_ADAPTER=`) with
-`DATA_PATH=own.json`. A run that was stopped goes on from `own.json.reports`.
+Between the two, stage 2 goes on from the model (`LM_PATH=exp/stage2 VISION_TOWER= PRETRAIN_MM_MLP_ADAPTER=`) with
+`DATA_PATH=own.json`. A run that was stopped goes on from `own.json.reports`. The second command writes the lowest
+threshold that costs no quality into the model's config.json; whoever sets none decodes with it.
 """
 
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from dllm.data.files import replacing, sha256, weights_sha256
 from dllm.inference.own_responses import own_responses
+from dllm.inference.pace import fastest, paces, set_decoding_defaults
 from dllm.inference.results_file import ResultsFile
 from dllm.program import run_program
 from llava.data.images import allow_blank_images, load_image
@@ -36,24 +40,52 @@ def own_reports(
     settings |= {"weights": weights_sha256(model_path), "data": sha256(data_path)}
     file = ResultsFile(f"{out}.reports", settings, names=("image", "report"))
 
+    answered = own_responses(writer, records, requests_of(image_folder), file, batch_size)
+    with replacing(out) as partial:
+        partial.write_text(json.dumps(answered, ensure_ascii=False), encoding="utf-8")
+    return len(answered), len(records) - len(answered)
+
+
+def set_threshold(
+    model_path: str, data_path: str, image_folder: str, limit: int, batch_size: int, device: str, dtype: str
+) -> float | None:
+    """Measures at which threshold the model writes the first `limit` records best and fastest, and makes it the model's
+    default; None is one token a step. Prints what it found.
+    """
+    records = read_records(data_path)[:limit]
+    if not records:
+        raise ValueError(f"{data_path} has no records to measure on; give one that has, or raise --limit")
+    found = []
+    for pace in paces(ReportWriter(model_path, device, dtype), records, requests_of(image_folder), batch_size):
+        what = "one token a step" if pace.threshold is None else f"threshold {pace.threshold}"
+        print(f"{what:16} {pace.tokens_per_step:5.2f} tokens per step, F1 of word pairs {pace.score:.3f}", flush=True)
+        found.append(pace)
+    threshold = fastest(found).threshold
+    set_decoding_defaults(model_path, {} if threshold is None else {"threshold": threshold})
+    print(f"{model_path}: {'one token a step' if threshold is None else f'threshold {threshold}'} is its default")
+    return threshold
+
+
+def requests_of(image_folder: str) -> Callable[[dict], Request]:
+    """What makes a request of a record, whose images are in this folder."""
+
     def to_request(record: dict) -> Request:
         images = [load_image(Path(image_folder) / name) for name in image_names(record)]
         question, system = record["conversations"][0]["value"], record.get("system")
         return Request(images, question, name=f"record {record['id']!r}", system=system)
 
-    answered = own_responses(writer, records, to_request, file, batch_size)
-    with replacing(out) as partial:
-        partial.write_text(json.dumps(answered, ensure_ascii=False), encoding="utf-8")
-    return len(answered), len(records) - len(answered)
+    return to_request
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_path", required=True, help="folder of a trained model")
-    parser.add_argument("--data_path", required=True, help="LLaVA JSON file that it was trained on")
+    parser.add_argument("--data_path", required=True, help="LLaVA JSON file; to measure on, one it was not trained on")
     parser.add_argument("--image_folder", required=True)
-    parser.add_argument("--out", type=Path, required=True, help="LLaVA JSON file to write")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--out", type=Path, help="LLaVA JSON file to write")
+    what.add_argument("--set_threshold", action="store_true", help="measure the model's threshold and write it to it")
     parser.add_argument("--limit", type=int, default=None, help="the first so many records; default: all")
     parser.add_argument("--batch_size", type=int, default=50)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -61,6 +93,10 @@ def main() -> None:
     parser.add_argument("--allow_blank_images", action="store_true", help="let images pass that show nothing")
     args = vars(parser.parse_args())
     allow_blank_images(args.pop("allow_blank_images"))
+    if args.pop("set_threshold"):
+        del args["out"]
+        set_threshold(**args)
+        return
     written, left_out = own_reports(**args)
     print(f"{written} reports written, {left_out} left out because they are empty or did not end")
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dllm.inference import writer
 from dllm.inference.templates import BLANK_LENGTH
-from dllm.inference.writer import DTYPES, Request, Response, check_device, tokens_per_step
+from dllm.inference.writer import DTYPES, Request, Response, check_device, pace, tokens_per_step
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import build_prompt
 from llava.data.images import ImagePreprocessor
@@ -13,7 +13,7 @@ from llava.model.builder import load_pretrained_model
 from llava.model.llava_arch import image_batch
 from llava.model.multimodal_resampler.builder import num_image_tokens
 
-__all__ = ["BLANK_LENGTH", "DTYPES", "Report", "ReportWriter", "Request", "tokens_per_step"]
+__all__ = ["BLANK_LENGTH", "DTYPES", "Report", "ReportWriter", "Request", "pace", "tokens_per_step"]
 
 Report = Response
 

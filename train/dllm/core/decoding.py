@@ -13,6 +13,7 @@ CACHES = {
     "dllmcache": ("bidirectional",),
 }
 MOST_GUIDANCE, TEMPERATURES = 1e3, (1e-4, 1e4)  # beyond, logits overflow or all are the same
+PACES = ("gen_steps", "threshold", "factor")  # how many tokens a step commits
 POSITIVE = ("gen_length", "block_length", "gen_steps", "prompt_interval", "response_interval")
 
 
@@ -30,7 +31,9 @@ class Decoding:
 
     gen_length: int = _setting(MISSING, "tokens of the canvas; default: the model's own")
     block_length: int = _setting(MISSING, "tokens written before the next ones begin; default: the model's own")
-    gen_steps: int | None = _setting(None, "denoising steps over the canvas, over all blocks; default: one a token")
+    gen_steps: int | None = _setting(
+        None, "denoising steps over the canvas, over all blocks; default: the model's own pace, else one a token"
+    )
     threshold: float | None = _setting(None, "commit every token at least this confident instead (Fast-dLLM)")
     factor: float | None = _setting(
         None, "commit the most confident n tokens instead, n the largest with (n + 1)(1 - c_n) < factor (Fast-dLLM)"
@@ -68,7 +71,7 @@ class Decoding:
             raise ValueError(f"compile must be True or False, not {self.compile!r}")
         if self.cache is not None and self.cache not in CACHES:
             raise ValueError(f"unknown cache {self.cache!r}; known: {', '.join(CACHES)}")
-        rules = [name for name in ("gen_steps", "threshold", "factor") if getattr(self, name) is not None]
+        rules = [name for name in PACES if getattr(self, name) is not None]
         if len(rules) > 1:
             raise ValueError(f"{' and '.join(rules)} exclude each other: give one")
         if self.by_confidence and self.remasking == "random":
@@ -76,14 +79,18 @@ class Decoding:
 
     @classmethod
     def of(cls, config, **arguments) -> "Decoding":
-        """Decoding arguments over the defaults of a model's config.
+        """Decoding arguments over the defaults of a model's config. One of PACES that is given, if only as None, or
+        random remasking replaces the model's pace as a whole.
 
         Raises ValueError on an unknown argument, an impossible value, or a cache that the model's pattern rules out.
         """
         known = [each.name for each in fields(cls)]
-        if unknown := set(arguments) - set(known):
+        if unknown := {*arguments, *(config.decoding_defaults or {})} - set(known):
             raise ValueError(f"unknown generation argument {sorted(unknown)[0]!r}; known: {', '.join(known)}")
-        decoding = cls(**{"gen_length": config.gen_length, "block_length": config.block_length} | arguments)
+        own = {"gen_length": config.gen_length, "block_length": config.block_length} | (config.decoding_defaults or {})
+        if any(name in arguments for name in PACES) or arguments.get("remasking") == "random":
+            own = {name: value for name, value in own.items() if name not in PACES}
+        decoding = cls(**own | arguments)
         decoding.cache_for(config.attention_pattern)
         for name in ("gen_length", "block_length"):
             if getattr(decoding, name) > config.max_position_embeddings:

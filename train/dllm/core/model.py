@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import Cache
 
 from dllm.core.attention import PATTERNS, LayerMasks
+from dllm.core.decoding import Decoding
 
 
 class MaskedDiffusionModel(Protocol):
@@ -42,6 +43,7 @@ class DiffusionSettings:
     stop_token_ids          each of them ends a response
     tail_token_id           fills what follows the stop token
     unwritable_token_ids    further ids that no response holds, such as marks of what a prompt is given beside text
+    decoding_defaults       arguments of `dllm.core.decoding.Decoding` in use where none are given: {"threshold": 0.7}
     """
 
     attention_pattern: str = "bidirectional"
@@ -52,6 +54,7 @@ class DiffusionSettings:
     stop_token_ids: list[int] | None = None
     tail_token_id: int | None = None
     unwritable_token_ids: list[int] | None = None
+    decoding_defaults: dict | None = None
 
 
 def check_diffusion_settings(config) -> None:
@@ -74,6 +77,11 @@ def check_diffusion_settings(config) -> None:
     for token in config.unwritable_token_ids or ():
         if not 0 <= token < config.num_tokens or token in (*config.stop_token_ids, config.tail_token_id):
             raise ValueError(f"unwritable_token_ids: {token} must be a token, and none that ends a response")
+    if config.decoding_defaults:
+        try:
+            Decoding.of(config)
+        except ValueError as error:
+            raise ValueError(f"decoding_defaults of the config: {error}") from None
 
 
 def exclude_unwritable(logits: Tensor, mask_token_id: int, num_tokens: int, others: Iterable[int] = ()) -> Tensor:

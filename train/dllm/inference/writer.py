@@ -77,9 +77,19 @@ class Arguments:
 
 
 def tokens_per_step(responses: Iterable[Response]) -> float:
-    """Tokens of all these responses over their steps."""
+    """Tokens of all these responses over their steps. It can be below 1: a step that wrote what the stop token then cut
+    off counts, its token does not.
+    """
     counts = [(response.tokens, response.steps) for response in responses]
     return sum(tokens for tokens, _ in counts) / max(1, sum(steps for _, steps in counts))
+
+
+def pace(response: Response) -> str:
+    """What a response took, and why that may be more steps than tokens."""
+    told = f"{response.steps} for {response.tokens} tokens ({tokens_per_step([response]):.1f} tokens per step"
+    if response.steps > response.tokens:
+        told += "; steps that filled the canvas behind the end count too"
+    return f"{told})"
 
 
 class Writer(ABC):

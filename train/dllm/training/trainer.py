@@ -47,6 +47,7 @@ class MDLMTrainer(ResumableTrainer):
         self.model_accepts_loss_kwargs = self.args.loss_normalisation == "token"
         self._loss_shifts_labels = False
         self.diffusion = self.model.diffusion
+        self.diffusion.decoding_defaults = None  # they were measured on other weights
         self.meter = Meter()
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)

@@ -26,7 +26,7 @@ from xml.etree import ElementTree
 from tqdm import tqdm
 
 from dllm.data.files import Walk
-from llava.radiology.annotation import read_annotation
+from llava.radiology.annotation import ANNOTATION, read_annotation
 from llava.radiology.release import Release
 from llava.radiology.sections import SECTIONS
 
@@ -114,6 +114,11 @@ def _read_openi(root: Path, files: list[Path]) -> Release:
     reports = [path for path in files if path.suffix == ".xml"]
     reports.sort(key=lambda path: (len(path.stem), path.stem))  # 2.xml before 10.xml
     if not reports:
+        if annotations := [path for path in files if path.name == ANNOTATION]:
+            raise ValueError(
+                f"{root}: holds no reports as Open-i publishes them, but an annotation: give --annotation "
+                f"{annotations[0]} in place of --dataset and --root"
+            )
         raise ValueError(f"{root}: holds neither annotation.json nor XML reports; unpack NLMCXR_reports.tgz there")
     images, views = _find_images(root, files), _read_views(files)
     release = Release(images=root)

@@ -77,13 +77,13 @@ class Sessions(OrderedDict):
 class Page:
     """Builds the page of a model and answers its events.
 
-    `examples` are records of an annotation with the `path` of their image and a `title`; `threshold` is that of the
-    settings at first, 0 for none.
+    `examples` are records of an annotation with the `path` of their image and a `title`; `decoding` is that of the
+    settings at first.
     """
 
-    def __init__(self, writer: ReportWriter, model_name: str, examples: list[dict], threshold: float):
+    def __init__(self, writer: ReportWriter, model_name: str, examples: list[dict], decoding: Decoding):
         self.writer, self.model_name, self.examples = writer, model_name, examples
-        self.threshold, self.sessions = threshold, Sessions()
+        self.decoding, self.sessions = decoding, Sessions()
 
     def blocks(self) -> gr.Blocks:
         with gr.Blocks(title="LLaDA-V-Qwen", analytics_enabled=False, delete_cache=(60, 900)) as blocks:
@@ -126,14 +126,15 @@ class Page:
         def number(name: str, value: float, info: str = "", **more) -> gr.Number:
             return gr.Number(value, label=name, info=info or HELP[name], elem_id=name, min_width=200, **more)
 
-        whole, length = {"precision": 0, "minimum": 0}, self.writer.diffusion.gen_length
+        whole, at_first = {"precision": 0, "minimum": 0}, self.decoding
+        threshold, steps = at_first.threshold or 0, at_first.gen_steps or 0
         return {
-            "threshold": number("threshold", self.threshold, f"{HELP['threshold']}; 0: no threshold", step=0.05),
-            "gen_steps": number("gen_steps", 0, f"{HELP['gen_steps']} (0)", **whole),
-            "gen_length": number("gen_length", length, **whole),
-            "cfg_scale": number("cfg_scale", 0, step=0.5),
+            "threshold": number("threshold", threshold, f"{HELP['threshold']}; 0: no threshold", step=0.05),
+            "gen_steps": number("gen_steps", steps, "denoising steps over the canvas; 0: one a token", **whole),
+            "gen_length": number("gen_length", at_first.gen_length, **whole),
+            "cfg_scale": number("cfg_scale", at_first.cfg_scale, step=0.5),
             "cfg_against": gr.Dropdown(CFG_AGAINST, label="cfg_against", info=HELP["cfg_against"], min_width=200),
-            "temperature": number("temperature", 0, step=0.1),
+            "temperature": number("temperature", at_first.temperature, step=0.1),
             "seed": number("seed", 0, "of temperature and random remasking", precision=0),
             "target": gr.Dropdown(TARGETS, label="target", info="what the model was trained to write", min_width=200),
             "blank_length": number("blank_length", BLANK_LENGTH, "most tokens of a blank that text follows", **whole),
@@ -307,9 +308,9 @@ class Page:
         context = dict(zip(CONTEXT_FIELDS, values[: len(CONTEXT_FIELDS)], strict=True))
         settings = dict(zip(self.settings, values[len(CONTEXT_FIELDS) :], strict=True))
         settings["seed"] = settings["seed"] or 0
-        # 0 is no threshold, and one token a step: the decoding's own default.
-        given = {name: settings[name] for name in HELP if settings.get(name) is not None}
-        arguments = {name: value for name, value in given.items() if value or name not in ("threshold", "gen_steps")}
+        arguments = {name: settings[name] for name in HELP if settings.get(name) is not None}
+        # What stands on the page holds, not the model's own pace: 0 is no threshold, and one token a step.
+        arguments |= {name: settings[name] or None for name in ("threshold", "gen_steps")}
         return settings, arguments, clinical_prompt(context | {"target": settings["target"]})
 
     def _request(self, session: Session, question: str, settings: dict, draft: str = "") -> Request:
