@@ -36,7 +36,7 @@ DECODINGS = {
     "prefix": BY_CONFIDENCE,
     "block": BY_CONFIDENCE,
 }
-REFERENCE = ""  # the model's own defaults: one token a step, no approximation
+REFERENCE = ""  # one token a step, no approximation
 RESAMPLES = 10_000
 LOSS = 0.03  # more than this counts as a loss of quality
 
@@ -56,7 +56,8 @@ def parse_arguments() -> argparse.Namespace:
 def decoding_of(text: str) -> dict:
     """Generation arguments of a text like `cache=fastdllm_dual,threshold=0.9`."""
     pairs = [part.partition("=") for part in text.split(",") if part]
-    return {name: json.loads(value) if value[:1].isdigit() else value for name, _, value in pairs}
+    given = {name: json.loads(value) if value[:1].isdigit() else value for name, _, value in pairs}
+    return {"threshold": None} | given  # not the model's own pace
 
 
 def requests_of(data: Path, limit: int) -> tuple[list[Request], list[str]]:
@@ -132,7 +133,7 @@ def main() -> None:
     names = [REFERENCE, *(args.decodings or DECODINGS[pattern])]
     ways = {name: decoding_of(name) for name in names}
     for arguments in ways.values():
-        writer.check(arguments)
+        writer.parse(arguments)
     requests, truth = requests_of(args.data or args.model_path.parent / "data", args.films)
 
     reports = {}

@@ -346,3 +346,15 @@ def test_a_blank_image_is_described_where_it_is_allowed(main, tmp_path, capsys, 
     Image.new("L", (64, 64), 50).save(tmp_path / "blank.png")
     main("--image", tmp_path / "blank.png", "--gen_length", 16, "--allow_blank_images")
     assert "report:" in capsys.readouterr().out
+
+
+def test_the_example_of_the_docs_runs(world, model_path, tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (DEMO.parent / "docs/generation.md").read_text(), flags=re.DOTALL)
+    (tmp_path / "exp/quickstart").mkdir(parents=True)
+    (tmp_path / "exp/quickstart/distilled").symlink_to(model_path)
+    film = world.images / json.loads(world.test.read_text())[0]["image"]
+    Image.open(film).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    lines = capsys.readouterr().out
+    assert re.search(r" \d+ \d+\n", lines) and " No pneumothorax." in lines and len(code.splitlines()) <= 11
