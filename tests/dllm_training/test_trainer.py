@@ -202,3 +202,10 @@ def test_another_dataset_can_be_evaluated(tmp_path):
 def test_impossible_choices_are_refused_before_anything_is_loaded(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         MDLMConfig(output_dir=str(tmp_path), **arguments)
+
+
+def test_training_forgets_decoding_defaults_which_were_measured_on_other_weights(tmp_path):
+    model = tiny_model("block", decoding_defaults={"threshold": 0.7})
+    assert model.decoding().threshold == 0.7
+    trainer = make_trainer(tmp_path, model=model, max_steps=1)
+    assert trainer.model.decoding().threshold is None

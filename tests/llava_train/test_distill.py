@@ -75,7 +75,7 @@ class Recorder:
 def test_a_stopped_run_goes_on_with_what_is_missing(world, model_path, tmp_path, monkeypatch):
     out, asked = tmp_path / "own.json", []
 
-    def write_all(_, requests, batch_size):
+    def write_all(_, requests, batch_size, threshold):
         for request in requests:
             asked.append(request.question)
             if len(asked) == 3:
