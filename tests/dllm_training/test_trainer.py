@@ -120,6 +120,23 @@ def test_frozen_weights_are_held_in_the_type_of_the_step(tmp_path):
     assert torch.equal(saved, layer.base_layer.weight.float() + up @ down * 16)
 
 
+def test_compiled_layers_have_the_losses_of_layers_as_they_are(tmp_path, monkeypatch):
+    """A part of the compiler alone traces them; the rest takes minutes on a CPU."""
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda layer: compiled.append(layer) or compile_traced(layer))
+    losses = []
+    for given in (False, True):
+        trainer = make_trainer(tmp_path, torch_compile=given)
+        trainer.train()
+        losses.append(logged(trainer, "loss"))
+    assert compiled == list(trainer.model.model.layers) and not trainer.args.torch_compile
+    assert losses[1] == losses[0]
+
+
+def compile_traced(layer):
+    layer._compiled_call_impl = torch.compile(layer._call_impl, backend="aot_eager")
+
+
 def test_it_learns(tmp_path):
     trainer = make_trainer(tmp_path, max_steps=40, optim="adamw_torch", learning_rate=1e-2)
     before = trainer.evaluate()["eval_loss"]

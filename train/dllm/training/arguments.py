@@ -73,6 +73,8 @@ class MDLMConfig(TrainingArguments):
         self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
         if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             self.ddp_backend = "gloo"
+        # Layers are compiled one by one (`MDLMTrainer`); transformers would compile the whole model, for minutes.
+        self.compile_layers, self.torch_compile = self.torch_compile, False
         super().__post_init__()
         self.forward_process()  # an impossible choice is told before anything is loaded
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):

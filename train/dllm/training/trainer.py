@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import PrinterCallback, ProgressCallback
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dllm.core.head import num_chunks
 from dllm.core.losses import IGNORE_INDEX, reduce_losses, response_nats
@@ -39,6 +40,10 @@ class MDLMTrainer(ResumableTrainer):
         super().__init__(*args, train_dataset=train, **{"compute_metrics": perplexity} | kwargs)
         if self.args.bf16 and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):  # these hold all in one type
             hold_frozen(self.model, torch.bfloat16)
+        if self.args.compile_layers:
+            for layer in self.model.decoder.modules():
+                if isinstance(layer, GradientCheckpointingLayer):
+                    layer.compile()
         self.lengths = getattr(train_dataset, "lengths", None)
         self.forward_process = self.args.forward_process()
         # The same number of calls of the head on every rank, whatever its batch, or ZeRO-3 waits for ever.
