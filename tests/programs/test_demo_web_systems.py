@@ -166,7 +166,8 @@ def test_what_cannot_be_heard_is_one_sentence(open_audio, audio_server, tmp_path
     for path, said in cases.items():
         upload(page, path)
         line = wait(page, said, "#preview")
-        assert path.name in line and str(audio_server[1]) not in line and page.locator("#preview img").count() == 0
+        assert re.sub("[<>]", "", path.name) in line, "Gradio takes these two out of a name"
+        assert str(audio_server[1]) not in line and page.locator("#preview img").count() == 0
         page.click("#write")
         wait(page, "there is no clip")
         assert files_left(audio_server[1]) == []
