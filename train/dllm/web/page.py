@@ -182,7 +182,7 @@ class Page:
 
         def fill_in(session: Session, *values) -> Updates:
             edited = list(zip(values[: len(rows) : 2], values[1 : len(rows) : 2], strict=True))
-            return self._denoise(session, values[len(rows) :], edited)
+            return self.write(session, *values[len(rows) :], edited=edited)
 
         self.press(fill, fill_in, [*rows, *self.values], self.written, self.status)
 
@@ -219,9 +219,6 @@ class Page:
         states = [None, *session.states]
         return session.painter.html(states[step], states[step - 1]) if 1 <= step < len(states) else gr.skip()
 
-    def write(self, session: Session, *values) -> Updates:
-        return self._denoise(session, values)
-
     def asked(self, values: tuple) -> tuple[tuple, dict, dict]:
         """What stands on the page: what is given, the settings, those of them that are the writer's arguments."""
         given, settings = values[: len(self.given)], values[len(self.given) :]
@@ -232,7 +229,7 @@ class Page:
         arguments |= {name: settings[name] or None for name in ("threshold", "gen_steps")}
         return given, settings, arguments
 
-    def _denoise(self, session: Session, values: tuple, edited: list[tuple[str, str]] | None = None) -> Updates:
+    def write(self, session: Session, *values, edited: list[tuple[str, str]] | None = None) -> Updates:
         """The page while the model writes, step by step, and when it is done or stopped.
 
         `edited` are the sentences of a draft and what becomes of each.

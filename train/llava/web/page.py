@@ -76,11 +76,10 @@ class ReportPage(Page):
         return blocks
 
     def remarks(self, session: Session, text: str) -> str:
-        truth = session.truth
-        signs = "" if truth is None else f" ({texts.SIGNS_EXPLAINED})"
-        found = f"<h2>Findings{signs}</h2>{texts.findings_html(text, truth)}"
-        told = f"<details><summary>The true report</summary><p>{escape(truth or '')}</p></details>"
-        return found + (told if truth is not None else "")
+        if (truth := session.truth) is None:
+            return f"<h2>Findings</h2>{texts.findings_html(text)}"
+        told = f"<details><summary>The true report</summary><p>{escape(truth)}</p></details>"
+        return f"<h2>Findings ({texts.SIGNS_EXPLAINED})</h2>{texts.findings_html(text, truth)}{told}"
 
     def request(self, session: Session, given: tuple, settings: dict, template: str = "") -> Request:
         if session.given is None:
@@ -110,9 +109,9 @@ class ReportPage(Page):
     def remember(self, request: gr.Request, paths: list[str]) -> None:
         self.sessions.of(request).uploads += paths
 
-    def write(self, session: Session, *values) -> Updates:
+    def write(self, session: Session, *values, edited: list[tuple[str, str]] | None = None) -> Updates:
         yield {self.compared: ""}
-        yield from super().write(session, *values)
+        yield from super().write(session, *values, edited=edited)
 
     def compare(self, session: Session, *values) -> Updates:
         """The same report for the image, a blank one, and an example with other findings."""
