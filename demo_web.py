@@ -16,17 +16,18 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-import diffa.model.builder
-import llava.model.builder
 from diffa.inference import SpeechWriter
+from diffa.model.modeling_diffa import DiffaConfig
 from dllm.data.private_folder import private_folder
 from dllm.inference.text import TextWriter
 from dllm.inference.writer import DTYPES, check_device
 from dllm.pipelines.auto import load_text_model
+from dllm.pipelines.loading import read_config
 from dllm.program import run_program
 from dllm.web.uploads import MAX_BYTES
 from generate_demo import QUICKSTART
 from llava.inference import ReportWriter
+from llava.model.language_model.llava_qwen import LlavaQwen3Config
 from llava.radiology.annotation import ANNOTATION, read_annotation
 from llava.web.uploads import MAX_PIXELS
 
@@ -103,9 +104,10 @@ def build_page(args: argparse.Namespace):
     folder, device = str(args.model_path), (args.device, args.dtype)
     check_device(args.device)
     shown = args.model_path.resolve().name, {} if args.threshold is None else {"threshold": args.threshold or None}
-    if llava.model.builder.is_trained(folder):
+    kind = read_config(folder).get("model_type")
+    if kind == LlavaQwen3Config.model_type:
         return ReportPage(ReportWriter(folder, *device), *shown, read_examples(args.annotation, args.images))
-    if diffa.model.builder.is_trained(folder):
+    if kind == DiffaConfig.model_type:
         return SpeechPage(SpeechWriter(folder, args.llm_path, args.whisper_path, *device), *shown)
     tokenizer, model, _ = load_text_model(folder, chat=not args.plain, dtype=DTYPES[args.dtype])
     return Page(TextWriter(tokenizer, model.to(args.device).eval(), args.plain), *shown)
