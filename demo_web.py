@@ -2,6 +2,7 @@
 
 python demo_web.py                                         # the quickstart's model and test images; http://127.0.0.1:7860
 python demo_web.py --model_path DIR --annotation FILE --images DIR    # another model, and examples for it
+python demo_web.py --model_path DIR                        # of dllm or diffa: a page for prompts, one for clips
 """
 
 import argparse
@@ -15,12 +16,20 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from diffa.inference import SpeechWriter
+from diffa.model.modeling_diffa import DiffaConfig
 from dllm.data.private_folder import private_folder
+from dllm.inference.text import TextWriter
+from dllm.inference.writer import DTYPES, check_device
+from dllm.pipelines.auto import load_text_model
+from dllm.pipelines.loading import read_config
 from dllm.program import run_program
+from dllm.web.uploads import MAX_BYTES
 from generate_demo import QUICKSTART
-from llava.inference import DTYPES, ReportWriter
+from llava.inference import ReportWriter
+from llava.model.language_model.llava_qwen import LlavaQwen3Config
 from llava.radiology.annotation import ANNOTATION, read_annotation
-from llava.web.uploads import MAX_BYTES, MAX_PIXELS
+from llava.web.uploads import MAX_PIXELS
 
 DISTILLED, DATA = QUICKSTART / "distilled", QUICKSTART / "data"
 MAX_EXAMPLES, MAX_WAITING = 50, 30
@@ -38,6 +47,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model_path", type=Path, default=DISTILLED, help="folder of a trained model")
     parser.add_argument("--annotation", type=Path, help="annotation file whose test studies are the examples")
     parser.add_argument("--images", type=Path, default=DATA / "images", help="image folder of the examples")
+    parser.add_argument("--llm_path", help="of an audio model: its language model, if it has moved")
+    parser.add_argument("--whisper_path", help="of an audio model: its Whisper, if it has moved")
+    parser.add_argument("--plain", action="store_true", help="of a text model: go on with the text, no chat template")
     parser.add_argument("--threshold", type=float, help="of the settings at first; default: the model's own")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: whoever reaches this machine reaches the page")
     parser.add_argument("--port", type=int, default=7860)
@@ -64,27 +76,41 @@ def serve(args: argparse.Namespace) -> None:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from llava.web.page import STYLE, Page
-
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    examples = read_examples(args.annotation, args.images)
-    writer = ReportWriter(str(args.model_path), args.device, args.dtype)
-    given = {} if args.threshold is None else {"threshold": args.threshold or None}
-    page = Page(writer, args.model_path.resolve().name, examples, writer.model.decoding(**given)).blocks()
+    page = build_page(args)
+    blocks = page.blocks()
     hosts = ["*"] if args.host == "0.0.0.0" else [args.host, "localhost", "127.0.0.1"]
-    page.queue(max_size=MAX_WAITING, default_concurrency_limit=4).launch(
+    blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=4).launch(
         server_name=args.host,
         server_port=args.port,
         quiet=True,
         prevent_thread_lock=True,
         max_file_size=MAX_BYTES,
-        css=STYLE,
+        css=page.style,
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(guarded)]},
         **CLOSED,
     )
-    print(f"{page.local_url} (Ctrl-C ends it)", flush=True)
+    print(f"{blocks.local_url} (Ctrl-C ends it)", flush=True)
     threading.Event().wait()
+
+
+def build_page(args: argparse.Namespace):
+    """The page of the model in the folder. Raises ValueError if it holds none that can be shown."""
+    from diffa.web import SpeechPage
+    from dllm.web.page import Page
+    from llava.web.page import ReportPage
+
+    folder, device = str(args.model_path), (args.device, args.dtype)
+    check_device(args.device)
+    shown = args.model_path.resolve().name, {} if args.threshold is None else {"threshold": args.threshold or None}
+    kind = read_config(folder).get("model_type")
+    if kind == LlavaQwen3Config.model_type:
+        return ReportPage(ReportWriter(folder, *device), *shown, read_examples(args.annotation, args.images))
+    if kind == DiffaConfig.model_type:
+        return SpeechPage(SpeechWriter(folder, args.llm_path, args.whisper_path, *device), *shown)
+    tokenizer, model, _ = load_text_model(folder, chat=not args.plain, dtype=DTYPES[args.dtype])
+    return Page(TextWriter(tokenizer, model.to(args.device).eval(), args.plain), *shown)
 
 
 def guarded(app):

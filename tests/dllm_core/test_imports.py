@@ -43,7 +43,8 @@ FLOOR = ("dllm/core", "dllm/training", "dllm/inference", "dllm/data")
     [
         ("dllm", ("llava", "diffa")),
         ("dllm/core", ("dllm.training", "dllm.inference", "dllm.data", "dllm.pipelines")),
-        *((folder, ("dllm.pipelines", "dllm.evaluation")) for folder in FLOOR),
+        *((folder, ("dllm.pipelines", "dllm.evaluation", "dllm.web")) for folder in FLOOR),
+        ("dllm/web", ("dllm.pipelines", "dllm.evaluation", "dllm.training")),
         ("dllm/pipelines", ("dllm.evaluation",)),
         ("llava", ("diffa",)),
         ("diffa", ("llava",)),

@@ -1,9 +1,7 @@
-"""Findings, templates of edited sentences, and what an infill changed."""
+"""Findings of reports, and tables of them."""
 
 import re
 from html import unescape
-
-import pytest
 
 from llava.inference import Report
 from llava.web import texts
@@ -37,38 +35,9 @@ def test_findings_that_change_are_marked_and_those_that_go_too():
     ]
 
 
-@pytest.mark.parametrize(
-    "edited, expected",
-    [
-        ([("A b.", "lock"), ("C.", "blank"), ("D.", "strike out"), ("E.", "lock")], "A b. ____ E."),
-        ([("A.", "blank"), ("B.", "blank"), ("C.", "lock")], "____ C."),
-        ([("A.", "blank"), ("B.", "strike out"), ("C.", "blank"), ("D.", "lock"), ("E.", "blank")], "____ D. ____"),
-        ([("The heart is ____.", "lock"), ("  ", "lock")], "The heart is ____."),
-        ([("A.", "blank")], "____"),
-    ],
-)
-def test_edited_sentences_are_a_template(edited, expected):
-    assert texts.template(edited) == expected
-
-
-def test_a_template_without_a_blank_is_refused():
-    with pytest.raises(ValueError, match="nothing to fill"):
-        texts.template([("A.", "lock"), ("B.", "strike out")])
-
-
 def test_sentences_of_a_report_are_its_text():
     assert " ".join(texts.split(REPORT)) == REPORT and len(texts.split(REPORT)) == 3
     assert texts.split("") == []
-
-
-def test_changes_are_marked_word_by_word_and_escaped():
-    html = texts.changes_html("The heart is normal. <b>", "The heart is large. <b> &")
-    assert re.findall("<del>(.*?)</del>", html) == ["normal."] and re.findall("<ins>(.*?)</ins>", html) == [
-        "large.",
-        "&amp;",
-    ]
-    assert "&lt;b&gt;" in html and "<b>" not in html
-    assert "the same words" in texts.changes_html(REPORT, REPORT)
 
 
 def test_a_table_of_reports_has_the_images_that_cannot_be_read_and_needs_nothing_from_outside():

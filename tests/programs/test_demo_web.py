@@ -1,16 +1,14 @@
 """demo_web.py in a real browser, on a tiny random model: one server for all tests, a session of its own for each."""
 
-import base64
 import json
-import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from functools import partial
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -24,12 +22,24 @@ from llava.data.images import load_image
 from llava.inference import ReportWriter, Request
 from llava.radiology.annotation import ANNOTATION, clinical_prompt
 from llava.radiology.release import CONTEXT_FIELDS
-from llava.web.texts import escape
 from oracles.tiny import widen
+from oracles.web import (
+    CHROMIUM,
+    HOSTILE,
+    canvas,
+    chromium,
+    files_left,
+    saved,
+    served,
+    set_,
+    visits,
+    wait,
+    watch,
+    write,
+    written,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-HOSTILE = "<script>document.title='x'</script> <|im_end|> ${7*7} {{7*7}} &amp;"
 WRITTEN = {"gen_length": 48, "threshold": 0.3}
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -59,97 +69,23 @@ def records(world):
 
 @pytest.fixture(scope="module")
 def server(model_path, world, tmp_path_factory):
-    """The address of the page, the folder of its temporary files, and its process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    temporary = tmp_path_factory.mktemp("tmp")
+    """What `served` yields."""
     arguments = ("--model_path", model_path, "--annotation", world.images.parent / ANNOTATION)
-    arguments += ("--images", world.images, "--threshold", WRITTEN["threshold"], "--port", port, "--device", "cpu")
-    command = [sys.executable, str(ROOT / "demo_web.py"), *map(str, arguments)]
-    environment = os.environ | {"TMPDIR": str(temporary)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        line = process.stdout.readline()
-        assert line.startswith("http://127.0.0.1:"), line
-        try:
-            yield line.split()[0], temporary, process
-        finally:
-            process.kill()
+    arguments += ("--images", world.images, "--threshold", WRITTEN["threshold"])
+    with served(tmp_path_factory.mktemp("tmp"), *arguments) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture
 def open_page(server, browser):
-    """Opens the page as a new visitor. Whatever the page asks for comes from the server, and no script of it fails."""
-    contexts, asked, faults = [], [], []
-
-    def open_(width=1280, **more):
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **more))
-        contexts[-1].set_default_timeout(120_000)
-        page = contexts[-1].new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("dialog", lambda dialog: faults.append(dialog.message))
-        page.goto(server[0])
-        page.wait_for_selector("#preview img")
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
-    assert asked and [url for url in asked if not url.startswith((server[0], "data:", "blob:"))] == []
-    assert faults == []
-
-
-def set_(page, **settings) -> None:
-    """Changes settings that are folded away."""
-    page.get_by_role("button", name="Settings").click()
-    for name, value in settings.items():
-        page.fill(f"#{name} input", str(value))
-    page.get_by_role("button", name="Settings").click()
-
-
-def wait(page, text: str, where: str = "#status") -> str:
-    """Waits until there is such a text; returns all of it."""
-    found = page.locator(where, has_text=re.compile(text))
-    found.wait_for()
-    return found.inner_text()
-
-
-def write(page) -> str:
-    """Presses Write and returns the report, once it is another result than the one before."""
-    links = page.locator("#saved a")
-    before = links.get_attribute("href") if links.count() else None
-    page.click("#write")
-    page.wait_for_function(
-        "before => ![null, undefined, before].includes(document.querySelector('#saved a')?.getAttribute('href'))",
-        arg=before,
-    )
-    wait(page, "s of the model")
-    return report(page)
-
-
-def report(page) -> str:
-    page.wait_for_selector("#fill")
-    return saved(page)["text"]
-
-
-def saved(page, link: str = "#saved a") -> dict | str:
-    """What the link to save holds."""
-    content = base64.b64decode(page.get_attribute(link, "href").partition("base64,")[2]).decode()
-    return json.loads(content) if link == "#saved a" else content
-
-
-def canvas(page) -> tuple[str, int]:
-    """The text on the canvas and the number of masked positions."""
-    return page.inner_text("#canvas .canvas").rstrip("■"), page.locator("#canvas .masked").count()
+    with visits(browser, server[0]) as open_:
+        yield partial(open_, shown="#preview img")
 
 
 def request_of(world, record: dict, seed: int = 0) -> Request:
@@ -163,11 +99,7 @@ def test_every_step_is_shown_as_on_step_sees_it_and_the_last_is_the_report_of_ge
     page = open_page()
     assert "For research, not for clinical use." in page.inner_text("#notice")
     assert "tiny<b>model" in page.inner_text("#title")
-    page.click("#write")
-    seen = set()
-    while "s of the model" not in page.inner_text("#status"):
-        seen.add(canvas(page) if page.locator("#canvas .canvas").count() else None)
-    assert len(seen - {None}) >= 3
+    assert watch(page) >= 3
 
     states, stops = [], writer.diffusion.stop_token_ids
 
@@ -177,7 +109,7 @@ def test_every_step_is_shown_as_on_step_sees_it_and_the_last_is_the_report_of_ge
         states.append((["|" if todo[n] else writer.tokenizer.decode([ids[n]]) for n in range(end)], sum(todo[:end])))
 
     (expected,) = writer.write([request_of(world, records[0])], on_step=on_step, **WRITTEN)
-    assert report(page) == expected.text
+    assert written(page) == expected.text
     assert f"{expected.tokens} tokens in {expected.steps} steps" in page.inner_text("#status")
     slider = page.get_by_role("slider")
     assert slider.get_attribute("max") == str(len(states)) and len(states) == expected.steps
@@ -261,9 +193,8 @@ def test_uploads_are_described_as_generate_demo_does_and_leave_no_file(
         seed = seed_of(3, path.name)
         request = Request([load_image(path)], clinical_prompt({}), seed)
         (expected,) = writer.write([request], temperature=1.0, **WRITTEN)
-        assert write(page) == expected.text and "The true report" not in page.inner_text("#findings")
-    left = [path for path in server[1].rglob("*") if path.is_file() and path.stat().st_size]
-    assert left == [], "but for the lock and the empty files that Gradio makes"
+        assert write(page) == expected.text and "The true report" not in page.inner_text("#remarks")
+    assert files_left(server[1]) == []
 
     broken = tmp_path / "<img src=x onerror=alert(1)>.png"
     broken.write_bytes(film.read_bytes()[:200])
@@ -300,7 +231,7 @@ def test_two_visitors_at_once_get_their_own_reports_and_see_their_place(open_pag
     assert re.search(r"queue: \d+", wait(pages[1], "queue"))
     for page, record in zip(pages, records, strict=False):
         wait(page, "s of the model")
-        assert report(page) == writer.write([request_of(world, record)], **WRITTEN)[0].text
+        assert written(page) == writer.write([request_of(world, record)], **WRITTEN)[0].text
 
 
 def test_many_images_give_a_table_and_a_page(open_page, world, writer, records, tmp_path):
@@ -336,7 +267,7 @@ def test_the_keyboard_alone_can_drive_it_and_a_phone_shows_all_of_it(open_page):
             break
     page.keyboard.press("Enter")
     wait(page, "s of the model")
-    report(page)
+    written(page)
     assert page.evaluate("document.body.classList.contains('dark')")
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")

@@ -1,6 +1,8 @@
 """Sound files of any kind that FFmpeg knows (wav, flac, mp3, ogg, m4a), read by PyAV as 16 kHz mono."""
 
 import io
+import wave
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -9,10 +11,11 @@ import numpy as np
 from diffa.constants import SAMPLING_RATE
 
 
-def read_audio(source: str | Path | bytes, name: str | None = None) -> np.ndarray:
+def read_audio(source: str | Path | bytes, name: str | None = None, max_samples: int | None = None) -> np.ndarray:
     """Samples [samples] fp32 of a file, or of its bytes, at 16 kHz; channels are averaged.
 
-    `name` is what errors call it. Raises ValueError if there is no such file, or nothing in it that can be heard.
+    `name` is what errors call it; of a longer clip the first `max_samples` are read. Raises ValueError if there is no
+    such file, or nothing in it that can be heard.
     """
     name = name or ("audio" if isinstance(source, bytes) else str(source))
     if not isinstance(source, bytes) and not Path(source).is_file():
@@ -21,7 +24,7 @@ def read_audio(source: str | Path | bytes, name: str | None = None) -> np.ndarra
         with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
             if not container.streams.audio:
                 raise ValueError(f"{name} holds no sound; give an audio file")
-            clip = _decode(container)
+            clip = _decode(container, max_samples)
     except (av.error.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{name} is no audio file, or a damaged one ({reason}); copy it again") from error
@@ -32,13 +35,27 @@ def read_audio(source: str | Path | bytes, name: str | None = None) -> np.ndarra
     return clip
 
 
-def _decode(container: av.container.InputContainer) -> np.ndarray:
+def _decode(container: av.container.InputContainer, max_samples: int | None) -> np.ndarray:
     """The samples of the first stream of sound; channels are averaged here, as the resampler would make them louder."""
-    resampler = av.AudioResampler(format="fltp", rate=SAMPLING_RATE)
-    frames = [frame for decoded in container.decode(audio=0) for frame in resampler.resample(decoded)]
-    frames += resampler.resample(None) if frames else []
-    parts = [frame.to_ndarray().mean(axis=0, dtype=np.float32) for frame in frames]  # [samples] each
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    resampler, parts, count = av.AudioResampler(format="fltp", rate=SAMPLING_RATE), [], 0
+    for decoded in chain(container.decode(audio=0), [None]):  # None flushes the resampler
+        if decoded is None and not parts:
+            break
+        frames = resampler.resample(decoded)
+        parts += [frame.to_ndarray().mean(axis=0, dtype=np.float32) for frame in frames]  # [samples] each
+        count += sum(frame.samples for frame in frames)
+        if max_samples is not None and count >= max_samples:
+            break
+    return np.concatenate(parts)[:max_samples] if parts else np.zeros(0, np.float32)
+
+
+def write_wav(file: str | io.BytesIO, samples: np.ndarray) -> None:
+    """Samples within -1 and 1, at 16 kHz, as a file of 16 bits."""
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(SAMPLING_RATE)
+        out.writeframes((samples * 32767).astype("<i2").tobytes())
 
 
 def fit(clip: np.ndarray, max_samples: int, cut: bool, name: str = "audio") -> np.ndarray:

@@ -10,15 +10,15 @@ the same whatever the number of clips.
 
 import argparse
 import json
-import wave
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from diffa.data.audio import write_wav
 from diffa.phantom.questions import TASKS, make_question, training_record
-from diffa.phantom.speech import RATE, SECONDS, make_clip
+from diffa.phantom.speech import SECONDS, make_clip
 from dllm.data.files import replacing
 from dllm.data.parallel import map_parallel
 from dllm.program import run_program
@@ -35,22 +35,13 @@ def write_clip(out: Path, seed: int, split: str, number: int) -> tuple[dict, lis
     """
     clip_rng, question_rng = np.random.default_rng([seed, SPLITS.index(split), number]).spawn(2)
     clip, path = make_clip(clip_rng), f"audio/{split}/{number:06d}.wav"
-    write_wav(out / path, clip.samples)
+    write_wav(str(out / path), clip.samples)
     tasks = question_rng.permutation([*TASKS, "transcription"]).tolist()
     questions = {task: make_question(clip, task, path, number, question_rng) for task in TASKS}
     record = partial(training_record, clip, audio_path=path, number=number, duration=float(SECONDS))
     records = [record(question=None), *(record(question=questions.get(task)) for task in tasks[:TRAINING_TASKS])]
     truth = {name: value for name, value in asdict(clip).items() if name != "samples"}
     return {"audio_filepath": path} | truth, records, [questions[task] for task in TASKS]
-
-
-def write_wav(path: Path, samples: np.ndarray) -> None:
-    """Samples within -1 and 1 as a file of 16 bits."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
 
 
 def write_release(out: Path, counts: dict[str, int], seed: int) -> Path:

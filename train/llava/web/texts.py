@@ -1,15 +1,10 @@
-"""Reports as HTML, with their findings and what an infill changed; edited sentences as the template of an infill."""
+"""Reports as HTML, with their findings."""
 
-import re
-from collections.abc import Iterable
-from difflib import SequenceMatcher
 from html import escape
 
 from llava.radiology.findings import parse_report
 from llava.radiology.negation import sentences
 
-CHOICES = ("lock", "blank", "strike out")  # of a sentence: it stays, the model writes it anew, it goes
-BLANK = "____"
 SIGNS = {"agree": "✓", "missed": "−", "invented": "+"}  # of a finding, beside the truth
 SIGNS_EXPLAINED = "✓ true, − missed, + invented"
 
@@ -39,30 +34,6 @@ def _tag(name: str, state: str, changed: bool) -> str:
 def split(report: str) -> list[str]:
     """The sentences of a report without the space around them."""
     return [sentence.strip() for sentence in sentences(report) if sentence.strip()]
-
-
-def template(edited: Iterable[tuple[str, str]]) -> str:
-    """The template of sentences and what is chosen for each (CHOICES). Raises ValueError if it leaves no blank."""
-    kept = [BLANK if choice == "blank" else text.strip() for text, choice in edited if choice != "strike out"]
-    joined = re.sub(rf"{BLANK}( {BLANK})+", BLANK, " ".join(text for text in kept if text))
-    if not re.search("_{2,}", joined):
-        raise ValueError(f"there is nothing to fill: blank a sentence, or write {BLANK} into one")
-    return joined
-
-
-def changes_html(before: str, after: str) -> str:
-    """The text after an infill, word by word: what it has more than before marked, what it lost struck out."""
-    old, new = before.split(), after.split()
-    if old == new:
-        return "<p>Nothing: it wrote the same words.</p>"
-    parts = []
-    for kind, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        gone, come = (escape(" ".join(words)) for words in (old[a:b], new[c:d]))
-        if kind == "equal":
-            parts.append(come)
-        else:
-            parts += [f"<del>{gone}</del>"] * bool(gone) + [f"<ins>{come}</ins>"] * bool(come)
-    return f"<p>{' '.join(parts)}</p>"
 
 
 def reports_table(rows: list[dict]) -> str:
