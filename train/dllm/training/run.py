@@ -16,6 +16,7 @@ from dllm.data.files import Lock
 from dllm.program import BUG, check_no_empty_argument, describe, one_line
 from dllm.training.arguments import MDLMConfig, ModelArguments
 from dllm.training.checkpoints import check_settings, newest_whole_checkpoint, written_aside
+from dllm.training.curves import draw
 from dllm.training.failures import is_lost_process, launcher_is_gone, print_error_once
 from dllm.training.identity import Identity
 from dllm.training.lora import add_lora
@@ -144,6 +145,8 @@ def _save(trainer: MDLMTrainer) -> None:
     if writes:
         target = os.path.join(folder, file) if file else folder
         print(f"train: {what} written to {target} after {summary(trainer.state, **trainer.meter.total)}", flush=True)
+        if any("loss" in entry for entry in trainer.state.log_history):
+            print(f"train: its losses, rates and gradient norms: {draw(folder)}", flush=True)
 
 
 def _finish(trainer: MDLMTrainer | None, failed: bool = False) -> None:
