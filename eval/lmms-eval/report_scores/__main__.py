@@ -27,8 +27,8 @@ def report(folders: list[Path], finding_f1: bool, clinical: bool) -> None:
         print(run_table(run.summary))
     if len(runs) > 1:
         print(comparison_table(compare_runs(runs, scorer, folders[0].absolute().parent)))
-    for folder in folders:
-        print(write_page(folder, phantom_findings if finding_f1 else labels))
+    for folder, run in zip(folders, runs, strict=True):
+        print(write_page(folder, phantom_findings if finding_f1 else labels, run.summary))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -6,6 +6,7 @@ A model that sees or hears adds how its prompts are embedded, and which parts it
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -126,9 +127,11 @@ class MaskedDiffusionLM:
         on_step: Callable[[Tensor, Tensor], None] | None = None,
         **arguments,
     ) -> sampler.Generation:
-        """Responses to prompts `input_ids` [B, P] with `inputs` as `prepare_prompt` takes them; `arguments` as in
-        `dllm.core.decoding.Decoding`, the others as in `dllm.core.sampler.generate`.
+        """Responses to prompts `input_ids` [B, P] with `inputs` as `prepare_prompt` takes them, in order or by name;
+        `arguments` as in `dllm.core.decoding.Decoding`, the others as in `dllm.core.sampler.generate`.
         """
+        named = list(signature(self.prepare_prompt).parameters)[2 + len(inputs) :]
+        inputs += tuple(arguments.pop(name) for name in named if name in arguments)
         decoding = self.decoding(**arguments)
         sampler.check_initial_canvas(self.diffusion, decoding, len(input_ids), initial_canvas)
         decoding.check_room(self.diffusion, input_ids.shape[1])
