@@ -12,7 +12,7 @@ from transformers.integrations import deepspeed as hf_deepspeed
 from transformers.trainer import TRAINER_STATE_NAME
 
 from dllm.core.language_model import MaskedDiffusionLM
-from dllm.data.files import Lock
+from dllm.data.files import Lock, weights_optional
 from dllm.program import BUG, check_no_empty_argument, describe, one_line
 from dllm.training.arguments import MDLMConfig, ModelArguments
 from dllm.training.checkpoints import check_settings, newest_whole_checkpoint, written_aside
@@ -81,7 +81,8 @@ def loaded(load: Callable[[], tuple], args: MDLMConfig) -> tuple:
     """
     transformers.set_seed(args.seed)
     hf_deepspeed.unset_hf_deepspeed_config()
-    result = load()
+    with weights_optional(args.dry_run):
+        result = load()
     if args.deepspeed:  # otherwise, started by accelerate, the Trainer does it
         hf_deepspeed.set_hf_deepspeed_config(args.hf_deepspeed_config)
     return result
