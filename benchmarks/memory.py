@@ -51,9 +51,9 @@ def write_folders(root: Path) -> tuple[str, str]:
 
 
 def build(folders: tuple[str, str], settings: dict):
-    """The model of a stage, whose weights have no values but for those that start at random."""
+    """The model of a stage, whose weights have no values."""
     arguments = ModelArguments(model_name_or_path=folders[0], vision_tower=folders[1], **settings)
-    with weights_optional(True):
+    with weights_optional(True), torch.device("meta"):
         _, model, _ = build_model(*folders, -2, torch.float32, arguments.diffusion(), **arguments.settings())
     set_trainable(model, arguments.tunable_prefixes(), arguments)
     return model

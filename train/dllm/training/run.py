@@ -20,6 +20,7 @@ from dllm.training.curves import draw
 from dllm.training.failures import is_lost_process, launcher_is_gone, print_error_once
 from dllm.training.identity import Identity
 from dllm.training.lora import add_lora
+from dllm.training.model_card import write_card
 from dllm.training.plan import describe_plan
 from dllm.training.processes import on_one_process
 from dllm.training.progress import summary
@@ -143,6 +144,10 @@ def _save(trainer: MDLMTrainer) -> None:
         what, file = trainer.save_result(aside)
         if writes:
             trainer.state.save_to_json(os.path.join(aside, TRAINER_STATE_NAME))
+        if writes and not file:  # an adapter in a file is no folder to load
+            progress = f"trained for {trainer.state.global_step:,} steps"
+            name = os.path.basename(os.path.abspath(folder))
+            write_card(aside, name, trainer.identity.arguments, trainer.run_settings(), trainer.model, progress)
     if writes:
         target = os.path.join(folder, file) if file else folder
         print(f"train: {what} written to {target} after {summary(trainer.state, **trainer.meter.total)}", flush=True)
