@@ -21,6 +21,7 @@ from dllm.training.flops import step_costs
 from dllm.training.metrics import trunk_sizes
 from dllm.training.plan import Batches, memory
 from dllm.training.run import set_trainable
+from dllm.training.trainer import hold_frozen
 from llava.model.builder import build_model
 from llava.train.args import ModelArguments
 
@@ -56,6 +57,7 @@ def build(folders: tuple[str, str], settings: dict):
     with weights_optional(True), torch.device("meta"):
         _, model, _ = build_model(*folders, -2, torch.float32, arguments.diffusion(), **arguments.settings())
     set_trainable(model, arguments.tunable_prefixes(), arguments)
+    hold_frozen(model, torch.bfloat16)
     return model
 
 
