@@ -103,7 +103,7 @@ def _peak() -> int:
 
 
 def plot(panels: dict[str, dict[str, list[tuple[float, float]]]], y_label: str, path: str) -> None:
-    """Draws lines of (x, y) points on logarithmic axes into a PNG, a panel per x axis, each name at its line's end."""
+    """Draws lines of (x, y) points on logarithmic axes into a PNG, a panel per x axis, each name beside its line."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -132,11 +132,17 @@ def plot(panels: dict[str, dict[str, list[tuple[float, float]]]], y_label: str, 
 
 
 def _name_lines(axis, ends: dict[str, tuple[float, float]], colour: dict) -> None:
-    """Writes every name beside the end of its line, moved up where the name below needs the room."""
+    """Writes every name to the right of all lines, at the height of its line's end or above the names there; from an
+    end further left a dotted line leads to it.
+    """
     low, high = (math.log(y) for y in axis.get_ylim())
-    free = {}  # by x, the fraction of the axis above which nothing is written yet
-    for name, (x, y) in sorted(ends.items(), key=lambda end: end[1][1]):
-        place = max((math.log(y) - low) / (high - low), free.get(x, 0))
-        free[x] = place + 0.045
-        at = (x, math.exp(low + place * (high - low)))
+    right, taken = max(x for x, _ in ends.values()), []
+    for name, (x, y) in sorted(ends.items(), key=lambda end: (end[1][0] < right, end[1][1])):
+        place = (math.log(y) - low) / (high - low)
+        while any(abs(place - other) < 0.045 for other in taken):
+            place += 0.005
+        taken.append(place)
+        at = (right, math.exp(low + place * (high - low)))
+        if x < right:
+            axis.plot([x, right], [y, at[1]], color=colour[name], linewidth=0.8, linestyle=":")
         axis.annotate(name, at, (8, 0), textcoords="offset points", va="center", color=colour[name])

@@ -1,6 +1,7 @@
 """The generation benchmark on tiny presets: that it measures what it says, however long it takes."""
 
 import json
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -9,7 +10,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from benchmarks.generation import main, panels, plan, prepare_peaks, warm_up_cases
-from benchmarks.measure import interleaved, medians, peak_mb
+from benchmarks.measure import _name_lines, interleaved, medians, peak_mb
 from benchmarks.presets import PRESETS, Inputs, Preset, Vision, autoregressive_twin, build_model, embedded
 from benchmarks.systems import AUTOREGRESSIVE, COMPILED, MODES, NAMES, REFERENCE, UNCACHED, Bench, Case
 
@@ -296,3 +297,16 @@ def test_what_cannot_be_measured_is_one_line(tmp_path, arguments, message):
     assert str(exit_.value).startswith("generation: error: ") and message in str(exit_.value)
     assert "\n" not in str(exit_.value)
     assert not file.exists()
+
+
+def test_names_stand_beside_the_lines_and_not_on_each_other():
+    from matplotlib.figure import Figure
+
+    axis = Figure().subplots()
+    axis.set(xscale="log", yscale="log", xlim=(1, 64), ylim=(0.2, 30))
+    ends = {"long": (64, 1.0), "short": (8, 1.0), "other": (8, 1.02), "far": (64, 9.0)}
+    _name_lines(axis, ends, dict.fromkeys(ends, "black"))
+    places = {text.get_text(): text.xy for text in axis.texts}
+    assert {x for x, _ in places.values()} == {64} and places["long"][1] == pytest.approx(1)
+    heights = sorted(math.log(y) / math.log(150) for _, y in places.values())
+    assert min(high - low for low, high in zip(heights, heights[1:], strict=False)) > 0.044

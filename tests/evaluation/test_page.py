@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -12,8 +13,12 @@ from PIL import Image
 from llava.radiology.labels import labels
 from oracles.report_runs import write_run
 from report_scores.page import IMAGE_PX, image_uri, phantom_findings, read_run, write_page
+from report_scores.results import score_run
+from report_scores.scorer import METRICS, Scorer
 
 GENERATED = ["Heart is normal. Small left effusion.", "Edema. Small left effusion.", 'A <b>"nodule"</b> & 2 < 3.']
+SHUFFLED = ["Cardiomegaly.", "Pacemaker in place.", "Pneumonia."]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID = {"meta", "img"}
 
 
@@ -51,7 +56,7 @@ class Reader(HTMLParser):
 @pytest.fixture
 def run(data, tmp_path):
     """A run over the three test studies, whose reports are those of conftest with the number of the image."""
-    write_run(tmp_path / "run", {"model": GENERATED, "shuffled_images": GENERATED})
+    write_run(tmp_path / "run", {"model": GENERATED, "shuffled_images": SHUFFLED})
     return tmp_path / "run"
 
 
@@ -92,11 +97,34 @@ def test_counts_stand_on_top(run):
     }
 
 
+def test_the_page_begins_with_scores_baselines_and_intervals(run):
+    scores = score_run(run, Scorer(METRICS)).summary
+    write_page(run, labels, scores)
+    page = Reader((run / "reports.html").read_text(encoding="utf-8"))
+    assert page.texts("title") == page.texts("h1") == ["Radiology reports by run"]
+    kinds = [tag for tag, _ in page.elements]
+    assert kinds.index("table") < kinds.index("article")
+    head = page.texts("th")
+    rows = [*scores["scores"], "gain from the image", "gain over constant_report"]
+    assert head[: len(rows) + 1] == ["score", *rows] and {"shuffled_images", "constant_report", "nearest_image"} <= {
+        *head
+    }
+    assert page.texts("td")[0].startswith(f"{scores['scores']['model']['BLEU_1']['value']:.3f}")
+    assert scores["intervals"] in page.texts("p", class_="quiet")[0]
+
+
+def test_the_report_for_another_image_is_shown_and_marked(run):
+    _, page = written(run)
+    assert page.texts("h3").count("With another study's image") == 3
+    assert set(SHUFFLED) <= set(page.texts("mark", class_="invented"))
+
+
 def test_the_sentence_of_a_finding_is_marked_and_tagged_with_a_sign(run):
     _, page = written(run)
     assert "Small left effusion." in page.texts("mark", class_="agree")
     assert page.texts("mark", class_="missed")[1:] == ["Pacemaker in place."]
-    assert page.texts("mark", class_="invented")[1:] == ['A <b>"nodule"</b> & 2 < 3.', "Small left effusion.", "Edema."]
+    invented = [text for text in page.texts("mark", class_="invented")[1:] if text not in SHUFFLED]
+    assert invented == ['A <b>"nodule"</b> & 2 < 3.', "Small left effusion.", "Edema."]
     assert {tag[0] for tag in page.texts("span", class_="tag invented")} == {"+"}
     assert {tag[0] for tag in page.texts("span", class_="tag missed")} == {"−"}
     assert {tag[0] for tag in page.texts("span", class_="tag agree")} == {"✓"}
@@ -127,6 +155,17 @@ def test_an_image_that_cannot_be_read_is_counted(run, data, capsys):
     assert write_page(run, labels).endswith("3 studies, 3 images, 1 not readable")
     text = (run / "reports.html").read_text(encoding="utf-8")
     assert "1 of 3 images cannot be read" in text and text.count("<img") == 2
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no browser: apt-get install chromium")
+def test_the_page_does_not_run_off_a_phone(run):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    write_page(run, labels, score_run(run, Scorer(METRICS)).summary)
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        phone = browser.new_page(viewport={"width": 390, "height": 844})
+        phone.goto((run / "reports.html").as_uri())
+        assert phone.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_the_script_sorts_and_filters_by_what_the_rows_say(run):

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-import report_scores.provenance
+from dllm.training import model_card
 from report_scores.provenance import SCORING, checkpoint_files, code_sha256, digest, git_state, sha256, versions
 from report_scores.run_name import run_name
 
@@ -46,7 +46,7 @@ def test_the_code_is_every_python_file_of_its_packages(tmp_path, monkeypatch):
 
 
 def test_the_commit_and_whether_files_differ(tmp_path, monkeypatch):
-    monkeypatch.setattr(report_scores.provenance, "__file__", str(tmp_path / "provenance.py"))
+    monkeypatch.setattr(model_card, "__file__", str(tmp_path / "model_card.py"))
     assert git_state() is None
     author = ["-c", "user.name=a", "-c", "user.email=a@b"]
     (tmp_path / "file").write_text("1")

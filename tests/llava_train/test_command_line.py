@@ -107,6 +107,7 @@ def test_text_like_special_tokens_trains_with_finite_losses(world, tmp_path, mon
     history = json.loads((tmp_path / "out/trainer_state.json").read_text())["log_history"]
     losses = [entry["loss"] for entry in history if "loss" in entry]
     assert len(losses) == 2 and all(math.isfinite(loss) for loss in losses)
+    assert (tmp_path / "out/curves.png").stat().st_size > 10_000
 
 
 def test_images_that_show_nothing_are_named_and_counted_before_training(world, tmp_path, monkeypatch, capsys):

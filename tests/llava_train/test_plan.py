@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,21 @@ def test_a_known_gpu_has_an_expected_time(world, tmp_path, monkeypatch):
     trainer.peak_rate = 2 * flops(*sizes) / plan.ASSUMED_MFU / 3600  # an hour for both epochs
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "a card")
     assert value(describe_plan(trainer), "time") == "1:00:00 on 1 x a card at 40% MFU"
+
+
+@pytest.mark.parametrize("settings", [{"mm_tunable_parts": STAGE_1}, {"lora_enable": True, "lora_r": 8}])
+def test_a_plan_needs_no_weights(world, tmp_path, settings):
+    folders = {"model_name_or_path": world.language_model, "vision_tower": world.vision_tower}
+    bare = {name: tmp_path / name for name in folders}
+    for name, folder in folders.items():
+        shutil.copytree(folder, bare[name], ignore=shutil.ignore_patterns("*.safetensors"))
+    plans = [
+        describe_plan(build_trainer(world.arguments(tmp_path / "out", dry_run=True, **settings | each)))
+        for each in (folders, bare)
+    ]
+    assert plans[0] == plans[1]
+    with pytest.raises(ValueError, match="model.safetensors is missing"):
+        build_trainer(world.arguments(tmp_path / "out", **settings | bare))
 
 
 def test_the_stage_script_prints_the_plan_of_two_zero_3_processes_and_writes_nothing(world, tmp_path):

@@ -2,9 +2,8 @@
 
 from torch import Tensor
 
-from diffa.conversation import build_prompt
-from diffa.model.audio_encoder import AudioPreprocessor
 from diffa.model.builder import load_pretrained_model
+from diffa.model.processing import DiffaProcessor
 from dllm.inference import writer
 from dllm.inference.writer import DTYPES, Request
 
@@ -28,14 +27,14 @@ class SpeechWriter(writer.Writer):
             raise ValueError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
         tokenizer, model, extractor = load_pretrained_model(model_path, device, DTYPES[dtype], llm_path, whisper_path)
         super().__init__(tokenizer, model)
-        self.preprocessor = AudioPreprocessor(extractor, model.config.num_learnt_tokens)
+        self.processor = DiffaProcessor(tokenizer, extractor, model.config)
+        self.preprocessor = self.processor.audio
 
     def prompt_ids(self, request: Request) -> list[int]:
         """Raises ValueError if the clip is too short to be heard, or there are several."""
         if len(request.inputs) > 1:
             raise ValueError(f"{request.name}: {len(request.inputs)} clips; give one")
-        tokens = [self.preprocessor.num_tokens(len(clip)) for clip in request.inputs]
-        return build_prompt(self.tokenizer, request.question, tokens[0] if tokens else None, request.system)
+        return self.processor.prompt_ids(request.question, request.inputs, request.system)
 
     def model_inputs(self, requests: list[Request]) -> tuple[Tensor, Tensor]:
         return self.preprocessor.batch([clip for request in requests for clip in request.inputs])

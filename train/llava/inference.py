@@ -1,17 +1,13 @@
 """Writes reports for images: the one way in of demo and evaluation."""
 
-from PIL import Image
 from torch import Tensor
 
 from dllm.inference import writer
 from dllm.inference.templates import BLANK_LENGTH
 from dllm.inference.writer import DTYPES, Request, Response, check_device, pace, tokens_per_step
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
-from llava.conversation import build_prompt
-from llava.data.images import ImagePreprocessor
 from llava.model.builder import load_pretrained_model
-from llava.model.llava_arch import image_batch
-from llava.model.multimodal_resampler.builder import num_image_tokens
+from llava.model.processing import LlavaQwen3Processor
 
 __all__ = ["BLANK_LENGTH", "DTYPES", "Report", "ReportWriter", "Request", "pace", "tokens_per_step"]
 
@@ -30,16 +26,13 @@ class ReportWriter(writer.Writer):
         check_device(device)
         tokenizer, model, processor = load_pretrained_model(model_path, device, DTYPES[dtype])
         super().__init__(tokenizer, model)
-        self.config, self.preprocessor = model.config, ImagePreprocessor(processor, model.config)
+        self.config, self.processor = model.config, LlavaQwen3Processor(tokenizer, processor, model.config)
 
     def prompt_ids(self, request: Request) -> list[int]:
         """Raises ValueError if the images of a request and the marks in its question differ in number."""
-        marks = request.question.count(DEFAULT_IMAGE_TOKEN)
-        if marks != len(request.inputs):
-            raise ValueError(f"{len(request.inputs)} images for {marks} {DEFAULT_IMAGE_TOKEN} marks in the question")
-        turns = [{"from": "human", "value": request.question}]
-        counts = [num_image_tokens(self.config) * self._num_tiles(image) for image in request.inputs]
-        return build_prompt(self.tokenizer, turns, counts, self.config.version, request.system)
+        if request.inputs and DEFAULT_IMAGE_TOKEN not in request.question:  # a program says where they go
+            raise ValueError(f"{len(request.inputs)} images for 0 {DEFAULT_IMAGE_TOKEN} marks in the question")
+        return self.processor.prompt_ids(request.question, request.inputs, request.system)
 
     def model_inputs(self, requests: list[Request]) -> tuple[Tensor]:
         return (self.pixels(requests),)
@@ -50,12 +43,9 @@ class ReportWriter(writer.Writer):
 
     def pixels(self, requests: list[Request]) -> Tensor:
         """Pixels [n, 3, S, S] of all tiles of the requests' images."""
-        images = [self.preprocessor.pixels(image) for request in requests for image in request.inputs]
-        return image_batch(images, self.preprocessor.side).to(self.model.device, self.model.dtype)
+        pixels = self.processor.tensors([image for request in requests for image in request.inputs])["images"]
+        return pixels.to(self.model.device, self.model.dtype)
 
     def too_long(self, request: Request, ids: list[int]) -> str:
-        tiles = sum(self._num_tiles(image) for image in request.inputs)
+        tiles = sum(map(self.processor.num_tiles, request.inputs))
         return f"give fewer images or frames: {ids.count(IMAGE_TOKEN_INDEX)} of its tokens come from {tiles} tiles"
-
-    def _num_tiles(self, image: Image.Image | list[Image.Image]) -> int:
-        return len(image) if isinstance(image, list) else self.preprocessor.num_tiles(image.size)

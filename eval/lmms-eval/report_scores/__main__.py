@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from dllm.program import run_program
+from dllm.training.model_card import put_scores
 from llava.radiology.labels import labels
 from report_scores.lmms_eval_output import check_complete
 from report_scores.metrics.clinical import clinical_metrics
@@ -24,11 +25,13 @@ def report(folders: list[Path], finding_f1: bool, clinical: bool) -> None:
     scorer = Scorer([*METRICS, *([FINDING_F1] if finding_f1 else []), *(clinical_metrics() if clinical else [])])
     runs = [score_run(folder, scorer) for folder in folders]
     for run in runs:
-        print(run_table(run.summary))
+        table = run_table(run.summary)
+        print(table)
+        put_scores(run.summary["checkpoint"], table.partition("\n\n")[2])  # without its title
     if len(runs) > 1:
         print(comparison_table(compare_runs(runs, scorer, folders[0].absolute().parent)))
-    for folder in folders:
-        print(write_page(folder, phantom_findings if finding_f1 else labels))
+    for folder, run in zip(folders, runs, strict=True):
+        print(write_page(folder, phantom_findings if finding_f1 else labels, run.summary))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,4 +1,5 @@
-"""Writes a page to look at: the images, the reference and the generated report of every study side by side.
+"""Writes a page to look at: the scores of a run, then the images of every study beside its reference, the generated
+report, and what the model wrote for the same text with the image of another study.
 
 It is one file without anything outside it, the images as small JPEGs in it. What both reports state, what the model
 missed and what it invented is marked in the texts. The page holds reports and images, so the terms of the data set
@@ -21,7 +22,8 @@ from llava.radiology.findings import parse_report
 from llava.radiology.labels import NO_FINDING
 from llava.radiology.negation import sentences
 from report_scores.data import read_studies
-from report_scores.lmms_eval_output import TASK, read_results, read_samples, results_file
+from report_scores.lmms_eval_output import TASK, generations, read_results, read_samples, results_file
+from report_scores.table import run_rows
 
 IMAGE_PX = 256  # the long side of an image on the page: 10 KB an image, so 30 MB for the test set of MIMIC-CXR
 STATES = ("agree", "missed", "invented")
@@ -37,6 +39,7 @@ class Study:
     images      paths relative to the image folder
     prompt      what the model was asked
     reference   sentences of a report: the space in front, the words, the findings that they state
+    shuffled    the same of what was written for another study's image; None where nothing was
     findings    those of both reports (agree), only of the reference (missed), only of the generated one (invented)
     """
 
@@ -45,6 +48,7 @@ class Study:
     prompt: str
     reference: list[tuple[str, str, Findings]]
     generated: list[tuple[str, str, Findings]]
+    shuffled: list[tuple[str, str, Findings]] | None
     rouge_l: float
     findings: Findings
 
@@ -70,15 +74,16 @@ def read_run(folder: Path, read: Read) -> tuple[list[Study], Path]:
     records = read_studies(test_file)[: len(samples)]
     if [record["report"] for record in records] != [sample["target"] for sample in samples]:
         raise ValueError(f"{test_file}: not the file that was scored any more; evaluate again")
+    shuffled = dict(enumerate((text for _, text in generations(folder)["shuffled_images"]), start=1))
     studies = []
     for number, (record, sample) in enumerate(zip(records, samples, strict=True), start=1):
         reference, generated = record["report"], sample["filtered_resps"]
-        true, found = read(reference), read(generated)
-        by_state = zip(STATES, (true & found, true - found, found - true), strict=True)
-        findings = [(state, name) for state, names in by_state for name in sorted(names)]
+        findings = _compared(reference, generated, read)
+        other = shuffled.get(number)
         reports = [
-            _marked(text, [(state, name) for state, name in findings if state != other], read)
-            for text, other in ((reference, "invented"), (generated, "missed"))
+            _marked(reference, findings, "invented", read),
+            _marked(generated, findings, "missed", read),
+            None if other is None else _marked(other, _compared(reference, other, read), "missed", read),
         ]
         studies.append(Study(number, record["images"], record["question"], *reports, sample["ROUGE_L"], findings))
     return sorted(studies, key=lambda study: (-study.errors, study.rouge_l)), Path(about["image_folder"])
@@ -96,8 +101,10 @@ def image_uri(path: Path) -> str | None:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def page(studies: list[Study], images: dict[str, str | None], title: str) -> str:
-    """The page as HTML. `images` are the data URIs of the images by path, None for one that is missing."""
+def page(studies: list[Study], images: dict[str, str | None], title: str, summary: dict | None) -> str:
+    """The page as HTML. `images` are the data URIs of the images by path, None for one that is missing; `summary` is
+    what scores.json holds.
+    """
     counts = Counter(finding for study in studies for finding in study.findings)
     by_state = Counter(state for study in studies for state, _ in study.findings)
     by_name = Counter(name for study in studies for _, name in study.findings)
@@ -106,6 +113,8 @@ def page(studies: list[Study], images: dict[str, str | None], title: str) -> str
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.get_template("page.html.jinja").render(
         title=title,
+        scores=run_rows(summary) if summary else {},
+        intervals=summary and summary["intervals"],
         studies=studies,
         images=images,
         missing=list(images.values()).count(None),
@@ -114,28 +123,38 @@ def page(studies: list[Study], images: dict[str, str | None], title: str) -> str
     )
 
 
-def write_page(folder: Path, read: Read) -> str:
-    """Write `reports.html` into the folder of a run and return a line that says so. Raises ValueError with one line."""
+def write_page(folder: Path, read: Read, summary: dict | None = None) -> str:
+    """Write `reports.html`, with the scores of `summary` on top, into the folder of a run and return a line that says
+    so. Raises ValueError with one line.
+    """
     studies, image_folder = read_run(folder, read)
     paths = sorted({image for study in studies for image in study.images})
     uris = map_parallel(image_uri, [image_folder / path for path in paths], "images", "image")
     images = dict(zip(paths, uris, strict=True))
-    target = folder / "reports.html"
+    checkpoint = Path(read_results(results_file(folder))["model_name"]).name
+    title, target = f"Radiology reports by {checkpoint}", folder / "reports.html"
     try:
         with replacing(target) as file:
-            file.write_text(page(studies, images, f"{folder.name}: reports"), encoding="utf-8")
+            file.write_text(page(studies, images, title, summary), encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{error.filename}: cannot be written ({error.strerror})") from error
     missing = list(images.values()).count(None)
     return f"{target}: {len(studies)} studies, {len(paths)} images" + (f", {missing} not readable" if missing else "")
 
 
-def _marked(report: str, findings: Findings, read: Read) -> list[tuple[str, str, Findings]]:
-    """The sentences of a report, each with what it states of the findings of its study."""
+def _compared(reference: str, report: str, read: Read) -> Findings:
+    """The findings of a report beside those of the reference."""
+    true, found = read(reference), read(report)
+    by_state = zip(STATES, (true & found, true - found, found - true), strict=True)
+    return [(state, name) for state, names in by_state for name in sorted(names)]
+
+
+def _marked(report: str, findings: Findings, absent: str, read: Read) -> list[tuple[str, str, Findings]]:
+    """The sentences of a report, each with what it states of the findings of its study but for those `absent` in it."""
     parts = []
     for sentence in sentences(report):
         stated = read(sentence) - {NO_FINDING}  # which the report says as a whole
         words = sentence.lstrip()
         space = sentence[: len(sentence) - len(words)]
-        parts.append((space, words, [(state, name) for state, name in findings if name in stated]))
+        parts.append((space, words, [(state, name) for state, name in findings if state != absent and name in stated]))
     return parts

@@ -3,13 +3,12 @@
 import hashlib
 import importlib.util
 import json
-import subprocess
 from collections.abc import Sequence
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from dllm.data.files import sha256
+from dllm.training.model_card import git_state  # noqa: F401 (of the code that writes)
 
 LOADED = (".safetensors", ".json", ".jinja", ".txt")  # kinds of files that a model is loaded from
 LIBRARIES = ("torch", "transformers", "lmms_eval")
@@ -38,13 +37,3 @@ def code_sha256(packages: Sequence[str] = WRITING) -> str:
 def versions() -> dict[str, str]:
     """Versions of the libraries that the reports depend on."""
     return {name: version(name) for name in LIBRARIES}
-
-
-def git_state() -> dict | None:
-    """{"commit": hash, "dirty": whether any file differs from it} of this repository; None where there is none."""
-    git = partial(subprocess.check_output, cwd=Path(__file__).parent, text=True, stderr=subprocess.DEVNULL)
-    try:
-        commit, changes = git(["git", "rev-parse", "HEAD"]), git(["git", "status", "--porcelain"])
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return {"commit": commit.strip(), "dirty": bool(changes)}

@@ -7,9 +7,7 @@ BLOCK = 5  # scores beside each other
 
 def run_table(summary: dict) -> str:
     """The table of a run, from what scores.json holds: the model, its baselines, and its gains."""
-    rows = {row: _estimates(scores) for row, scores in summary["scores"].items()}
-    rows["gain from the image"] = _differences(summary["gain_from_image"])
-    rows["gain over constant_report"] = _differences(summary["gain_over_constant"])
+    rows = run_rows(summary)
     notes = [
         f"{summary['studies']} studies; in brackets the interval ({summary['intervals']}).",
         "The gain from the image is model minus shuffled_images on the same studies; * where an interval excludes 0.",
@@ -19,6 +17,14 @@ def run_table(summary: dict) -> str:
     ]
     gains = summary["gain_from_image"], summary["gain_over_constant"]
     return _page(summary["checkpoint"], rows, notes + _without_interval(*summary["scores"].values(), *gains))
+
+
+def run_rows(summary: dict) -> dict[str, dict[str, str]]:
+    """Its rows, cells by score: value, interval, star."""
+    rows = {row: _estimates(scores) for row, scores in summary["scores"].items()}
+    rows["gain from the image"] = _differences(summary["gain_from_image"])
+    rows["gain over constant_report"] = _differences(summary["gain_over_constant"])
+    return rows
 
 
 def comparison_table(comparison: dict) -> str:

@@ -100,6 +100,12 @@ class DiffaModelLM(CompositeLM, PreTrainedModel):
     _supports_sdpa = True
     parts = PARTS
     input_unit = "clips"
+    usage = """from transformers import AutoProcessor
+from diffa.model.builder import load_pretrained_model
+import diffa.model.processing
+processor, (_, model, _) = AutoProcessor.from_pretrained(FOLDER), load_pretrained_model(FOLDER)
+batch = processor(audio=CLIP, text="Please transcribe the audio to text.")  # fp32 samples at 16 kHz
+print(processor.batch_decode(model.generate(**batch).ids))"""
 
     def __init__(self, config: DiffaConfig):
         super().__init__(config)

@@ -6,6 +6,7 @@ A model that sees or hears adds how its prompts are embedded, and which parts it
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +35,20 @@ class MaskedDiffusionLM:
     parts                the model's parts by name, each the prefix of its weights; they cover all weights
     language_model_part  the part in which LoRA puts its adapter
     input_unit           what the model is given beside text, in the plural, for logs; None for a text model
+    usage                Python that loads the folder FOLDER and writes a text, for its model card
     """
 
     parts: dict[str, str] = {"language_model": ""}
     language_model_part = "language_model"
     input_unit: str | None = None
+    usage = """from transformers import AutoModelForMaskedLM, AutoTokenizer
+import dllm.pipelines.a2d
+tokenizer, model = AutoTokenizer.from_pretrained(FOLDER), AutoModelForMaskedLM.from_pretrained(FOLDER)
+messages = [{"role": "user", "content": "Hello."}]
+settings = {"enable_thinking": False, "add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
+prompt = tokenizer.apply_chat_template(messages, **settings)
+ids = model.eval().generate(prompt["input_ids"], prompt["attention_mask"]).ids
+print(tokenizer.batch_decode(ids, skip_special_tokens=True))"""
     accepts_loss_kwargs = False  # the trainer normalises the loss
 
     @property
@@ -126,9 +136,11 @@ class MaskedDiffusionLM:
         on_step: Callable[[Tensor, Tensor], None] | None = None,
         **arguments,
     ) -> sampler.Generation:
-        """Responses to prompts `input_ids` [B, P] with `inputs` as `prepare_prompt` takes them; `arguments` as in
-        `dllm.core.decoding.Decoding`, the others as in `dllm.core.sampler.generate`.
+        """Responses to prompts `input_ids` [B, P] with `inputs` as `prepare_prompt` takes them, in order or by name;
+        `arguments` as in `dllm.core.decoding.Decoding`, the others as in `dllm.core.sampler.generate`.
         """
+        named = list(signature(self.prepare_prompt).parameters)[2 + len(inputs) :]
+        inputs += tuple(arguments.pop(name) for name in named if name in arguments)
         decoding = self.decoding(**arguments)
         sampler.check_initial_canvas(self.diffusion, decoding, len(input_ids), initial_canvas)
         decoding.check_room(self.diffusion, input_ids.shape[1])

@@ -7,7 +7,10 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+
+_weights_optional = ContextVar("weights_optional", default=False)
 
 
 @contextmanager
@@ -79,6 +82,22 @@ def weights_sha256(folder: str | Path) -> str:
     """SHA-256 of the safetensors files of a model folder, whatever their number."""
     hashes = [sha256(file) for file in sorted(Path(folder).glob("*.safetensors"))]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+@contextmanager
+def weights_optional(optional: bool) -> Iterator[None]:
+    """Inside, a folder without weights is one of a model whose weights have shapes and no values (PyTorch's `meta`)."""
+    before = _weights_optional.set(optional)
+    try:
+        yield
+    finally:
+        _weights_optional.reset(before)
+
+
+def may_lack_weights(folder: str | Path, weights: str = "model.safetensors") -> bool:
+    """Whether a folder has none, and inside `weights_optional` need not."""
+    files = (Path(folder) / name for name in (weights, f"{weights}.index.json"))
+    return _weights_optional.get() and not any(file.is_file() for file in files)
 
 
 def read_json(path: str | Path, remedy: str, kind: type = dict):

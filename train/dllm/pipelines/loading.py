@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from dllm.data.files import read_json
+from dllm.data.files import may_lack_weights, read_json
 from dllm.program import describe, is_of_file_system, one_line
 
 REMEDY = "copy or train it again"
@@ -29,7 +29,10 @@ def check_folder(
 
     Raises ValueError, naming the file, unless config, safetensors weights and `files` are there and whole.
     """
-    found, shards = read_config(folder, config), weight_files(folder, weights)
+    found, shards = (
+        read_config(folder, config),
+        [] if may_lack_weights(folder, weights) else weight_files(folder, weights),
+    )
     for file in (*(Path(folder) / name for name in files), *shards):
         _check_there(file)
     for file in shards:
@@ -75,11 +78,15 @@ def reading(folder: str | Path) -> Iterator[None]:
 
 
 def load_whole(model_class: type[PreTrainedModel], folder: str, **kwargs) -> PreTrainedModel:
-    """`model_class.from_pretrained(folder)` from safetensors files.
+    """`model_class.from_pretrained(folder)` from safetensors files; see also `dllm.data.files.weights_optional`.
 
     Raises ValueError if a weight is missing, has another shape than the config says (transformers would leave it
     random), or holds anything but finite numbers.
     """
+    if may_lack_weights(folder):
+        with reading(folder), torch.device("meta"):
+            config = kwargs.get("config") or model_class.config_class.from_pretrained(folder)
+            return model_class(config).to(kwargs.get("dtype"))
     with reading(folder):
         model, info = model_class.from_pretrained(
             folder, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, **kwargs

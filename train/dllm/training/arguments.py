@@ -61,7 +61,9 @@ class MDLMConfig(TrainingArguments):
     train_sampling_strategy: str = HfArg(default="group_by_length", help="group_by_length, random, sequential")
     model_max_length: int = HfArg(default=1024, aliases="--max_seq_length", help="tokens of prompt + response at most")
     allow_changed: list[str] | None = HfArg(default=None, help="arguments that may differ from those of the checkpoint")
-    dry_run: bool = HfArg(default=False, help="print what the run would do, and what it takes; then stop")
+    dry_run: bool = HfArg(
+        default=False, help="print what the run would do, and what it takes; then stop; model folders need no weights"
+    )
     optim: str = HfArg(default="adamw_torch", help="optimizer of transformers")
     remove_unused_columns: bool = HfArg(default=False, help="samples are the dataset's own")
     logging_nan_inf_filter: bool = HfArg(default=False, help="logs a mean in place of a NaN or infinite loss")
@@ -110,6 +112,11 @@ class MDLMConfig(TrainingArguments):
             )
         if self.save_only_model:
             raise ValueError("--save_only_model: no run could go on from such a checkpoint; leave it out")
+
+    @property
+    def place_model_on_device(self) -> bool | None:
+        """A dry run computes nothing, and its model may have no weights."""
+        return False if self.dry_run else super().place_model_on_device
 
     @property
     def should_save(self) -> bool:

@@ -35,6 +35,7 @@ class Identity:
     """
 
     def __init__(self, *arguments):
+        self.arguments = arguments
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="identity")
         self._values: dict[str, object] = {}
         for each in arguments:

@@ -12,13 +12,15 @@ from transformers.integrations import deepspeed as hf_deepspeed
 from transformers.trainer import TRAINER_STATE_NAME
 
 from dllm.core.language_model import MaskedDiffusionLM
-from dllm.data.files import Lock
+from dllm.data.files import Lock, weights_optional
 from dllm.program import BUG, check_no_empty_argument, describe, one_line
 from dllm.training.arguments import MDLMConfig, ModelArguments
 from dllm.training.checkpoints import check_settings, newest_whole_checkpoint, written_aside
+from dllm.training.curves import draw
 from dllm.training.failures import is_lost_process, launcher_is_gone, print_error_once
 from dllm.training.identity import Identity
 from dllm.training.lora import add_lora
+from dllm.training.model_card import write_card
 from dllm.training.plan import describe_plan
 from dllm.training.processes import on_one_process
 from dllm.training.progress import summary
@@ -80,7 +82,8 @@ def loaded(load: Callable[[], tuple], args: MDLMConfig) -> tuple:
     """
     transformers.set_seed(args.seed)
     hf_deepspeed.unset_hf_deepspeed_config()
-    result = load()
+    with weights_optional(args.dry_run):
+        result = load()
     if args.deepspeed:  # otherwise, started by accelerate, the Trainer does it
         hf_deepspeed.set_hf_deepspeed_config(args.hf_deepspeed_config)
     return result
@@ -141,9 +144,15 @@ def _save(trainer: MDLMTrainer) -> None:
         what, file = trainer.save_result(aside)
         if writes:
             trainer.state.save_to_json(os.path.join(aside, TRAINER_STATE_NAME))
+        if writes and not file:  # an adapter in a file is no folder to load
+            progress = f"trained for {trainer.state.global_step:,} steps"
+            name = os.path.basename(os.path.abspath(folder))
+            write_card(aside, name, trainer.identity.arguments, trainer.run_settings(), trainer.model, progress)
     if writes:
         target = os.path.join(folder, file) if file else folder
         print(f"train: {what} written to {target} after {summary(trainer.state, **trainer.meter.total)}", flush=True)
+        if any("loss" in entry for entry in trainer.state.log_history):
+            print(f"train: its losses, rates and gradient norms: {draw(folder)}", flush=True)
 
 
 def _finish(trainer: MDLMTrainer | None, failed: bool = False) -> None:

@@ -74,11 +74,18 @@ def load_pretrained_model(
     with reading(model_path):
         config = LlavaQwen3Config.from_pretrained(model_path)
         check_diffusion_settings(config.text_config)
-        processor = SiglipImageProcessorPil.from_pretrained(model_path)
-    with reading(f"{model_path}/preprocessor_config.json"):
-        check_processor(processor, config.vision_config.image_size)
+    processor = load_image_processor(model_path, config)
     model = load_whole(LlavaQwen3ModelLM, model_path, config=config, dtype=dtype)
     return load_tokenizer(model_path), model.to(device).eval(), processor
+
+
+def load_image_processor(folder: str, config: LlavaQwen3Config) -> SiglipImageProcessorPil:
+    """The image processor of a trained folder. Raises ValueError if it does not fit the vision tower."""
+    with reading(folder):
+        processor = SiglipImageProcessorPil.from_pretrained(folder)
+    with reading(f"{folder}/preprocessor_config.json"):
+        check_processor(processor, config.vision_config.image_size)
+    return processor
 
 
 def save_adapter(state: dict[str, Tensor], config: LlavaQwen3Config, folder: str) -> Path:

@@ -5,7 +5,6 @@ or `path`, or a list of them. `<image>` in its questions marks where they go (an
 become such a mark); without marks they go before the first question.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,10 +16,15 @@ from dllm.data.rows import ArrowRows
 from dllm.data.specs import Rows
 from dllm.data.text import TextDataset
 from dllm.data.utils import to_conversation
-from dllm.pipelines.qwen3_vl.processing import PLACE, build_visual_prompt, image_inputs, load_image, open_image
+from dllm.pipelines.qwen3_vl.processing import (
+    PLACE,
+    build_visual_prompt,
+    image_inputs,
+    load_image,
+    open_image,
+    place_images,
+)
 from dllm.training.arguments import MDLMConfig
-
-MARK = re.compile(r"<image>\n?")
 
 
 class VisualDataset(TextDataset):
@@ -63,22 +67,6 @@ def images_of(record: dict) -> list:
     """What a record has in its columns `image` and `images`."""
     found = [record[name] for name in ("image", "images") if record.get(name) is not None]
     return [image for each in found for image in (each if isinstance(each, list | tuple) else [each])]
-
-
-def place_images(history: list[dict], conversation: list[dict], number: int) -> list[dict]:
-    """The turns of `history` with PLACE where the `number` images of the whole conversation go.
-
-    Raises ValueError if it has marks for another number of images.
-    """
-    marks = sum(len(MARK.findall(turn["value"])) for turn in conversation if turn["from"] == "human")
-    if marks not in (number, 0):
-        raise ValueError(f"it has {number} images for {marks} <image> marks in its questions; give one for each")
-    turns = [turn | {"value": turn["value"].replace(PLACE, "\ufffd")} for turn in history]
-    if not number:
-        return turns
-    if marks:
-        return [turn | {"value": MARK.sub(PLACE, turn["value"])} if turn["from"] == "human" else turn for turn in turns]
-    return [turns[0] | {"value": PLACE * number + turns[0]["value"]}, *turns[1:]]
 
 
 class Qwen3VLDataCollator(ResponseCollator):

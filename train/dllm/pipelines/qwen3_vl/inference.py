@@ -7,9 +7,8 @@ from torch import Tensor
 
 from dllm.inference.writer import Request, Writer
 from dllm.pipelines.loading import check_folder
-from dllm.pipelines.qwen3_vl.dataset import place_images
 from dllm.pipelines.qwen3_vl.modeling_qwen3_vl import Qwen3VLForMaskedLM
-from dllm.pipelines.qwen3_vl.processing import Qwen3VLProcessor, build_visual_prompt, image_inputs
+from dllm.pipelines.qwen3_vl.processing import Qwen3VLProcessor
 
 
 class Qwen3VLWriter(Writer):
@@ -24,9 +23,7 @@ class Qwen3VLWriter(Writer):
         super().__init__(self.processor.tokenizer, model.to(device).eval())
 
     def prompt_ids(self, request: Request) -> list[int]:
-        turns = [{"from": "human", "value": request.question}]
-        turns = place_images(turns, turns, len(request.inputs))
-        return build_visual_prompt(self.processor, turns, [image.size for image in request.inputs], request.system)
+        return self.processor.prompt_ids(request.question, request.inputs, request.system)
 
     def model_inputs(self, requests: list[Request]) -> Iterable[Tensor]:
-        return image_inputs(self.processor, [image for request in requests for image in request.inputs]).values()
+        return self.processor.tensors([image for request in requests for image in request.inputs]).values()

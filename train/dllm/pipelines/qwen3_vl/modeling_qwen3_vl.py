@@ -121,6 +121,11 @@ class Qwen3VLForMaskedLM(CompositeLM, Qwen3VLForConditionalGeneration):
 
     config_class = A2DQwen3VLConfig
     input_unit = "visual_tokens"
+    usage = """from PIL import Image
+from dllm.pipelines.qwen3_vl import Qwen3VLForMaskedLM, Qwen3VLProcessor
+processor, model = Qwen3VLProcessor.from_pretrained(FOLDER), Qwen3VLForMaskedLM.from_pretrained(FOLDER).eval()
+batch = processor(images=Image.open(IMAGE).convert("RGB"), text="What is in the image?")
+print(processor.batch_decode(model.generate(**batch).ids))"""
 
     @classmethod
     def from_pretrained(cls, folder: str, *args, freeze_vision: bool = False, freeze_merger: bool = False, **kwargs):

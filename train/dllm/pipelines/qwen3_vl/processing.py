@@ -5,31 +5,35 @@ which cannot be built without torchvision because it brings a processor of video
 """
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
-from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoProcessor, AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
 from transformers.models import qwen3_vl
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLConfig
 from transformers.utils import is_torchvision_available
 
 from dllm.data.conversation import CHATML_TEMPLATE, build_prompt
+from dllm.inference.processing import PromptProcessor
 from dllm.pipelines.qwen3_vl.modeling_qwen3_vl import A2DQwen3VLConfig
 from dllm.pipelines.special_tokens import ensure_mask_token
 
 MARKS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")  # around an image, and of each of its visual tokens
 VIDEO_PAD = "<|video_pad|>"
+MARK = re.compile(r"<image>\n?")
 PLACE = "\ufdef"  # stands in text where an image goes: a noncharacter of Unicode, which no text should hold
 
 
-class Qwen3VLProcessor:
-    """Tokenizer and image processor of a Qwen3-VL folder."""
+class Qwen3VLProcessor(PromptProcessor):
+    """Tokenizer and image processor of a Qwen3-VL folder: `processor(images=image, text="...")`."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, image_processor: Qwen2VLImageProcessorPil):
-        self.tokenizer, self.image_processor = tokenizer, image_processor
+        super().__init__(tokenizer, image_processor)
+        self.image_processor = image_processor
 
     @classmethod
     def from_pretrained(cls, folder: str, **kwargs) -> "Qwen3VLProcessor":
@@ -42,10 +46,21 @@ class Qwen3VLProcessor:
         ensure_mask_token(tokenizer)
         return cls(tokenizer, Qwen2VLImageProcessorPil.from_pretrained(folder))
 
-    def save_pretrained(self, folder: str) -> None:
-        """Writes both to a folder."""
-        self.tokenizer.save_pretrained(folder)
-        self.image_processor.save_pretrained(folder)
+    def __call__(self, images=None, text: str | list[str] = "", system: str | None = None, **kwargs) -> BatchFeature:
+        """`input_ids` and `attention_mask` [B, P], `pixel_values` and `image_grid_thw`.
+
+        `images` as `open_image` takes them: one, a list or None for a question, a list of these for a list of
+        questions. Raises ValueError if images and marks differ in number.
+        """
+        return self.encode(images, text, system)
+
+    def prompt_ids(self, question: str, inputs: list, system: str | None = None) -> list[int]:
+        turns = [{"from": "human", "value": question}]
+        turns = place_images(turns, turns, len(inputs))
+        return build_visual_prompt(self, turns, [open_image(image).size for image in inputs], system)
+
+    def tensors(self, inputs: list) -> dict[str, Tensor]:
+        return image_inputs(self, [load_image(image) for image in inputs])
 
 
 for config_class in (Qwen3VLConfig, A2DQwen3VLConfig):
@@ -79,6 +94,22 @@ def image_inputs(processor, images: Sequence[Image.Image]) -> dict[str, Tensor]:
     side = processor.image_processor.patch_size * processor.image_processor.merge_size
     images = list(images) or [Image.new("RGB", (side, side))]
     return dict(processor.image_processor(images=images, return_tensors="pt"))
+
+
+def place_images(history: list[dict], conversation: list[dict], number: int) -> list[dict]:
+    """The turns of `history` with PLACE where the `number` images of the whole conversation go.
+
+    Raises ValueError if it has marks for another number of images.
+    """
+    marks = sum(len(MARK.findall(turn["value"])) for turn in conversation if turn["from"] == "human")
+    if marks not in (number, 0):
+        raise ValueError(f"it has {number} images for {marks} <image> marks in its questions; give one for each")
+    turns = [turn | {"value": turn["value"].replace(PLACE, "\ufffd")} for turn in history]
+    if not number:
+        return turns
+    if marks:
+        return [turn | {"value": MARK.sub(PLACE, turn["value"])} if turn["from"] == "human" else turn for turn in turns]
+    return [turns[0] | {"value": PLACE * number + turns[0]["value"]}, *turns[1:]]
 
 
 def open_image(value) -> Image.Image:

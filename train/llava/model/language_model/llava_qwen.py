@@ -56,6 +56,12 @@ class LlavaQwen3ModelLM(LlavaMetaForCausalLM, PreTrainedModel):
     parts = PARTS
     language_model_part = "mm_language_model"
     input_unit = "images"  # square tiles and video frames
+    usage = """from PIL import Image
+from transformers import AutoModel, AutoProcessor
+import llava.model
+processor, model = AutoProcessor.from_pretrained(FOLDER), AutoModel.from_pretrained(FOLDER).eval()
+batch = processor(images=Image.open(IMAGE).convert("RGB"), text="Describe the radiology image.")
+print(processor.batch_decode(model.generate(**batch).ids))"""
 
     def __init__(self, config: LlavaQwen3Config):
         super().__init__(config)
