@@ -11,6 +11,7 @@ weights must be equal to the bit, and nobody left after 60 seconds, or the exit 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -61,7 +62,8 @@ class Script(Run):
         if target == "its group":
             os.killpg(script, number)
         else:
-            os.kill(self.started(others).get(target, script), number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.kill(self.started(others).get(target, script), number)
 
     @staticmethod
     def started(others: list[int]) -> dict[str, int]:
