@@ -159,14 +159,13 @@ def test_what_cannot_be_heard_is_one_sentence(open_audio, audio_server, tmp_path
     page, hostile = open_audio(), tmp_path / "<img src=x onerror=alert(1)>.wav"
     hostile.write_bytes(b"no sound")
     cases = {
-        hostile: "is no audio file",
-        write_wav(tmp_path / "long.wav", tone(3.5)): "is longer than the 3 s that the model hears",
+        hostile: r"img src=x onerror=alert\(1\).wav is no audio file",  # Gradio takes < and > out of a name
+        write_wav(tmp_path / "long.wav", tone(3.5)): "long.wav is longer than the 3 s that the model hears",
         write_wav(tmp_path / "short.wav", tone(0.02)): "too short to be heard",
     }
     for path, said in cases.items():
         upload(page, path)
         line = wait(page, said, "#preview")
-        assert re.sub("[<>]", "", path.name) in line, "Gradio takes these two out of a name"
         assert str(audio_server[1]) not in line and page.locator("#preview img").count() == 0
         page.click("#write")
         wait(page, "there is no clip")
