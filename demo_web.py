@@ -12,13 +12,13 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-import torch
 from PIL import Image
 
+from dllm.core.decoding import Decoding
 from dllm.data.private_folder import private_folder
-from dllm.program import run_program
+from dllm.inference.command_line import add_device, announce, device_of
+from dllm.program import argument_parser, run_program
 from generate_demo import QUICKSTART
-from llava.inference import DTYPES, ReportWriter
 from llava.radiology.annotation import ANNOTATION, read_annotation
 from llava.web.uploads import MAX_BYTES, MAX_PIXELS
 
@@ -34,28 +34,30 @@ CLOSED = {"share": False, "run_history": False, "footer_links": [], "ssr_mode": 
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--model_path", type=Path, default=DISTILLED, help="folder of a trained model")
     parser.add_argument("--annotation", type=Path, help="annotation file whose test studies are the examples")
     parser.add_argument("--images", type=Path, default=DATA / "images", help="image folder of the examples")
     parser.add_argument("--threshold", type=float, help="of the settings at first; default: 0.7 for the quickstart")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: whoever reaches this machine reaches the page")
-    parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default="float32", choices=DTYPES)
+    parser.add_argument("--port", type=int, default=7860, help="port of the page")
+    add_device(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_arguments()
+    Decoding(1, 1, threshold=args.threshold or None)  # refuses an impossible one
+    examples = read_examples(args.annotation, args.images)
+    announce(args.model_path)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt), private_folder("llada-v-qwen-web-") as folder:
         # Gradio reads these when it is imported.
         os.environ |= {"GRADIO_TEMP_DIR": str(folder / "uploads"), "GRADIO_ANALYTICS_ENABLED": "False"}
-        serve(args)
+        serve(args, examples)
 
 
-def serve(args: argparse.Namespace) -> None:
+def serve(args: argparse.Namespace, examples: list[dict]) -> None:
     """Serves the page until the process is ended."""
     try:
         import gradio as gr
@@ -64,11 +66,11 @@ def serve(args: argparse.Namespace) -> None:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    from llava.inference import ReportWriter
     from llava.web.page import STYLE, Page
 
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    examples = read_examples(args.annotation, args.images)
-    writer = ReportWriter(str(args.model_path), args.device, args.dtype)
+    writer = ReportWriter(str(args.model_path), device_of(args), args.dtype)
     threshold = 0.7 if args.threshold is None and args.model_path == DISTILLED else args.threshold or 0
     page = Page(writer, args.model_path.resolve().name, examples, threshold).blocks()
     hosts = ["*"] if args.host == "0.0.0.0" else [args.host, "localhost", "127.0.0.1"]

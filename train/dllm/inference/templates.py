@@ -1,10 +1,14 @@
 """Infill: a template of text that stays, with blanks where the model writes, as the first tokens of a canvas."""
 
-import re
+from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+import re
+from typing import TYPE_CHECKING
 
 from dllm.data.conversation import encode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BLANK = re.compile("_{2,}")
 BLANK_LENGTH = 16
