@@ -13,21 +13,13 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-import torch
 from PIL import Image
 
-from diffa.inference import SpeechWriter
-from diffa.model.modeling_diffa import DiffaConfig
+from dllm.core.decoding import Decoding
 from dllm.data.private_folder import private_folder
-from dllm.inference.text import TextWriter
-from dllm.inference.writer import DTYPES, check_device
-from dllm.pipelines.auto import load_text_model
-from dllm.pipelines.loading import read_config
-from dllm.program import run_program
-from dllm.web.uploads import MAX_BYTES
+from dllm.inference.command_line import add_device, announce, settle_device
+from dllm.program import argument_parser, run_program
 from generate_demo import QUICKSTART
-from llava.inference import ReportWriter
-from llava.model.language_model.llava_qwen import LlavaQwen3Config
 from llava.radiology.annotation import ANNOTATION, read_annotation
 from llava.web.uploads import MAX_PIXELS
 
@@ -43,7 +35,7 @@ CLOSED = {"share": False, "run_history": False, "footer_links": [], "ssr_mode": 
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--model_path", type=Path, default=DISTILLED, help="folder of a trained model")
     parser.add_argument("--annotation", type=Path, help="annotation file whose test studies are the examples")
     parser.add_argument("--images", type=Path, default=DATA / "images", help="image folder of the examples")
@@ -52,22 +44,24 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--plain", action="store_true", help="of a text model: go on with the text, no chat template")
     parser.add_argument("--threshold", type=float, help="of the settings at first; default: the model's own")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: whoever reaches this machine reaches the page")
-    parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default="float32", choices=DTYPES)
+    parser.add_argument("--port", type=int, default=7860, help="port of the page")
+    add_device(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_arguments()
+    Decoding(1, 1, threshold=args.threshold or None)  # refuses an impossible one
+    examples = read_examples(args.annotation, args.images)
+    announce(args.model_path)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt), private_folder("llada-v-qwen-web-") as folder:
         # Gradio reads these when it is imported.
         os.environ |= {"GRADIO_TEMP_DIR": str(folder / "uploads"), "GRADIO_ANALYTICS_ENABLED": "False"}
-        serve(args)
+        serve(args, examples)
 
 
-def serve(args: argparse.Namespace) -> None:
+def serve(args: argparse.Namespace, examples: list[dict]) -> None:
     """Serves the page until the process is ended."""
     try:
         import gradio as gr
@@ -76,8 +70,10 @@ def serve(args: argparse.Namespace) -> None:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    from dllm.web.uploads import MAX_BYTES
+
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    page = build_page(args)
+    page = build_page(args, examples)
     blocks = page.blocks()
     hosts = ["*"] if args.host == "0.0.0.0" else [args.host, "localhost", "127.0.0.1"]
     blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=4).launch(
@@ -95,18 +91,27 @@ def serve(args: argparse.Namespace) -> None:
     threading.Event().wait()
 
 
-def build_page(args: argparse.Namespace):
+def build_page(args: argparse.Namespace, examples: list[dict]):
     """The page of the model in the folder. Raises ValueError if it holds none that can be shown."""
+    from diffa.inference import SpeechWriter
+    from diffa.model.modeling_diffa import DiffaConfig
     from diffa.web import SpeechPage
+    from dllm.inference.text import TextWriter
+    from dllm.inference.writer import DTYPES, check_device
+    from dllm.pipelines.auto import load_text_model
+    from dllm.pipelines.loading import read_config
     from dllm.web.page import Page
+    from llava.inference import ReportWriter
+    from llava.model.language_model.llava_qwen import LlavaQwen3Config
     from llava.web.page import ReportPage
 
+    settle_device(args)
     folder, device = str(args.model_path), (args.device, args.dtype)
     check_device(args.device)
     shown = args.model_path.resolve().name, {} if args.threshold is None else {"threshold": args.threshold or None}
     kind = read_config(folder).get("model_type")
     if kind == LlavaQwen3Config.model_type:
-        return ReportPage(ReportWriter(folder, *device), *shown, read_examples(args.annotation, args.images))
+        return ReportPage(ReportWriter(folder, *device), *shown, examples)
     if kind == DiffaConfig.model_type:
         return SpeechPage(SpeechWriter(folder, args.llm_path, args.whisper_path, *device), *shown)
     tokenizer, model, _ = load_text_model(folder, chat=not args.plain, dtype=DTYPES[args.dtype])

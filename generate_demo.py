@@ -18,12 +18,16 @@ from pathlib import Path
 from PIL import Image
 
 from dllm.data.files import Walk, read_json, weights_sha256
-from dllm.inference.command_line import add_arguments, decoding_arguments, seed_of, step_printer
-from dllm.inference.fill import fill
-from dllm.inference.results_file import ResultsFile
-from dllm.program import run_program
+from dllm.inference.command_line import (
+    add_arguments,
+    announce,
+    decoding_arguments,
+    seed_of,
+    settle_device,
+    step_printer,
+)
+from dllm.program import argument_parser, run_program
 from llava.data.images import FORMATS, allow_blank_images, load_image
-from llava.inference import ReportWriter, Request, pace, tokens_per_step
 from llava.radiology.annotation import clinical_prompt
 from llava.radiology.release import CONTEXT_FIELDS, TARGETS
 
@@ -32,7 +36,7 @@ QUICKSTART = Path(__file__).resolve().parent / "exp/quickstart"
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--model_path", default=str(QUICKSTART / "distilled"), help="folder of a trained model")
     parser.add_argument("--image", help="image to describe; default: one of the quickstart's test images")
     parser.add_argument("--images", help="folder whose images, and those of its sub-folders, are described")
@@ -71,6 +75,10 @@ def describe_image(args: argparse.Namespace, context: dict, gen_kwargs: dict) ->
     """Prints the report of one image."""
     path, record = (args.image, {}) if args.image is not None else quickstart_image()
     image, question = load_image(path), clinical_prompt(record | context)
+    announce(args.model_path)
+    from llava.inference import ReportWriter, Request, pace  # takes seconds: mistakes are told before
+
+    settle_device(args)
     writer = ReportWriter(args.model_path, args.device, args.dtype)
     request = Request([image], question, seed_of(args.seed, Path(path).name), args.template, path)
     on_step = step_printer(writer) if args.show_steps else None
@@ -91,6 +99,12 @@ def describe_folder(args: argparse.Namespace, context: dict, gen_kwargs: dict) -
     folder, (names, others) = Path(args.images), image_files(args.images)
     if others:
         print(f"{folder}: left out, as they are no images: {others} files", file=sys.stderr)
+    announce(args.model_path)
+    from dllm.inference.fill import fill
+    from dllm.inference.results_file import ResultsFile
+    from llava.inference import ReportWriter, Request, tokens_per_step
+
+    settle_device(args)
     writer, question = ReportWriter(args.model_path, args.device, args.dtype), clinical_prompt(context)
     settings = {
         "model_path": os.path.realpath(args.model_path),

@@ -5,21 +5,33 @@ python examples/chat.py --model_name_or_path exp/llama3_sft --threshold 0.9
 /clear begins a new conversation; /exit, Ctrl-D or Ctrl-C ends.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import sys
+from typing import TYPE_CHECKING
 
-from dllm.inference.command_line import LiveText, add_arguments, canvas_text, decoding_arguments, printable, seed_of
-from dllm.inference.text import TextRequest, TextWriter
-from dllm.pipelines.text import load_writer
-from dllm.program import run_program
+from dllm.inference.command_line import (
+    LiveText,
+    add_arguments,
+    canvas_text,
+    decoding_arguments,
+    printable,
+    seed_of,
+    settle_device,
+)
+from dllm.program import argument_parser, run_program
+
+if TYPE_CHECKING:
+    from dllm.inference.text import TextRequest, TextWriter
 
 with contextlib.suppress(ImportError):  # it is not on every system
     import readline  # noqa: F401  with it `input` lets a line be edited
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True, help="folder of a trained model, or its name on the hub")
     parser.add_argument("--system", help="system prompt")
     add_arguments(parser)
@@ -28,8 +40,12 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    writer = load_writer(args.model_name_or_path, args.device, args.dtype)
     arguments = {"blank_length": args.blank_length} | decoding_arguments(args)
+    from dllm.inference.text import TextRequest  # these take seconds: mistakes are told before
+    from dllm.pipelines.text import load_writer
+
+    settle_device(args)
+    writer = load_writer(args.model_name_or_path, args.device, args.dtype)
     writer.parse(arguments)  # a mistake is told before the first question
     turns = []
     while (question := ask()) is not None:

@@ -1,4 +1,4 @@
-"""Training of any text model on plain text (a column `text`), packed into samples of --max_seq_length tokens.
+r"""Training of any text model on plain text (a column `text`), packed into samples of --max_seq_length tokens.
 
 accelerate launch --config_file scripts/accelerate_configs/ddp.yaml --num_processes 1 examples/pt.py \
     --model_name_or_path Qwen/Qwen3-0.6B-Base --dataset_args "data/corpus.jsonl[test:100]" --max_seq_length 1024

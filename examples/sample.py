@@ -9,26 +9,26 @@ A template's text stays, the model fills the blanks. FILE has a prompt a line, o
 `id`, `system` and `template` (JSON, JSON Lines, parquet). The same command again goes on where it ended.
 """
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dllm.data.rows import open_splits
-from dllm.inference.command_line import add_arguments, decoding_arguments, seed_of, step_printer
-from dllm.inference.fill import fill
-from dllm.inference.results_file import ResultsFile
-from dllm.inference.text import TextRequest
-from dllm.inference.writer import pace, tokens_per_step
-from dllm.pipelines.text import load_writer
-from dllm.program import run_program
+from dllm.inference.command_line import add_arguments, decoding_arguments, seed_of, settle_device, step_printer
+from dllm.program import argument_parser, run_program
+
+if TYPE_CHECKING:
+    from dllm.inference.text import TextRequest
 
 OPTIONAL = ("system", "template")  # of a prompt, beside the arguments of the same name
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True, help="folder of a trained model, or its name on the hub")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--prompt", help="text to answer")
@@ -50,15 +50,19 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    arguments = {"blank_length": args.blank_length} | decoding_arguments(args)
     rows = read_prompts(args.prompts) if args.prompts else {"0": {"prompt": args.prompt}}
+    from dllm.inference.writer import pace  # these take seconds: mistakes are told before
+    from dllm.pipelines.text import load_writer
+
+    settle_device(args)
     writer = load_writer(args.model_name_or_path, args.device, args.dtype, args.plain)
     given = {name: getattr(args, name) for name in OPTIONAL}
     requests = {key: request(key, given | row, args.seed) for key, row in rows.items()}
     if args.prompts:
-        answer_all(args, writer, requests)
+        answer_all(args, writer, requests, arguments)
         return
     on_step = step_printer(writer) if args.show_steps else None
-    arguments = {"blank_length": args.blank_length} | decoding_arguments(args)
     (answer,) = writer.write(list(requests.values()), on_step=on_step, **arguments)
     print(f"answer: {answer.text}")
     print(f"steps:  {pace(answer)}")
@@ -66,6 +70,8 @@ def main() -> None:
 
 def request(key: str, row: dict, seed: int) -> TextRequest:
     """The request of a prompt, whose key names its seed."""
+    from dllm.inference.text import TextRequest
+
     return TextRequest([], row["prompt"], seed_of(seed, key), row["template"], f"prompt {key}", row["system"])
 
 
@@ -75,6 +81,8 @@ def read_prompts(path: str) -> dict[str, dict]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
         rows = [{"prompt": line} for line in lines if line.strip()]
     else:
+        from dllm.data.rows import open_splits
+
         rows = next(iter(open_splits(path).values()))
     found = {}
     for number, row in enumerate(rows):
@@ -91,9 +99,12 @@ def read_prompts(path: str) -> dict[str, dict]:
     return found
 
 
-def answer_all(args: argparse.Namespace, writer, requests: dict[str, TextRequest]) -> None:
+def answer_all(args: argparse.Namespace, writer, requests: dict[str, TextRequest], arguments: dict) -> None:
     """Appends the answers of the requests to a file, but for those that it has already."""
-    arguments = {"blank_length": args.blank_length} | decoding_arguments(args)
+    from dllm.inference.fill import fill
+    from dllm.inference.results_file import ResultsFile
+    from dllm.inference.writer import tokens_per_step
+
     settings = {
         "model": os.path.realpath(writer.model.name_or_path),
         "prompts": hashlib.sha256(Path(args.prompts).read_bytes()).hexdigest(),

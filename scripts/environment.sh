@@ -1,6 +1,7 @@
 # Source this file from a bash script: it makes the Python environment when it is missing or out of date, and activates
 # it. The environment is .venv in the repository root; the variable VENV names another place.
 
+if [[ $0 = "${BASH_SOURCE[0]}" && "$*" = --help ]]; then exec sed -n '/^#/!q;s/^# //p' "$0"; fi
 REPO_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=${VENV:-$REPO_ROOT/.venv}
 REQUIREMENTS_LOCK=${REQUIREMENTS_LOCK:-requirements.lock}

@@ -1,6 +1,8 @@
 """Prints requirements.lock: what the running environment and its folder of towers hold, and what pip's builds took.
 
 scripts/lock.sh runs it in a fresh environment, with the log that pip wrote while it made that environment.
+
+    python scripts/lock.py pip.log
 """
 
 import platform
@@ -12,6 +14,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
+
+from dllm.program import argument_parser, run_program
 
 OWN = ("llada-v-qwen", "lmms-eval-llada-v-qwen")
 CUDA = Path(__file__).resolve().parents[1] / "requirements-cuda.txt"
@@ -55,8 +59,11 @@ def lock(pins: set[tuple[str, str]]) -> str:
     return HEADER.format(python=platform.python_version()) + "".join(f"{n}=={version}\n" for n, version in sorted(pins))
 
 
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("log", type=Path, help="file that pip wrote with --log")
+    print(lock(installed() | logged(parser.parse_args().log.read_text()) | for_gpus()), end="")
+
+
 if __name__ == "__main__":
-    try:
-        print(lock(installed() | logged(Path(sys.argv[1]).read_text()) | for_gpus()), end="")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    run_program(main)

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# bash scripts/lock.sh: writes requirements.lock from the other requirements files, with the newest versions that they
-# allow. It installs everything into a fresh environment, which it throws away, and writes down what came (minutes).
+# Writes requirements.lock from the other requirements files, with the newest versions that they allow. It installs
+# everything into a fresh environment, which it throws away, and writes down what came (minutes).
+#
+#     bash scripts/lock.sh
 set -euo pipefail
+[[ " $* " != *" --help "* ]] || exec sed -n '2,/^[^#]/s/^#\( \|$\)//p' "$0"
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 : >"$folder/no_lock"

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from dllm.data.files import read_json
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 from llava.phantom.generate import ANNOTATION, CAPTIONS
 from llava.radiology.curation import write_subset, write_training_sets
 from quickstart_common import ON_CPU, PROCESSES, ROOT, print_table, quickstart, run
@@ -54,7 +54,7 @@ DISTILL = {"LEARNING_RATE": "1e-3", "NUM_TRAIN_EPOCHS": "1"}
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "exp/quickstart", help="output folder")
     parser.add_argument("--annotation", type=Path, help="annotation file of real studies; default: phantom studies")
     parser.add_argument("--images", type=Path, help="image folder of --annotation")
@@ -101,9 +101,18 @@ def make_data(args: argparse.Namespace, data: Path) -> Path:
             write_subset(args.annotation, data / ANNOTATION, args.train, args.test)
         elif not (data / ANNOTATION).is_file():
             generator = (sys.executable, "-m", "llava.phantom.generate", "--out", data, "--seed", 0, "--size", 128)
-            run("phantom images", *generator, "--train", args.train, "--val", args.test, "--test", args.test)
+            run(
+                f"phantom images: studies with known findings -> {data}",
+                *generator,
+                "--train",
+                args.train,
+                "--val",
+                args.test,
+                "--test",
+                args.test,
+            )
         convert = (sys.executable, "convert_data.py", "--annotation", data / ANNOTATION, "--out_dir", data)
-        run("conversion", *convert, "--images", images)
+        run(f"conversion: the studies as LLaVA JSON -> {data}", *convert, "--images", images)
     if args.annotation and not (data / CAPTIONS).is_file():
         records, sets = data / "train_llava_llada.json", (data / REPORTS, data / CAPTIONS)
         write_training_sets(data / ANNOTATION, records, *sets, args.repeat_abnormal)
@@ -117,14 +126,24 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
     if not (towers / "vision_tower/preprocessor_config.json").is_file():
         sizes = TOWERS | (REAL_IMAGES if args.annotation else {})
         flags = [part for name, size in sizes.items() for part in (f"--{name}", size)]
-        run("tiny towers", sys.executable, "-m", "llava.model.tiny", "--data_path", reports, "--out", towers, *flags)
+        run(
+            f"tiny towers: language model and vision tower of random weights -> {towers}",
+            sys.executable,
+            "-m",
+            "llava.model.tiny",
+            "--data_path",
+            reports,
+            "--out",
+            towers,
+            *flags,
+        )
     captions, caption_images = (args.captions, args.caption_images) if args.captions else (data / CAPTIONS, images)
     tower = train_tower(args, towers, captions, caption_images)
     env = {"LM_PATH": towers / "language_model", "VISION_TOWER": tower, "NUM_TRAIN_EPOCHS": args.caption_epochs}
-    stage("stage 1", "llada_v_pretrain.sh", stage1, captions, caption_images, env)
+    stage("stage 1: the parts learn to describe images", "llada_v_pretrain.sh", stage1, captions, caption_images, env)
     go_on = {"VISION_TOWER": "", "PRETRAIN_MM_MLP_ADAPTER": ""}
     env = go_on | {"LM_PATH": stage1, "NUM_TRAIN_EPOCHS": args.epochs}
-    stage("stage 2", "llada_v_finetune.sh", stage2, reports, images, env)
+    stage("stage 2: they learn to write reports", "llada_v_finetune.sh", stage2, reports, images, env)
     if not args.own_reports:
         return stage2
     # Stage 2 goes on with the model's own reports, so that several tokens a step do not mix several wordings.
@@ -132,13 +151,16 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
     if not own.is_file():
         command = (sys.executable, "-m", "llava.distill", "--model_path", stage2, "--image_folder", images)
         command += ("--data_path", data / "train_llava_llada.json", "--out", own, "--limit", args.own_reports)
-        run("own reports", *command, env={"OMP_NUM_THREADS": PROCESSES})
-    stage("distillation", "llada_v_finetune.sh", distilled, own, images, go_on | {"LM_PATH": stage2} | DISTILL)
+        title = f"own reports: the model's own for its training images -> {own}"
+        run(title, *command, env={"OMP_NUM_THREADS": PROCESSES})
+    title = "distillation: it learns them, to write several tokens a step"
+    stage(title, "llada_v_finetune.sh", distilled, own, images, go_on | {"LM_PATH": stage2} | DISTILL)
     held_out = data / "val_llava_llada.json"
     if held_out.is_file() and not read_json(distilled / "config.json", REMEDY)["text_config"].get("decoding_defaults"):
         command = (sys.executable, "-m", "llava.distill", "--model_path", distilled, "--image_folder", images)
         command += ("--data_path", held_out, "--limit", args.test, "--set_threshold")
-        run("its threshold", *command, env={"OMP_NUM_THREADS": PROCESSES})
+        title = f"threshold: the lowest that costs no quality -> {distilled / 'config.json'}"
+        run(title, *command, env={"OMP_NUM_THREADS": PROCESSES})
     return distilled
 
 
@@ -152,7 +174,7 @@ def train_tower(args: argparse.Namespace, towers: Path, captions: Path, images: 
         flags = ("--vision_tower", f"{library}{colon}{start}", "--out", trained, "--epochs", args.tower_epochs)
         flags += ("--data_path", captions, "--image_folder", images)
         flags += (f"--select_layer={SETTINGS['MM_VISION_SELECT_LAYER']}", *["--augment"] * bool(args.annotation))
-        run("the vision tower on its own", *program, *flags)
+        run(f"vision tower: it learns the words of the reports -> {trained}", *program, *flags)
     return trained
 
 
@@ -160,7 +182,16 @@ def stage(title: str, script: str, out: Path, data: Path, images: Path, env: dic
     """Runs a stage script, unless its model is there already."""
     if not (out / "config.json").is_file():  # a model that is published gets it last
         env = SETTINGS | {"DATA_PATH": data, "IMAGE_FOLDER": images, "OUTPUT_DIR": out} | env
-        run(title, "bash", f"train/scripts/{script}", 1, PROCESSES, "--mm_vision_tower_lr", VISION_RATE, env=env)
+        run(
+            f"{title} -> {out}",
+            "bash",
+            f"train/scripts/{script}",
+            1,
+            PROCESSES,
+            "--mm_vision_tower_lr",
+            VISION_RATE,
+            env=env,
+        )
 
 
 def summarise(args: argparse.Namespace, model: Path, results: Path) -> dict:
@@ -203,7 +234,8 @@ def work(args: argparse.Namespace) -> dict:
     model = train(args, data, images)
     env = {"MIMIC_CXR_DATA": data, "MIMIC_CXR_IMAGES": images, "OUTPUT_PATH": args.out / "results"}
     env |= {"NUM_PROCESSES": PROCESSES, "BATCH_SIZE": 25, "FINDING_F1": "" if args.annotation else 1}
-    run("evaluation", "bash", "eval/scripts/evaluate.sh", model, env=env | {"PYTHON": sys.executable})
+    title = f"evaluation: reports of the test images, scored beside baselines -> {env['OUTPUT_PATH']}"
+    run(title, "bash", "eval/scripts/evaluate.sh", model, env=env | {"PYTHON": sys.executable})
     return summarise(args, model, args.out / "results")
 
 

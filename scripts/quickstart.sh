@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# bash scripts/quickstart.sh [report|NAME] [--out DIR] ...: the environment, then one system end to end, from data to
-# scores, on two CPU processes (--help lists the options).
+# The environment, then one system end to end, from data to scores, on two CPU processes.
+#
+#     bash scripts/quickstart.sh [NAME] [--out DIR] ...
+#     bash scripts/quickstart.sh text --help             # the options of one, once the environment is made
+#
 #   report    images to radiology reports; the default (scripts/quickstart.py)
 #   text      a language model on generated text tasks (scripts/quickstart_text.py)
 #   qwen3_vl  a vision-language model on generated tables (scripts/quickstart_qwen3_vl.py)
@@ -11,6 +14,8 @@ name=report
 if [[ ${1:-} =~ ^[a-z] ]]; then
     name=$1
     shift
+elif [ "${1-}" = --help ]; then
+    exec sed -n '2,/^[^#]/s/^#\( \|$\)//p' "$0"
 fi
 program=$scripts/quickstart_$name.py
 if [ "$name" = report ]; then

@@ -18,11 +18,13 @@ LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 
 
 def run(title: str, *command: object, env: dict | None = None) -> None:
-    """Runs one step of the job in the repository root; its own messages say what went wrong if it fails."""
+    """Runs one step of the job in the repository root. `title`: in one line what it does, and where its result lies."""
     env = {name: str(value) for name, value in (env or {}).items()}
-    print(f"\n== {title}\n", *(f"{name}={value!r}" for name, value in env.items()), *command, flush=True)
-    if launch([str(part) for part in command], os.environ | ON_CPU | env, ROOT):
-        raise ValueError(f"step {title!r} failed: its message is above; run the same command again once it is mended")
+    print(f"\n== {title}\n  ", *(f"{name}={value!r}" for name, value in env.items()), *command, flush=True)
+    status, cause = launch([str(part) for part in command], os.environ | ON_CPU | env, ROOT)
+    if status:
+        step, cause = title.partition(":")[0], cause.rpartition("error: ")[2]
+        raise ValueError(f"step {step!r}: {cause} (the same command goes on from here once that is mended)")
 
 
 def quickstart(

@@ -13,17 +13,9 @@ import json
 import sys
 from pathlib import Path
 
-import torch
 from PIL import Image
 
-from dllm.data.specs import load_spec
-from dllm.inference.writer import Request
-from dllm.pipelines.qwen3_vl import Qwen3VLWriter
-from dllm.pipelines.qwen3_vl.pretrain_vision import pretrain
-from dllm.pipelines.qwen3_vl.processing import load_image
-from dllm.pipelines.qwen3_vl.tiny import save_model
-from dllm.pipelines.qwen3_vl.tiny_tables import make_rows
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 from quickstart_common import LAUNCH, ROOT, print_table, quickstart, run, shares
 
 SIZES = {"hidden_size": 64, "layers": 3}
@@ -36,7 +28,7 @@ TOGETHER = 50  # answers that are written as one batch
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "exp/quickstart_qwen3_vl", help="output folder")
     parser.add_argument("--train", type=int, default=19200, help="training tables")
     parser.add_argument("--test", type=int, default=200, help="test tables")
@@ -52,9 +44,23 @@ def train(args: argparse.Namespace) -> tuple[Path, Path]:
     start, model, data = args.out / "initial", args.out / "model", args.out / "data"
     if not (data / "train.parquet").is_file():
         sizes = ("--train", args.train, "--test", args.test)
-        run("tables", sys.executable, "-m", "dllm.pipelines.qwen3_vl.tiny_tables", "--out", data, *sizes)
+        run(
+            f"tables: pictures of tables and questions on them -> {data}",
+            sys.executable,
+            "-m",
+            "dllm.pipelines.qwen3_vl.tiny_tables",
+            "--out",
+            data,
+            *sizes,
+        )
     if not (start / "sight.json").is_file():
-        print("\n== a tiny model, and its sight", flush=True)
+        print(f"\n== tiny model: it learns to see -> {start}", flush=True)
+        import torch  # such imports take seconds: mistakes are told before
+
+        from dllm.pipelines.qwen3_vl.pretrain_vision import pretrain
+        from dllm.pipelines.qwen3_vl.tiny import save_model
+        from dllm.pipelines.qwen3_vl.tiny_tables import make_rows
+
         torch.manual_seed(0)
         save_model(str(start), [turn["content"] for row in make_rows(1000, 0) for turn in row["messages"]], **SIZES)
         told = pretrain(str(start), VISION_STEPS)
@@ -62,7 +68,8 @@ def train(args: argparse.Namespace) -> tuple[Path, Path]:
     if not (model / "model.safetensors").is_file():
         paths = ("--model_name_or_path", start, "--dataset_args", data, "--output_dir", model)
         sizes = ("--num_train_epochs", args.epochs, "--per_device_train_batch_size", BATCH_SIZE)
-        run("training", *LAUNCH, "examples/qwen3_vl/sft.py", *paths, *sizes, *FLAGS.split())
+        title = f"training: the model learns to read tables -> {model}"
+        run(title, *LAUNCH, "examples/qwen3_vl/sft.py", *paths, *sizes, *FLAGS.split())
     return model, data
 
 
@@ -70,6 +77,11 @@ def measure(model: Path, data: Path) -> tuple[dict[str, dict[str, float]], tuple
     """The share of right answers, of all questions and by kind, with each question's table and with another one of the
     same size; and a question, its answer and the model's.
     """
+    from dllm.data.specs import load_spec
+    from dllm.inference.writer import Request
+    from dllm.pipelines.qwen3_vl import Qwen3VLWriter
+    from dllm.pipelines.qwen3_vl.processing import load_image
+
     _, held_out = load_spec(str(data), lambda row, name, index: row)
     turns = [[message["content"] for message in row["messages"]] for row in held_out]
     images = [load_image(row["image"]) for row in held_out]

@@ -17,13 +17,11 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
-
 from diffa.evaluation import mmsu
 from diffa.evaluation.asr import word_error_rate
 from diffa.evaluation.files import accuracy, floor_file, read_records
 from diffa.phantom.questions import TASKS
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 from quickstart_common import LAUNCH, PROCESSES, ROOT, print_table, quickstart, run
 
 STAGES = {
@@ -54,7 +52,7 @@ SHUFFLED, WITHOUT = "shuffled_audio", "without_acoustic_adapter"
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "exp/quickstart_speech", help="output folder")
     parser.add_argument("--train", type=int, default=4000, help="training clips")
     parser.add_argument("--test", type=int, default=200, help="test clips")
@@ -77,17 +75,38 @@ def train(args: argparse.Namespace) -> tuple[Path, Path, Path]:
     python = (sys.executable, "-m")
     if not (data / "truth.json").is_file():
         counts = ("--train", args.train, "--test", args.test)
-        run("synthetic speech", *python, "diffa.phantom.generate", "--out", data, *counts)
+        run(
+            f"synthetic speech: clips and questions on them -> {data}",
+            *python,
+            "diffa.phantom.generate",
+            "--out",
+            data,
+            *counts,
+        )
     if not (towers / "audio_encoder/preprocessor_config.json").is_file():
-        run("tiny towers", *python, "diffa.model.tiny", "--data_path", data / "stage2.json", "--out", towers)
+        run(
+            f"tiny towers: language model and encoder of random weights -> {towers}",
+            *python,
+            "diffa.model.tiny",
+            "--data_path",
+            data / "stage2.json",
+            "--out",
+            towers,
+        )
     if not (encoder / "preprocessor_config.json").is_file():
         flags = ("--whisper_model", towers / "audio_encoder", "--truth", data / "truth.json", "--out", encoder)
         program = (*LAUNCH, "-m", "diffa.phantom.pretrain_encoder", *flags, "--epochs", args.encoder_epochs)
-        run("the encoder on its own", *program)
+        run(f"encoder: it learns the sounds on its own -> {encoder}", *program)
     env = SETTINGS | {"LLM_MODEL": towers / "language_model", "WHISPER_MODEL": encoder}
-    stage("stage 1", 1, env | {"TRAIN_DATASET_PATH": data / "stage1.json"}, stage1, args.stage1_epochs)
+    stage(
+        "stage 1: the semantic adapter learns to transcribe",
+        1,
+        env | {"TRAIN_DATASET_PATH": data / "stage1.json"},
+        stage1,
+        args.stage1_epochs,
+    )
     env |= STAGE_2 | {"TRAIN_DATASET_PATH": data / "stage2.json", "STAGE1_CKPT": stage1}
-    stage("stage 2", 2, env, stage2, args.stage2_epochs)
+    stage("stage 2: both adapters learn to answer", 2, env, stage2, args.stage2_epochs)
     return data, stage1, stage2
 
 
@@ -95,13 +114,15 @@ def stage(title: str, number: int, env: dict, out: Path, epochs: float) -> None:
     """Runs a stage script, unless its model is there already."""
     if not (out / "model.safetensors").is_file():
         env = env | {"OUTPUT_DIR": out, "NUM_TRAIN_EPOCHS": epochs}
-        run(title, "bash", f"examples/diffa/train_stage{number}.sh", 1, PROCESSES, env=env)
+        run(f"{title} -> {out}", "bash", f"examples/diffa/train_stage{number}.sh", 1, PROCESSES, env=env)
 
 
 def without_acoustic_adapter(model: Path, out: Path) -> Path:
     """A copy of a model whose acoustic tokens are zeros, as before their first step."""
     if not out.is_dir():
         shutil.copytree(model, out, ignore=shutil.ignore_patterns("checkpoint-*", "runs"))
+        from safetensors.torch import load_file, save_file
+
         weights = load_file(out / "model.safetensors")
         weights |= {name: weights[name].zero_() for name in PROJECTION}
         save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
@@ -117,7 +138,7 @@ def evaluate(args: argparse.Namespace, data: Path, stage1: Path, stage2: Path) -
         """The answered records, those of each floor by its name."""
         file = args.out / "results" / name
         command = (sys.executable, *program, file, "--model_path", model, *decoding, "--floors", *floors)
-        run(f"answers to {file.stem}", *command, env={"OMP_NUM_THREADS": PROCESSES})
+        run(f"answers: {file.stem} -> {file}", *command, env={"OMP_NUM_THREADS": PROCESSES})
         return {"model": read_records(file)} | {floor: read_records(floor_file(file, floor)) for floor in floors}
 
     transcribe = ("-m", "diffa.evaluation.asr", "--data_path", data / "test.json", "--output_json")

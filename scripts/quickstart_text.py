@@ -13,18 +13,11 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from dllm.data.conversation import build_prompt
 from dllm.data.files import read_json
 from dllm.data.records import read_records
 from dllm.data.tiny_tasks import LENGTH, TASKS
-from dllm.inference.text import TextRequest
-from dllm.inference.writer import Response, rectangle, tokens_per_step
-from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
-from dllm.pipelines.text import load_writer
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 from quickstart_common import LAUNCH, ROOT, print_table, quickstart, run, shares
 
 SIZES = {"hidden_size": 64, "layers": 3}
@@ -41,7 +34,7 @@ TOGETHER = 50  # answers that are written as one batch
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "exp/quickstart_text", help="output folder")
     parser.add_argument("--train", type=int, default=48000, help="training conversations")
     parser.add_argument("--test", type=int, default=250, help="test conversations, a multiple of the tasks")
@@ -56,8 +49,20 @@ def make_data(args: argparse.Namespace, data: Path, model: Path) -> None:
     """Writes the tasks, and a model of random weights with a tokenizer of their words."""
     if not (data / "test.jsonl").is_file():
         sizes = ("--train", args.train, "--test", args.test)
-        run("tasks", sys.executable, "-m", "dllm.data.tiny_tasks", "--out", data, *sizes)
+        run(
+            f"tasks: generated questions and answers -> {data}",
+            sys.executable,
+            "-m",
+            "dllm.data.tiny_tasks",
+            "--out",
+            data,
+            *sizes,
+        )
     if not (model / "tokenizer.json").is_file():
+        import torch  # such imports take seconds: mistakes are told before
+
+        from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
+
         texts = [turn["value"] for record in read_records(data / "train.jsonl") for turn in record["conversations"]]
         torch.manual_seed(0)
         save_language_model(model, train_tokenizer(texts, VOCABULARY), **SIZES)
@@ -70,11 +75,26 @@ def train(args: argparse.Namespace, data: Path, start: Path) -> tuple[Path, Path
     if not (model / "model.safetensors").is_file():
         paths = ("--model_name_or_path", start, "--dataset_args", data, "--output_dir", model)
         sizes = ("--num_train_epochs", args.epochs, "--per_device_train_batch_size", BATCH_SIZE)
-        run("training", *LAUNCH, "examples/qwen3/sft.py", *paths, *sizes, *rates, *FLAGS.split())
+        run(
+            f"training: the model learns the answers -> {model}",
+            *LAUNCH,
+            "examples/qwen3/sft.py",
+            *paths,
+            *sizes,
+            *rates,
+            *FLAGS.split(),
+        )
     if not (twin / "model.safetensors").is_file():
         paths = ("--like", start, "--data", data, "--out", twin)
         sizes = ("--seconds", train_log(model)["train_runtime"], "--batch_size", BATCH_SIZE)
-        run("the autoregressive twin", *LAUNCH, "benchmarks/autoregressive.py", *paths, *sizes, *rates)
+        run(
+            f"twin: an autoregressive model of the same size, for comparison -> {twin}",
+            *LAUNCH,
+            "benchmarks/autoregressive.py",
+            *paths,
+            *sizes,
+            *rates,
+        )
     return model, twin
 
 
@@ -100,14 +120,18 @@ class Questions:
 
 def measure_model(folder: Path, test: Questions) -> dict:
     """What the model makes of the test questions."""
+    from dllm.inference.text import TextRequest
+    from dllm.inference.writer import tokens_per_step
+    from dllm.pipelines.text import load_writer
+
     writer = load_writer(str(folder), "cpu", "float32")
 
-    def ask(questions, templates=None, **arguments) -> list[Response]:
+    def ask(questions, templates=None, **arguments) -> list:
         pairs = zip(questions, templates or [""] * len(questions), strict=True)
         requests = [TextRequest([], question, template=template) for question, template in pairs]
         return list(writer.write_all(requests, TOGETHER, **arguments))
 
-    def score(answers: list[Response]) -> dict[str, float]:
+    def score(answers: list) -> dict[str, float]:
         return test.exact_match([answer.text for answer in answers])
 
     # An answer's second half stays, and the model writes the first.
@@ -127,6 +151,10 @@ def measure_model(folder: Path, test: Questions) -> dict:
 
 def measure_twin(folder: Path, test: Questions) -> dict[str, float]:
     """The twin's exact match, greedily."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from dllm.inference.writer import rectangle
+
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
     prompts = [build_prompt(tokenizer, [{"from": "human", "value": question}]) for question in test.questions]
     ids, valid = (rectangle(rows, 0, left=True) for rows in (prompts, [[1] * len(prompt) for prompt in prompts]))

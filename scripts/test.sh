@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
-# bash scripts/test.sh [pytest arguments]: the environment, the style checks, then the tests, two files at a time.
+# The environment, the style checks, then the tests, two files at a time.
+#
+#     bash scripts/test.sh [arguments of pytest]
+#     bash scripts/test.sh tests/dllm_core -q
 set -euo pipefail
+[[ " $* " != *" --help "* ]] || exec sed -n '2,/^[^#]/s/^#\( \|$\)//p' "$0"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
 

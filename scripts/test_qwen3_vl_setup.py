@@ -6,7 +6,6 @@
 Images are generated; nothing is downloaded, and what is written is removed at the end.
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from dllm.pipelines.qwen3_vl import Qwen3VLForMaskedLM, Qwen3VLTrainer, Qwen3VLW
 from dllm.pipelines.qwen3_vl.modeling_qwen3_vl import MERGER, VISION
 from dllm.pipelines.qwen3_vl.tiny import save_model
 from dllm.pipelines.qwen3_vl.tiny_tables import make_rows
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 from dllm.training.arguments import MDLMConfig
 
 ROWS = 4
@@ -82,7 +81,7 @@ def vision_of(model: Qwen3VLForMaskedLM) -> list[torch.Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--model_name_or_path", help="folder of a Qwen3-VL model; default: a tiny one")
     args = parser.parse_args()
     logging.disable_progress_bar()

@@ -8,10 +8,14 @@
 #     sbatch --nodes=2 --gpus-per-node=8 scripts/train.slurm.sh \
 #         --accelerate_config fsdp --script_path train/llava/train/train_mem.py --model_name_or_path DIR ...
 #
-# Start it in the root of the repository, with the Python environment active. --accelerate_config is a name in
-# scripts/accelerate_configs: ddp, deepspeed, fsdp. All other arguments go to the program; paths count from the root.
-# Environment: GPU_NUM (processes on each node; default: its GPUs, or 1), MASTER_PORT.
+# Start it in the root of the repository, with the Python environment active; paths count from there.
+#     --accelerate_config NAME  a file of scripts/accelerate_configs: ddp, deepspeed, fsdp           (required)
+#     --script_path FILE        the program, which gets all other arguments; its --help lists them   (required)
+# Environment variables:
+#     GPU_NUM                   processes on each node                                               (its GPUs, or 1)
+#     MASTER_PORT               port of the first node                                               (by the job)
 set -euo pipefail
+[[ " $* " != *" --help "* ]] || exec sed -n '2,/^[^#]/s/^#\( \|$\)//p' "$0"
 
 fail() {
     echo "train.slurm: error: $1" >&2

@@ -9,8 +9,8 @@ import torch
 from accelerate import Accelerator
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
-from tqdm import tqdm
 
+from dllm.bar import Bar
 from dllm.program import boundary
 
 
@@ -56,7 +56,7 @@ class WriterModel(lmms):
         for _, gen_kwargs in jobs:
             self.writer.parse(gen_kwargs)
         texts = []
-        bar = tqdm(total=len(jobs), desc=f"writing {self.unit}s", unit=self.unit, disable=self.rank != 0)
+        bar = Bar(total=len(jobs), desc=f"writing {self.unit}s", unit=self.unit, disable=self.rank != 0)
         with bar:
             for gen_kwargs, group in groupby(jobs, key=lambda job: job[1]):
                 written = {}

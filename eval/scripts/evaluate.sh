@@ -15,7 +15,7 @@
 #     CUDA_VISIBLE_DEVICES  one process per visible GPU; without a GPU one process on the CPU
 #     NUM_PROCESSES         another number of processes
 #     BATCH_SIZE            requests generated together                             (8)
-#     DTYPE                 float32 or bfloat16                                     (bfloat16 on a GPU, else float32)
+#     DTYPE                 float32, bfloat16 or float16                            (bfloat16 on a GPU, else float32)
 #     GEN_KWARGS            generation arguments as k=v,k=v                         (the checkpoint's own)
 #     LIMIT                 score the first LIMIT studies only                      (all)
 #     FINDING_F1            1: also the finding F1, for phantom images
@@ -24,6 +24,7 @@
 #     OUTPUT_PATH           folder of the results, which hold report text           (eval/results)
 #     PYTHON                Python of the environment                               (that of .venv, or python3)
 set -euo pipefail
+[[ " $* " != *" --help "* ]] || exec sed -n '2,/^[^#]/s/^#\( \|$\)//p' "$0"
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 
 fail() {
@@ -125,10 +126,11 @@ for model in "${models[@]}"; do
     if [ "$status" -eq 0 ] && "$PYTHON" -m report_scores complete "$run"; then
         runs+=("$run")
     else
+        [ ${#models[@]} -gt 1 ] || exit 1  # the last line says why
         failed+=("$model")
     fi
 done
 if [ ${#runs[@]} -gt 0 ]; then
     "$PYTHON" -m report_scores report ${FINDING_F1:+--finding_f1} ${CLINICAL:+--clinical} "${runs[@]}" || exit 1
 fi
-[ ${#failed[@]} -eq 0 ] || fail "no complete scores for ${failed[*]}"
+[ ${#failed[@]} -eq 0 ] || fail "no complete scores for ${failed[*]}; see above"

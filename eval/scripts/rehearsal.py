@@ -2,6 +2,8 @@
 
 Importing is not enough: lmms_eval imports some of what it needs only when it evaluates. The exit status is not 0 if
 anything on the way to the scores fails, and the last line of stderr then says what.
+
+    python eval/scripts/rehearsal.py        # or eval/scripts/evaluate.sh --check
 """
 
 import json
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from dllm.program import argument_parser
 from report_scores.metrics.meteor import meteor_statistics
 
 
@@ -24,6 +27,7 @@ def write_studies(folder: Path) -> None:
 
 
 def main() -> None:
+    argument_parser(__doc__).parse_args()
     meteor_statistics(["clear"], ["clear"])  # first, for it takes a second and its message is its own
     import lmms_eval.__main__  # noqa: F401, what `python -m lmms_eval` starts with
     import lmms_eval_overlay

@@ -1,4 +1,4 @@
-"""LibriSpeech's folders, as they are published, as training data of stage 1 (Panayotov et al. 2015).
+r"""LibriSpeech's folders, as they are published, as training data of stage 1 (Panayotov et al. 2015).
 
     python examples/diffa/convert_librispeech.py --data_dir LibriSpeech --splits train-clean-100 train-clean-360 \
         train-other-500 --out data/librispeech_train_960/train.json
@@ -8,7 +8,6 @@
 The answer to learn is the transcription in lower case: in capitals it would cost twice the tokens.
 """
 
-import argparse
 import json
 import os
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from diffa.conversation import TRANSCRIBE
 from diffa.data.audio import read_audio
 from dllm.data.files import replacing
 from dllm.data.inputs import check_inputs, usable
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 SPLITS = ("train-clean-100", "train-clean-360", "train-other-500")
 
@@ -56,7 +55,7 @@ def record(utterance: tuple[Path, str], folder: Path) -> dict:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--data_dir", required=True, help="the folder LibriSpeech")
     parser.add_argument("--splits", nargs="+", default=SPLITS, help="default: all 960 hours of training")
     parser.add_argument("--out", required=True, help="JSON file to write")

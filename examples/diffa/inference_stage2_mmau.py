@@ -1,19 +1,18 @@
-"""Answers the questions of MMAU; examples/diffa/mmau/evaluate.py scores the file.
+r"""Answers the questions of MMAU; examples/diffa/mmau/evaluate.py scores the file.
 
 python examples/diffa/inference_stage2_mmau.py --model_path DIR --input_json_path mmau-test-mini.json \
     --output_json results.json
 """
 
-import argparse
 from pathlib import Path
 
 from diffa.evaluation import mmau
 from diffa.evaluation.answers import add_arguments, answer_file
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--input_json_path", default="data/mmau/mmau-test-mini.json", help="questions as published")
     parser.add_argument(
         *("--output_json_path", "--output_json"), type=Path, required=True, help="the questions with `model_prediction`"

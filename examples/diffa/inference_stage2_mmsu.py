@@ -1,19 +1,18 @@
-"""Answers the questions of MMSU; examples/diffa/mmsu/evaluate.py scores the file, run_mmsu_inference.sh does both.
+r"""Answers the questions of MMSU; examples/diffa/mmsu/evaluate.py scores the file, run_mmsu_inference.sh does both.
 
 python examples/diffa/inference_stage2_mmsu.py --model_path DIR --input_jsonl mmsu.jsonl --output_jsonl results.jsonl \
     --steps 4 --block_length 4 --max_new_tokens 4
 """
 
-import argparse
 from pathlib import Path
 
 from diffa.evaluation import mmsu
 from diffa.evaluation.answers import add_arguments, answer_file
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--input_jsonl", default="data/mmsu/question/mmsu.jsonl", help="questions as published")
     parser.add_argument("--output_jsonl", type=Path, required=True, help="the questions with their `response`")
     parser.add_argument(

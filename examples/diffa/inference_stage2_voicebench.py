@@ -5,13 +5,10 @@ python examples/diffa/inference_stage2_voicebench.py --model_path DIR --data mms
 writes results/myModel-mmsu-history.jsonl: the fields of the data set but the audio, and `response`.
 """
 
-import argparse
 from pathlib import Path
 
-from datasets import Audio, load_dataset
-
 from diffa.evaluation.answers import Question, add_arguments, answer
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 PROMPT = (
     "\n### Instruction:\nNow, strictly follow my instructions: \n1. Do not repeat what you hear. \n"
@@ -20,7 +17,7 @@ PROMPT = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--dataset", default="hlt-lab/voicebench", help="name on the hub, or a folder of the same form")
     parser.add_argument("--data", default="mmsu", help="part of VoiceBench: mmsu, sd-qa, openbookqa, ...")
     parser.add_argument("--split", default="history", help="of the part")
@@ -28,6 +25,8 @@ def main() -> None:
     parser.add_argument("--output_json", type=Path, help="a file in that folder's stead")
     add_arguments(parser, tokens=16)
     args = parser.parse_args()
+    from datasets import Audio, load_dataset  # takes seconds: mistakes are told before
+
     try:
         data = load_dataset(args.dataset, args.data, split=args.split)
     except Exception as error:  # of many kinds: no such name, no network, no such part

@@ -12,6 +12,7 @@
 #     STEPS, BLOCK_LENGTH, MAX_NEW_TOKENS                                      (4 each)
 #     ANSWERS         letter, or text: what the model was trained to answer    (letter)
 set -euo pipefail
+[[ " $* " != *" --help "* ]] || exec sed -n '2,/^[^#]/s/^#\( \|$\)//p' "$0"
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 PYTHON=${PYTHON:-python}
 OUTPUT_JSONL=${OUTPUT_JSONL:-results/mmsu.jsonl}

@@ -4,8 +4,18 @@
 #     bash examples/diffa/train_stage2.sh <num_nodes> <gpu_num> [--flag value ...]
 #
 # TUNABLE_PARTS=semantic_adapter,acoustic_adapter,language_model LORA_ENABLE=True: an adapter of the language model learns
-# too, and is merged when saved. DIFFA had 4 GPUs. Writes to $OUTPUT_DIR. Settings are environment variables, here and in
-# stage.sh.
+# too, and is merged when saved. DIFFA had 4 GPUs. Writes to $OUTPUT_DIR. Settings are environment variables; a flag wins
+# over them.
+#
+# Environment variables of this stage (default):
+#     TRAIN_DATASET_PATH           JSON file of questions about clips                       (data/qwen3_ans/final_train.json)
+#     OUTPUT_DIR                   folder that is written; the same command goes on in it   (exp/stage2)
+#     STAGE1_CKPT                  output folder of stage 1, or of a run to go on from      (exp/stage1)
+#     LEARNING_RATE                the highest, after the warm-up                           (5e-5)
+#     BATCH_SIZE                   samples that a process reads together                    (4)
+#     GRADIENT_ACCUMULATION_STEPS  times that it does so in a step                          (2)
+#     WARMUP                       steps of the warm-up; below 1 the share of all steps     (2000)
+#     SAVE_TOTAL_LIMIT             checkpoints that are kept                                (1)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 

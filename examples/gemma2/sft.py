@@ -1,4 +1,4 @@
-"""Instruction tuning of Gemma 2 as a masked-diffusion language model; any other family that dllm knows works too.
+r"""Instruction tuning of Gemma 2 as a masked-diffusion language model; any other family that dllm knows works too.
 
 accelerate launch --config_file scripts/accelerate_configs/ddp.yaml --num_processes 1 examples/gemma2/sft.py \
     --lora True --r 16 --dataset_args "tatsu-lab/alpaca[train:1000,test:100]" --max_seq_length 1024

@@ -1,4 +1,4 @@
-"""Instruction tuning of Qwen3-VL as a masked-diffusion model on conversations about images (docs/qwen3_vl.md).
+r"""Instruction tuning of Qwen3-VL as a masked-diffusion model on conversations about images (docs/qwen3_vl.md).
 
 accelerate launch --config_file scripts/accelerate_configs/ddp.yaml --num_processes 1 examples/qwen3_vl/sft.py \
     --lora True --r 16 --dataset_args "jp1924/KoDocumentTableVisualSFT[train:1000,test:10]"

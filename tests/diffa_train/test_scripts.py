@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from diffa.model.modeling_diffa import DiffaConfig
 from diffa.train import train as program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,3 +65,18 @@ def test_an_empty_variable_is_named(tmp_path):
     assert result.stderr.splitlines()[-1] == (
         "train: error: STAGE1_CKPT is empty; give it a value, or unset it for its default"
     )
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_run_takes_over_the_settings_of_the_one_that_it_goes_on_from(tmp_path, monkeypatch, stage):
+    text = {"model_type": "a2d-qwen3", "attention_pattern": "prefix", "block_length": 8, "gen_length": 16}
+    DiffaConfig(text_config=text, stage=2, prompt_size=4, acoustic_layers=[1, 2]).save_pretrained(tmp_path / "before")
+    start(stage, tmp_path, STAGE1_CKPT="before", DEEPSPEED="", GEN_LENGTH="32")
+    arguments = (tmp_path / "arguments").read_text().partition("diffa/train/train_mem.py\n")[2]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["train_mem.py", *arguments.splitlines()])
+    model, _, _ = program.parse()
+    assert model.diffusion() == {"attention_pattern": "prefix", "block_length": 8, "gen_length": 32}
+    settings = model.settings()
+    expected = (4, [1, 2]) if stage == 2 else (64, None)  # of the other stage: its adapters are not read
+    assert (settings["prompt_size"], settings["acoustic_layers"]) == expected

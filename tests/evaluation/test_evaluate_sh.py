@@ -117,11 +117,18 @@ def test_an_interrupted_run_goes_on_in_its_folder(evaluate):
     assert f"reports={run}/reports" in evaluate.launched.read_text()
 
 
-@pytest.mark.parametrize("lmms_eval", ["true", COMPLETE + "; exit 3", COMPLETE + '; rm "$run"/*/*.jsonl'])
-def test_missing_scores_fail_though_lmms_eval_succeeds(evaluate, lmms_eval):
+@pytest.mark.parametrize(
+    ("lmms_eval", "cause"),
+    [
+        ("true", "no results; the output of lmms_eval says why"),
+        (COMPLETE + "; exit 3", "ended without a word, with status 3"),
+        (COMPLETE + '; rm "$run"/*/*.jsonl', "no generated reports"),
+    ],
+)
+def test_missing_scores_fail_though_lmms_eval_succeeds(evaluate, lmms_eval, cause):
     done = evaluate(lmms_eval=lmms_eval)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "error: no complete scores for a model"
+    assert cause in done.stderr.splitlines()[-1]
 
 
 def test_a_score_that_is_missing_is_named(evaluate):
@@ -134,7 +141,7 @@ def test_a_score_that_is_missing_is_named(evaluate):
 def test_one_failing_model_fails_the_script_and_the_others_are_scored(evaluate):
     shutil.copytree(evaluate.model, evaluate.model.parent / "second")
     done = evaluate("a model", "second", lmms_eval=f"if ! [ -e once ]; then touch once; else {COMPLETE}; fi")
-    assert done.returncode == 1 and done.stderr.endswith("error: no complete scores for a model\n")
+    assert done.returncode == 1 and done.stderr.endswith("error: no complete scores for a model; see above\n")
     assert done.stdout.count(PAGE) == 1
 
 
@@ -147,7 +154,9 @@ def test_the_reason_is_repeated_at_the_end(evaluate):
     done = evaluate(
         lmms_eval="printf 'bar 10%%'; echo 'error: unknown dtype' | tee $ERROR_FILE >&2; echo a table; exit 1"
     )
-    assert done.stderr.splitlines()[-2:] == ["error: unknown dtype", "error: no complete scores for a model"]
+    assert done.stderr.splitlines()[-1] == "error: unknown dtype" and "a table" not in done.stdout
+    [run] = evaluate.results.iterdir()
+    assert "a table" in (run / "output.log").read_text()
 
 
 @pytest.mark.parametrize(

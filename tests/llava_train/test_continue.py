@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from llava.train import train as program
+from oracles.launchers import stage
 from oracles.tiny import build_trainer
 
 
@@ -18,8 +20,10 @@ def trained_model(world, tmp_path_factory):
 
 
 def arguments(world, out, model, **overrides):
-    settings = {"vision_tower": None, "mm_resampler_type": "none", "attention_pattern": "prefix", "max_steps": 1}
-    return world.arguments(out, model_name_or_path=model, **(settings | overrides))
+    """Of a run that goes on from a model: none of the settings that it has."""
+    unset = ("vision_tower", "mm_qformer_depth", "mm_qformer_hidden_size", "mm_qformer_latents")
+    unset += ("mm_perceiver_depth", "mm_perceiver_latents", "block_length", "gen_length")
+    return world.arguments(out, model_name_or_path=model, max_steps=1, **dict.fromkeys(unset) | overrides)
 
 
 def test_a_trained_model_goes_on_from_its_weights_and_settings(world, trained_model, tmp_path):
@@ -29,25 +33,33 @@ def test_a_trained_model_goes_on_from_its_weights_and_settings(world, trained_mo
     assert after.keys() == model.state_dict().keys()
     assert all(torch.equal(weight, after[name]) for name, weight in model.state_dict().items())
     assert trainer.model.config.text_config.attention_pattern == "prefix"
+    settings = trainer.identity.values()
+    own = {"attention_pattern": "prefix", "gen_length": 160, "mm_resampler_type": "none", "mm_qformer_latents": 4}
+    assert settings == settings | {f"--{name}": value for name, value in own.items()}
     trainer.train()
     assert trainer.model.training and trainer.state.global_step == 1
 
 
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        ({"mm_resampler_type": "perceiver"}, "--mm_resampler_type perceiver: .* was trained with none"),
-        ({"attention_pattern": "block"}, "--attention_pattern block: .* was trained with prefix"),
-        ({"image_aspect_ratio": "pad"}, "--image_aspect_ratio pad: .* was trained with square"),
-    ],
-)
-def test_other_settings_than_the_models_are_refused(world, trained_model, tmp_path, overrides, said):
-    with pytest.raises(ValueError, match=said):
-        build_trainer(arguments(world, tmp_path, trained_model[0], **overrides))
+def test_all_settings_that_are_not_the_models_are_told_at_once(world, trained_model, tmp_path):
+    folder = trained_model[0]
+    other = {"mm_resampler_type": "perceiver", "attention_pattern": "block", "image_aspect_ratio": "pad"}
+    same = {"gen_length": 160}
+    with pytest.raises(ValueError) as told:
+        build_trainer(arguments(world, tmp_path, folder, vision_tower=world.vision_tower, **other | same))
+    assert str(told.value) == (
+        f"{folder} was trained with other settings: --attention_pattern block (it has prefix), --vision_tower "
+        f"{world.vision_tower} (it has its own), --mm_resampler_type perceiver (it has none), --image_aspect_ratio pad "
+        "(it has square); leave these out"
+    )
 
 
-def test_the_vision_tower_is_asked_for_exactly_when_it_is_needed(world, trained_model, tmp_path):
-    with pytest.raises(ValueError, match="--vision_tower .* has its own"):
-        build_trainer(arguments(world, tmp_path, trained_model[0], vision_tower=world.vision_tower))
+def test_the_stage_script_goes_on_from_a_model_with_its_path_alone(world, trained_model, tmp_path, monkeypatch):
+    folders = {"DATA_PATH": str(world.train), "IMAGE_FOLDER": str(world.images), "LM_PATH": str(trained_model[0])}
+    monkeypatch.setattr("sys.argv", ["train_mem.py", *stage("llada_v_finetune.sh", tmp_path / "bin", **folders)[1]])
+    model, _, _ = program.parse()
+    assert (model.vision_tower, model.pretrain_mm_mlp_adapter, model.gen_length) == (None, None, 160)
+
+
+def test_the_vision_tower_is_asked_for_where_there_is_none(world, tmp_path):
     with pytest.raises(ValueError, match="--vision_tower is missing"):
         build_trainer(arguments(world, tmp_path, world.language_model))

@@ -1,4 +1,4 @@
-"""scripts/train.slurm.sh as users start it, with and without SLURM, whose two programs it calls are played here."""
+"""scripts/train.slurm.sh and the stage scripts as users start them; SLURM and the launchers are played here."""
 
 import os
 import subprocess
@@ -10,6 +10,7 @@ from oracles.tiny import CHECKOUT
 TRAIN_MEM = "train/llava/train/train_mem.py"
 FSDP_ON_CPU = "tests/oracles/fsdp_on_cpu.py"
 
+RECORDER = '#!/usr/bin/env bash\nprintf "%s\\n" "$@" >"$(dirname "$0")/${SLURM_NODEID:-0}.txt"\n'
 # Runs its command once for every node, all at the same time on this machine.
 SRUN = """#!/usr/bin/env bash
 nodes=$2
@@ -61,3 +62,24 @@ def slurm(folder: Path) -> dict:
         "SLURM_JOB_NODELIST": "node[1-2]",
         "SLURM_SUBMIT_DIR": str(CHECKOUT),
     }
+
+
+def recorder(folder, name, more=""):
+    """A command in `folder` that writes down its arguments, one a line, to a file named by its node."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(RECORDER + more)
+    (folder / name).chmod(0o755)
+    return folder
+
+
+def stage(script, folder, nodes=1, **settings):
+    """The arguments that a stage script gives to torchrun, and those of them that are for train_mem.py."""
+    recorder(folder, "torchrun")
+    environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "DEEPSPEED": ""} | settings
+    command = ["bash", CHECKOUT / "train/scripts" / script, str(nodes), "2"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    lines = (folder / "0.txt").read_text().splitlines()
+    assert result.stdout == f"torchrun {' '.join(lines)}\n"
+    program = lines.index("llava/train/train_mem.py")
+    return lines[:program], lines[program + 1 :]

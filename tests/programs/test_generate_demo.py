@@ -21,8 +21,9 @@ DEMO = Path(__file__).resolve().parents[2] / "generate_demo.py"
 HANGS_IN_THE_THIRD_BATCH = """
 import time
 import generate_demo as demo
+from llava.inference import ReportWriter
 
-write, batches = demo.ReportWriter.write_batch, []
+write, batches = ReportWriter.write_batch, []
 
 def write_or_hang(self, requests, arguments):
     batches.append(len(requests))
@@ -31,7 +32,7 @@ def write_or_hang(self, requests, arguments):
         time.sleep(600)
     return write(self, requests, arguments)
 
-demo.ReportWriter.write_batch = write_or_hang
+ReportWriter.write_batch = write_or_hang
 demo.main()
 """
 
@@ -145,11 +146,13 @@ def test_arguments_of_generation_reach_the_writer_if_they_are_given(world, main,
     film = world.images / json.loads(world.test.read_text())[0]["image"]
     main("--image", film)
     assert given == {"blank_length": BLANK_LENGTH, "on_step": None}
-    expected = {"gen_length": 32, "block_length": 8, "gen_steps": 4, "threshold": 0.5, "factor": 2.0}
-    expected |= {"remasking": "random", "cfg_scale": 1.5, "temperature": 0.7, "cache": "none", "blank_length": 3}
-    expected |= {"cfg_against": "blank_images"}
-    main("--image", film, "--compile", *(text for name, value in expected.items() for text in (f"--{name}", value)))
-    assert given == expected | {"compile": True, "on_step": None}
+    common = {"gen_length": 32, "block_length": 8, "cfg_scale": 1.5, "temperature": 0.7, "cache": "none"}
+    common |= {"cfg_against": "blank_images", "blank_length": 3}
+    for rule in ({"gen_steps": 4, "remasking": "random"}, {"threshold": 0.5}, {"factor": 2.0}):
+        given.clear()
+        expected = common | rule
+        main("--image", film, "--compile", *(text for name, value in expected.items() for text in (f"--{name}", value)))
+        assert given == expected | {"compile": True, "on_step": None}
 
 
 def test_the_models_own_pace_is_used_where_none_is_given(world, main, model_path, tmp_path, capsys):
@@ -187,7 +190,7 @@ def test_a_folder_gives_a_file_of_reports_in_order(main, model_path, films, tmp_
     said = capsys.readouterr()
     pace = f"{tokens / 5:.1f} tokens on average, {tokens / steps:.1f} tokens per step"
     assert said.out == f"{out}: 5 reports (0 from before), {pace}\n"
-    assert "left out, as they are no images: 2 files" in said.err and "5/5" in said.err
+    assert "left out, as they are no images: 2 files" in said.err
 
 
 def test_a_template_is_filled_in_for_every_film_of_a_folder(main, films, tmp_path):

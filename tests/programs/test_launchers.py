@@ -1,8 +1,6 @@
 """scripts/train.slurm.sh and the stage scripts up to the launcher they call; the runs are in test_processes.py."""
 
 import json
-import os
-import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -11,18 +9,10 @@ from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
 from llava.train import train as program
 from llava.train.llava_trainer import LLaVATrainer
 from oracles import launchers
+from oracles.launchers import recorder, stage
 from oracles.tiny import CHECKOUT, build_trainer
 
 CONFIGS = sorted(path.stem for path in (CHECKOUT / "scripts/accelerate_configs").glob("*.yaml"))
-RECORDER = '#!/usr/bin/env bash\nprintf "%s\\n" "$@" >"$(dirname "$0")/${SLURM_NODEID:-0}.txt"\n'
-
-
-def recorder(folder, name, more=""):
-    """A command in `folder` that writes down its arguments, one a line, to a file named by its node."""
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_text(RECORDER + more)
-    (folder / name).chmod(0o755)
-    return folder
 
 
 def options(lines):
@@ -141,19 +131,6 @@ def test_deepspeed_settings_that_would_save_no_whole_model_are_refused(name):
     else:
         with pytest.raises(ValueError, match="DeepSpeed would save no whole model; set stage3_gather_16bit"):
             check_sharding(deepspeed_plugin=plugin)
-
-
-def stage(script, folder, nodes=1, **settings):
-    """The arguments that a stage script gives to torchrun, and those of them that are for train_mem.py."""
-    recorder(folder, "torchrun")
-    environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "DEEPSPEED": ""} | settings
-    command = ["bash", CHECKOUT / "train/scripts" / script, str(nodes), "2"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    lines = (folder / "0.txt").read_text().splitlines()
-    assert result.stdout == f"torchrun {' '.join(lines)}\n"
-    program = lines.index("llava/train/train_mem.py")
-    return lines[:program], lines[program + 1 :]
 
 
 def test_one_node_finds_a_port_of_its_own_and_several_nodes_are_told_theirs(tmp_path):

@@ -1,11 +1,14 @@
 """The stage scripts and the dataclasses of training agree on the options of a run (docs/settings.md)."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from transformers import HfArgumentParser
 
+from dllm.training import arguments
+from dllm.training.command_line import ArgumentParser
 from llava.train.args import DataArguments, ModelArguments, TrainingArguments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,3 +85,16 @@ def test_the_page_names_the_variables_that_are_not_their_flag():
     renamed = {(flag, var) for flag, var in renamed if flag.upper() != var and flag != "nproc_per_node"}  # torchrun's
     page = " ".join((ROOT / "docs/settings.md").read_text(encoding="utf-8").split())
     assert renamed == {(flag, var) for var, flag in re.findall(r"`([A-Z_]+)` \(`--(\w+)`\)", page)}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_run_from_a_trained_text_model_takes_over_what_is_not_given(tmp_path, nested):
+    own = {"attention_pattern": "prefix", "block_length": 8, "gen_length": 64}
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": own} if nested else own))
+    parser = ArgumentParser((arguments.ModelArguments, arguments.MDLMConfig))
+    line = ["--model_name_or_path", str(tmp_path), "--gen_length", "32", "--output_dir", str(tmp_path / "out")]
+    plain, _ = parser.parse(line)
+    assert plain.diffusion() == {"attention_pattern": "block", "block_length": 32, "gen_length": 32}
+    (tmp_path / "trainer_state.json").touch()  # a run of ours wrote it
+    trained, _ = parser.parse(line)
+    assert trained.diffusion() == own | {"gen_length": 32}

@@ -1,6 +1,6 @@
 """Runs a command for a script: a signal reaches it once, nobody is left behind, and the cause of a failure comes last.
 
-    python -m dllm.launch [--log FILE] COMMAND ...      # FILE also gets all that the command prints
+    python -m dllm.launch [--log FILE] COMMAND ...      # FILE gets all that the command prints, stderr is shown too
 
 SIGTERM, SIGINT or SIGHUP, to this process or to its whole group, ends the command by SIGTERM, on which a training run
 writes a checkpoint first; what is left of it after GRACE seconds is killed, and so it is when a second signal comes. If
@@ -21,7 +21,7 @@ from threading import Thread
 from typing import BinaryIO
 
 from dllm.data.files import Lock
-from dllm.program import ERROR_FILE, boundary, end_with_parent
+from dllm.program import ERROR_FILE, argument_parser, boundary, end_with_parent, quiet
 
 GRACE, TORCHRUN_GRACE = 55, 45  # seconds
 TWICE = 5  # seconds within which two signals are one: to a process, and to its group
@@ -32,12 +32,11 @@ CAUSE = re.compile(rb"(?:train: )?error: [^\r\n]*")
 
 def launch(
     command: list[str], env: dict[str, str] | None = None, cwd: str | None = None, log: Path | None = None
-) -> int:
-    """The exit status of a command, whose output is passed on; its cause, if it failed, is the last line on stderr."""
-    print(*command, flush=True)
+) -> tuple[int, str]:
+    """Runs a command, whose output is passed on. Returns its exit status and, if it failed, the cause in a line."""
     with tempfile.TemporaryDirectory() as folder, open(log or os.devnull, "wb") as copy:
         error_file = Path(folder) / "error"
-        env = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(TORCHRUN_GRACE)} | (env or os.environ)
+        env = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(TORCHRUN_GRACE)} | quiet() | (env or os.environ)
         env[ERROR_FILE] = str(error_file)
         _adopt_orphans()
         with _Stop() as stop:
@@ -46,23 +45,33 @@ def launch(
                 env=env,
                 cwd=cwd,
                 stdout=subprocess.PIPE if log else None,
-                stderr=subprocess.STDOUT if log else subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 start_new_session=True,  # a signal to the group of the script comes here alone
                 preexec_fn=end_with_parent,
             )
             stop.child = process.pid
-            target, tail = sys.stdout.buffer if log else sys.stderr.buffer, bytearray()
-            reader = Thread(target=_pass_on, args=(process.stdout or process.stderr, target, copy, tail))
-            reader.start()
+            tail = bytearray()
+            streams = {process.stderr: (sys.stderr.buffer, copy), process.stdout: (copy,)}
+            readers = [Thread(target=_pass_on, args=(s, files, tail)) for s, files in streams.items() if s]
+            for reader in readers:
+                reader.start()
             status = process.wait()
             if status or stop.signal:
                 _end(stop)
-            reader.join()  # once nobody has the other end
+            for reader in readers:
+                reader.join()  # once nobody has the other end
         if not status:
-            return 0
-        sys.stdout.flush()
-        print(_cause(error_file, bytes(tail), stop.signal, status), file=sys.stderr, flush=True)
-        return 128 + stop.signal if stop.signal else 1
+            return 0, ""
+        return 128 + stop.signal if stop.signal else 1, _cause(error_file, bytes(tail), stop.signal, status)
+
+
+def shown(command: list[str], log: Path | None = None) -> int:
+    """The exit status of a command that is printed before it runs; the last line on stderr is why it failed."""
+    print(*command, flush=True)
+    status, cause = launch(command, log=log)
+    if status:
+        print(cause, file=sys.stderr, flush=True)
+    return status
 
 
 class _Stop:
@@ -93,12 +102,12 @@ class _Stop:
             kill_descendants(signal.SIGKILL)
 
 
-def _pass_on(source: BinaryIO, target: BinaryIO, copy: BinaryIO, tail: bytearray) -> None:
-    """Copies all of `source` to both files until it ends, the last of it to `tail`."""
+def _pass_on(source: BinaryIO, files: tuple[BinaryIO, ...], tail: bytearray) -> None:
+    """Copies all of `source` to the files until it ends, the last of it to `tail`."""
     while part := os.read(source.fileno(), 1 << 16):
         tail += part
         del tail[:-KEPT]
-        for file in (target, copy):
+        for file in files:
             with contextlib.suppress(OSError):  # a terminal that is gone, a full disk: the command goes on
                 file.write(part)
                 file.flush()
@@ -172,12 +181,14 @@ def _has_ended(pid: int) -> bool:
 def main() -> None:
     """The command line."""
     command = sys.argv[1:]
+    if command[:1] in ([], ["--help"]):
+        sys.exit(argument_parser(__doc__).print_help())
     if command[:1] != ["--log"]:
-        sys.exit(launch(command))
+        sys.exit(shown(command))
     log = Path(command[1])
     with boundary():
         lock = Lock(log.with_name(".lock"), f"writes into {log.parent}")
-        status = launch(command[2:], log=log)
+        status = shown(command[2:], log)
         lock.release()
     sys.exit(status)
 

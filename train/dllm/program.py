@@ -2,8 +2,10 @@
 else is a traceback that asks for a report.
 """
 
+import argparse
 import contextlib
 import ctypes
+import dataclasses
 import errno
 import os
 import signal
@@ -28,13 +30,53 @@ REMEDIES = {
 }
 
 
+def has_no_default(value: object) -> bool:
+    """Whether an option's default is none that --help need tell."""
+    return value is None or value is False or value in ("", argparse.SUPPRESS, dataclasses.MISSING)
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """An option a line, with its default where it has one."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=32)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.required:
+            return f"{action.help} (required)"
+        told = has_no_default(action.default) or "default" in action.help
+        return action.help if told else f"{action.help} (default: %(default)s)"
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return {int: "N", float: "X"}.get(action.type, "VALUE")
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        names = [name for name in action.option_strings if "-" not in name[2:]]  # transformers has both forms
+        values = self._format_args(action, self._get_default_metavar_for_optional(action)) if action.nargs != 0 else ""
+        return f"{', '.join(names)} {values}".strip()
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """The parser of a program whose docstring says what it is for, with an example."""
+    return argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
+
+
 def run_program(main: Callable[[], None]) -> None:
     """Runs `main` behind the boundary; an empty value on the command line is a mistake."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file's name may be no text
+    os.environ |= quiet() | os.environ
     with boundary():
         check_no_empty_argument(sys.argv[1:])
         main()
+
+
+def quiet() -> dict[str, str]:
+    """Environment variables that switch off the bars of libraries, where they cannot be drawn over."""
+    names = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+    return {} if sys.stderr.isatty() else dict.fromkeys(names, "1")
 
 
 @contextlib.contextmanager

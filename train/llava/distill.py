@@ -4,27 +4,25 @@ write several tokens a step. Then measures how many that are (`dllm.inference.pa
     python -m llava.distill --model_path exp/stage2 --data_path train.json --image_folder images --out own.json
     python -m llava.distill --model_path exp/distilled --data_path val.json --image_folder images --set_threshold
 
-Between the two, stage 2 goes on from the model (`LM_PATH=exp/stage2 VISION_TOWER= PRETRAIN_MM_MLP_ADAPTER=`) with
-`DATA_PATH=own.json`. A run that was stopped goes on from `own.json.reports`. The second command writes the lowest
-threshold that costs no quality into the model's config.json; whoever sets none decodes with it.
+Between the two, stage 2 goes on from the model (`LM_PATH=exp/stage2`) with `DATA_PATH=own.json`. A run that was stopped
+goes on from `own.json.reports`. The second command writes the lowest threshold that costs no quality into the model's
+config.json; whoever sets none decodes with it.
 """
 
-import argparse
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from dllm.data.files import replacing, sha256, weights_sha256
-from dllm.inference.own_responses import own_responses
-from dllm.inference.pace import fastest, paces, set_decoding_defaults
-from dllm.inference.results_file import ResultsFile
-from dllm.program import run_program
+from dllm.inference.command_line import add_device, announce, settle_device
+from dllm.program import argument_parser, run_program
 from llava.data.images import allow_blank_images, load_image
 from llava.data.records import image_names, read_records
-from llava.inference import DTYPES, ReportWriter, Request
+
+if TYPE_CHECKING:
+    from llava.inference import Request
 
 
 def own_reports(
@@ -35,6 +33,11 @@ def own_reports(
     Returns how many were written, and how many were left out. Raises ValueError as `own_responses`.
     """
     records = read_records(data_path)[:limit]
+    announce(model_path)
+    from dllm.inference.own_responses import own_responses  # these take seconds: mistakes are told before
+    from dllm.inference.results_file import ResultsFile
+    from llava.inference import ReportWriter
+
     writer = ReportWriter(model_path, device, dtype)
     settings = {"model_path": os.path.realpath(model_path), "data_path": os.path.realpath(data_path), "dtype": dtype}
     settings |= {"weights": weights_sha256(model_path), "data": sha256(data_path)}
@@ -55,6 +58,10 @@ def set_threshold(
     records = read_records(data_path)[:limit]
     if not records:
         raise ValueError(f"{data_path} has no records to measure on; give one that has, or raise --limit")
+    announce(model_path)
+    from dllm.inference.pace import fastest, paces, set_decoding_defaults
+    from llava.inference import ReportWriter
+
     found = []
     for pace in paces(ReportWriter(model_path, device, dtype), records, requests_of(image_folder), batch_size):
         what = "one token a step" if pace.threshold is None else f"threshold {pace.threshold}"
@@ -66,8 +73,9 @@ def set_threshold(
     return threshold
 
 
-def requests_of(image_folder: str) -> Callable[[dict], Request]:
+def requests_of(image_folder: str) -> "Callable[[dict], Request]":
     """What makes a request of a record, whose images are in this folder."""
+    from llava.inference import Request
 
     def to_request(record: dict) -> Request:
         images = [load_image(Path(image_folder) / name) for name in image_names(record)]
@@ -79,25 +87,25 @@ def requests_of(image_folder: str) -> Callable[[dict], Request]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--model_path", required=True, help="folder of a trained model")
     parser.add_argument("--data_path", required=True, help="LLaVA JSON file; to measure on, one it was not trained on")
-    parser.add_argument("--image_folder", required=True)
+    parser.add_argument("--image_folder", required=True, help="folder that the records' images are relative to")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", type=Path, help="LLaVA JSON file to write")
     what.add_argument("--set_threshold", action="store_true", help="measure the model's threshold and write it to it")
     parser.add_argument("--limit", type=int, default=None, help="the first so many records; default: all")
-    parser.add_argument("--batch_size", type=int, default=50)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default="float32", choices=DTYPES)
+    parser.add_argument("--batch_size", type=int, default=50, help="reports written together")
+    add_device(parser)
     parser.add_argument("--allow_blank_images", action="store_true", help="let images pass that show nothing")
-    args = vars(parser.parse_args())
-    allow_blank_images(args.pop("allow_blank_images"))
-    if args.pop("set_threshold"):
-        del args["out"]
-        set_threshold(**args)
+    args = parser.parse_args()
+    allow_blank_images(args.allow_blank_images)
+    paths, how = (args.model_path, args.data_path, args.image_folder), (args.limit, args.batch_size)
+    settle_device(args)
+    if args.set_threshold:
+        set_threshold(*paths, *how, args.device, args.dtype)
         return
-    written, left_out = own_reports(**args)
+    written, left_out = own_reports(*paths, args.out, *how, args.device, args.dtype)
     print(f"{written} reports written, {left_out} left out because they are empty or did not end")
 
 

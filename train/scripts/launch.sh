@@ -1,6 +1,28 @@
 # Source this file from a stage script, whatever it trains, with SETTINGS, the files beside this one that have variables:
-# `launch` starts a program of dllm's runs under torchrun. Every capital name below is an environment variable; the value
-# given here is its default, unless the script has set another.
+# `launch` starts a program of dllm's runs under torchrun. --help prints the script's head, and what follows here.
+#
+# Environment variables of every run (default):
+#     NUM_TRAIN_EPOCHS             passes over the data                                     (1)
+#     WARMUP                       steps of the warm-up; below 1 the share of all steps     (0.03)
+#     LR_SCHEDULER_TYPE            cosine, linear, constant ...                             (cosine)
+#     WEIGHT_DECAY                 of AdamW                                                 (0)
+#     SEED                         of noise, order and new weights                          (42)
+#     MODEL_MAX_LENGTH             tokens of prompt and response at most                    (1024)
+#     ATTENTION_PATTERN            bidirectional, prefix or block                           (the model's own, or block)
+#     BLOCK_LENGTH                 tokens that are written before the next ones begin       (the model's own, or 32)
+#     GEN_LENGTH                   tokens of a response's canvas                            (the model's own, or 256)
+#     NOISE_ESTIMATOR              stratified, pair, single, uniform, seed_literal          (stratified)
+#     SAVE_STRATEGY                steps, epoch or no                                       (steps)
+#     SAVE_TOTAL_LIMIT             checkpoints that are kept                                (2)
+#     LOGGING_STEPS                steps from one log to the next                           (1)
+#     REPORT_TO                    tensorboard, wandb or none                               (tensorboard)
+#     DATALOADER_NUM_WORKERS       processes that read data for each one that trains        (4)
+#     GRADIENT_CHECKPOINTING       True: less memory, more time                             (False)
+#     BF16, TF32                   precision of a step                                      (True on GPUs, else False)
+#     DRY_RUN                      True: print what the run would do and take, then stop    (False)
+#     EXTRA_ARGS                   further flags of the program, split at spaces            (none)
+#     RANK                         of several nodes: the number of this one                 (0)
+#     MASTER_ADDR, MASTER_PORT     of several nodes: where the first one listens            (127.0.0.1, 29199)
 
 TRAIN=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -8,6 +30,12 @@ fail() {
     echo "train: error: $1" >&2
     exit 1
 }
+
+if [[ " $* " = *" --help "* ]]; then
+    folder=$(dirname "${SETTINGS[0]}")
+    sed -n '2,/^[^#]/s/^#\( \|$\)//p' "$folder/$(basename "$0")"
+    exec sed -sn '1,/^[^#]/{s/^# \(  \|Env\)/\1/p;s/^#$//p}' "$folder/stage.sh" "$TRAIN/scripts/launch.sh"
+fi
 
 # A variable that is set to nothing is one that a script of the user's meant to set; without ":" nothing has a meaning.
 for name in $(grep -ohE '\$\{[A-Z0-9_]+:-' "${SETTINGS[@]}" "$TRAIN/scripts/launch.sh" | tr -d '${:-'); do
@@ -46,9 +74,9 @@ launch() { # launch program arguments of this stage...
     set -- "${NODES[@]}" --nproc_per_node "$GPU_NUM" "$program" \
         ${DEEPSPEED:+--deepspeed "$DEEPSPEED"} \
         ${TF32:+--tf32 "$TF32"} \
-        --attention_pattern "${ATTENTION_PATTERN:-block}" \
-        --block_length "${BLOCK_LENGTH:-32}" \
-        --gen_length "${GEN_LENGTH:-256}" \
+        ${ATTENTION_PATTERN+--attention_pattern "$ATTENTION_PATTERN"} \
+        ${BLOCK_LENGTH+--block_length "$BLOCK_LENGTH"} \
+        ${GEN_LENGTH+--gen_length "$GEN_LENGTH"} \
         --noise_estimator "${NOISE_ESTIMATOR:-stratified}" \
         --model_max_length "${MODEL_MAX_LENGTH:-1024}" \
         --num_train_epochs "${NUM_TRAIN_EPOCHS:-1}" \

@@ -4,8 +4,24 @@
 #     cd train && bash scripts/llada_v_finetune.sh <num_nodes> <gpu_num> [--flag value ...]
 #
 # LORA_ENABLE=True LEARNING_RATE=2e-4: an adapter of the language model learns in its stead, and is merged when saved.
-# With LM_PATH=<trained model> VISION_TOWER= PRETRAIN_MM_MLP_ADAPTER= it goes on from a model that has everything.
-# Writes a whole model to $OUTPUT_DIR. Settings are environment variables, here and in stage.sh.
+# With LM_PATH=<trained model> it goes on from a model that has everything, with that model's own settings.
+# Writes a whole model to $OUTPUT_DIR. Settings are environment variables; a flag wins over them, and
+# `cd train && python -m llava.train.train --help` lists all.
+#
+# Environment variables of this stage (default):
+#     DATA_PATH                    LLaVA JSON file                                          (../data/mimic_cxr/train_llava_llada.json)
+#     IMAGE_FOLDER                 folder of its images                                     (../data/mimic_cxr/images)
+#     OUTPUT_DIR                   folder that is written; the same command goes on in it   (exp/llada_v_finetune)
+#     PRETRAIN_MM_MLP_ADAPTER      adapter of stage 1; a trained model has its own          (exp/llada_v_pretrain/mm_projector.safetensors)
+#     MM_TUNABLE_PARTS             parts that learn                                         (mm_vision_tower,mm_vision_resampler,mm_mlp_adapter,mm_language_model)
+#     LEARNING_RATE                the highest, after the warm-up                           (1e-5)
+#     MM_VISION_TOWER_LR           the same of the encoder                                  (2e-6)
+#     BATCH_SIZE                   samples that a process reads together                    (1)
+#     GRADIENT_ACCUMULATION_STEPS  times that it does so in a step                          (2)
+#     SAVE_STEPS                   steps from one checkpoint to the next                    (5000)
+#     LORA_ENABLE                  True: an adapter of the language model learns            (False)
+#     LORA_R, LORA_ALPHA           its rank, and its scaling, alpha / rank                  (64, 16)
+#     LORA_DROPOUT                 of its input                                             (0)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 

@@ -3,7 +3,18 @@
 #
 #     cd train && bash scripts/llada_v_pretrain.sh <num_nodes> <gpu_num> [--flag value ...]
 #
-# Writes $OUTPUT_DIR/mm_projector.safetensors. Settings are environment variables, here and in stage.sh.
+# Writes $OUTPUT_DIR/mm_projector.safetensors. Settings are environment variables; a flag wins over them, and
+# `cd train && python -m llava.train.train --help` lists all.
+#
+# Environment variables of this stage (default):
+#     DATA_PATH                    LLaVA JSON file                                          (data/llava_pretrain/blip_laion_cc_sbu_558k.json)
+#     IMAGE_FOLDER                 folder of its images                                     (data/llava_pretrain/images)
+#     OUTPUT_DIR                   folder that is written; the same command goes on in it   (exp/llada_v_pretrain)
+#     MM_TUNABLE_PARTS             parts that learn                                         (mm_vision_resampler,mm_mlp_adapter)
+#     LEARNING_RATE                the highest, after the warm-up                           (1e-3)
+#     BATCH_SIZE                   samples that a process reads together                    (16)
+#     GRADIENT_ACCUMULATION_STEPS  times that it does so in a step                          (1)
+#     SAVE_STEPS                   steps from one checkpoint to the next                    (50000)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 

@@ -5,10 +5,9 @@ python -m report_scores complete RUN_FOLDER
 python -m report_scores report RUN_FOLDER [RUN_FOLDER ...]
 """
 
-import argparse
 from pathlib import Path
 
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 from dllm.training.model_card import put_scores
 from llava.radiology.labels import labels
 from report_scores.lmms_eval_output import check_complete
@@ -35,8 +34,8 @@ def report(folders: list[Path], finding_f1: bool, clinical: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = argument_parser(__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, help="each has its own --help")
 
     command = commands.add_parser("name", help="print the name of the run that scores a checkpoint")
     command.add_argument("checkpoint", help="folder of the checkpoint")

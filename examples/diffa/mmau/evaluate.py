@@ -3,15 +3,13 @@
 python examples/diffa/mmau/evaluate.py results.json        # or --input results.json
 """
 
-import argparse
-
 from diffa.evaluation import mmau
 from diffa.evaluation.files import print_scores
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("file", nargs="?", help="file of inference_stage2_mmau.py")
     group.add_argument("--input", help="the same")

@@ -4,16 +4,15 @@ python examples/diffa/mmsu/evaluate.py results.jsonl
 python examples/diffa/mmsu/evaluate.py results.jsonl --answers text    # of a model that answers with an option's text
 """
 
-import argparse
 from functools import partial
 
 from diffa.evaluation import mmsu
 from diffa.evaluation.files import print_scores
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("jsonl_path", help="file of inference_stage2_mmsu.py")
     parser.add_argument("--answers", choices=mmsu.ANSWERS, default="letter", help="what a response is")
     args = parser.parse_args()

@@ -4,6 +4,8 @@ It goes on where an earlier run was stopped: OUT.progress.jsonl has every answer
 is written. The program's names of the arguments are DIFFA's: steps is dllm's gen_steps, max_new_tokens its gen_length.
 """
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import os
@@ -11,17 +13,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from diffa.data.audio import fit, read_audio
 from diffa.evaluation.files import FLOORS, floor_file, read_records, write_records
-from diffa.inference import SpeechWriter
 from dllm.data.files import weights_sha256
-from dllm.inference.fill import fill
+from dllm.inference.command_line import add_device, announce, settle_device
 from dllm.inference.floors import derangement
-from dllm.inference.results_file import ResultsFile
-from dllm.inference.writer import DTYPES, Request, Response
+
+if TYPE_CHECKING:
+    from dllm.inference.writer import Request, Response
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,6 @@ class Question:
 
 def add_arguments(parser: argparse.ArgumentParser, tokens: int) -> None:
     """The arguments of every benchmark; `tokens` is the default of the three lengths."""
-    on_gpu = torch.cuda.is_available()
     parser.add_argument("--model_path", required=True, help="folder of a trained model, or its adapter file")
     parser.add_argument("--llm_path", help="language model that the adapter was trained with; default: as it names it")
     parser.add_argument("--whisper_path", help="Whisper that it was trained with; default: as it names it")
@@ -43,8 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser, tokens: int) -> None:
     parser.add_argument("--block_length", type=int, default=tokens, help="tokens written before the next ones begin")
     parser.add_argument("--max_new_tokens", type=int, default=tokens, help="tokens of an answer (gen_length)")
     parser.add_argument("--batch_size", type=int, default=8, help="questions answered together")
-    parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
-    parser.add_argument("--dtype", default="bfloat16" if on_gpu else "float32", choices=DTYPES)
+    add_device(parser)
     parser.add_argument("--cut_long_audio", action="store_true", help="hear the beginning of a clip that is too long")
     parser.add_argument("--floors", nargs="*", choices=FLOORS, default=FLOORS, help="answer these too; empty: none")
 
@@ -71,6 +70,13 @@ def answer(args: argparse.Namespace, records: list[dict], questions: list[Questi
     if len(set(keys)) < len(keys):
         repeated = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"two questions have the id {repeated}; give each its own")
+    announce(args.model_path)
+    from diffa.inference import SpeechWriter  # these take seconds: mistakes are told before
+    from dllm.inference.fill import fill
+    from dllm.inference.results_file import ResultsFile
+    from dllm.inference.writer import Request
+
+    settle_device(args)
     writer = SpeechWriter(args.model_path, args.llm_path, args.whisper_path, args.device, args.dtype)
     decoding = {"gen_length": args.max_new_tokens, "block_length": args.block_length, "gen_steps": args.steps}
     paths = {name: path and os.path.realpath(path) for name, path in vars(args).items() if name.endswith("_path")}

@@ -5,12 +5,11 @@
 A record's `input` is what the model is asked, its `target` the transcription.
 """
 
-import argparse
 from pathlib import Path
 
 from diffa.evaluation.answers import add_arguments, answer_file
 from diffa.evaluation.files import floor_file, read_records
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 
 def edits(reference: list[str], hypothesis: list[str]) -> int:
@@ -37,7 +36,7 @@ def word_error_rate(records: list[dict]) -> float:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--data_path", required=True, help="records as a stage reads them")
     parser.add_argument("--output_json", type=Path, required=True, help="the records with their `response`")
     add_arguments(parser, tokens=128)

@@ -1,4 +1,4 @@
-"""Turns a published DIFFA checkpoint, which is a pickle, into a folder that everything here reads.
+r"""Turns a published DIFFA checkpoint, which is a pickle, into a folder that everything here reads.
 
     python -m diffa.model.convert_pickle --pickle DIFFA/pytorch_model.bin --llm_model LLaDA-8B-Instruct \
         --whisper_model whisper-small --out model/diffa
@@ -7,7 +7,6 @@ The only program that opens a pickle, and it takes tensors alone from it (`weigh
 model and Whisper, and does not hold them.
 """
 
-import argparse
 import pickle
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from diffa.constants import PARTS
 from diffa.model.builder import build_model
 from diffa.model.published import convert
 from dllm.pipelines.parts import load_parts
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 
 def read_pickle(file: str) -> dict[str, torch.Tensor]:
@@ -36,7 +35,7 @@ def read_pickle(file: str) -> dict[str, torch.Tensor]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--pickle", required=True, help="pytorch_model.bin")
     parser.add_argument("--llm_model", required=True, help="folder of the language model that it was trained with")
     parser.add_argument("--whisper_model", required=True, help="folder of the Whisper that it was trained with")

@@ -3,8 +3,6 @@
 python -m diffa.model.tiny --data_path train.json --out exp/towers
 """
 
-import argparse
-
 import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -12,7 +10,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from diffa.conversation import AFTER, BEFORE, SYSTEM_PROMPT
 from diffa.data.records import read_records
 from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 
 def save_audio_encoder(
@@ -34,15 +32,15 @@ def save_audio_encoder(
 
 def main() -> None:
     """Writes both from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--data_path", required=True, help="JSON of a stage, whose texts train the tokenizer")
     parser.add_argument("--out", required=True, help="folder for language_model/ and audio_encoder/")
-    parser.add_argument("--vocab_size", type=int, default=512)
-    parser.add_argument("--hidden_size", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--audio_hidden_size", type=int, default=96)
-    parser.add_argument("--audio_layers", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--vocab_size", type=int, default=512, help="tokens of the tokenizer at most")
+    parser.add_argument("--hidden_size", type=int, default=128, help="width of the language model")
+    parser.add_argument("--layers", type=int, default=3, help="of the language model")
+    parser.add_argument("--audio_hidden_size", type=int, default=96, help="width of the encoder")
+    parser.add_argument("--audio_layers", type=int, default=4, help="of the encoder")
+    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     texts = [turn["value"] for record in read_records(args.data_path) for turn in record["conversations"]]

@@ -8,7 +8,6 @@ and last OUT/truth.json: what is heard in each clip, and when. Paths of clips ar
 the same whatever the number of clips.
 """
 
-import argparse
 import json
 from dataclasses import asdict
 from functools import partial
@@ -21,7 +20,7 @@ from diffa.phantom.questions import TASKS, make_question, training_record
 from diffa.phantom.speech import SECONDS, make_clip
 from dllm.data.files import replacing
 from dllm.data.parallel import map_parallel
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 SPLITS = ("train", "test")
 TRUTH = "truth.json"
@@ -70,7 +69,7 @@ def write_release(out: Path, counts: dict[str, int], seed: int) -> Path:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--train", type=int, default=4000, help="training clips")
     parser.add_argument("--test", type=int, default=200, help="test clips")

@@ -1,4 +1,4 @@
-"""Teaches a tiny Whisper encoder with random weights to hear, before there is a language model to learn with it.
+r"""Teaches a tiny Whisper encoder with random weights to hear, before there is a language model to learn with it.
 
     torchrun --nproc_per_node 2 -m diffa.phantom.pretrain_encoder --whisper_model exp/towers/audio_encoder \
         --truth exp/speech/truth.json --out exp/encoder
@@ -23,6 +23,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from diffa.data.audio import read_audio
 from diffa.phantom.speech import BACKGROUNDS, PHONEMES, RATE, SAMPLES, VOICES
 from dllm.pipelines.loading import check_folder
+from dllm.program import argument_parser
 from dllm.training.plain import run_plain, train_plain
 
 FRAME = 320  # samples of a hidden state
@@ -98,14 +99,14 @@ def pretrain(args: argparse.Namespace) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--truth", required=True, help="truth.json of diffa.phantom.generate")
     parser.add_argument("--whisper_model", required=True, help="folder of an encoder for clips of 3 s to start from")
     parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--epochs", type=float, default=1)
+    parser.add_argument("--epochs", type=float, default=1, help="passes over the data")
     parser.add_argument("--batch_size", type=int, default=16, help="clips of a step and process")
-    parser.add_argument("--learning_rate", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--learning_rate", type=float, default=2e-3, help="the highest")
+    parser.add_argument("--seed", type=int, default=0, help="of order and new weights")
     args = parser.parse_args()
     run_plain("pretrain_encoder", lambda: pretrain(args))
 

@@ -1,11 +1,12 @@
 """Command-line arguments of training, beside those of every run. Names are those of DIFFA where it has one."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from transformers.hf_argparser import HfArg
 
 from diffa.constants import PARTS
-from diffa.model.modeling_diffa import STAGES
+from diffa.model.modeling_diffa import STAGES, DiffaConfig
 from dllm.training import arguments
 
 ADAPTERS = {1: "semantic_adapter", 2: "semantic_adapter,acoustic_adapter"}  # what a stage trains
@@ -26,6 +27,16 @@ class ModelArguments(arguments.ModelArguments):
     acoustic_layers: str | None = HfArg(default=None, help="states that the acoustic adapter hears: 2,5,8,11")
     acoustic_intermediate_size: int = HfArg(default=3072, help="width between the acoustic adapter's linear layers")
     mask_padding: bool = HfArg(default=True, help="the acoustic adapter does not hear the silence after a clip")
+
+    def trained_settings(self) -> dict:
+        if not self.stage1_ckpt or not Path(self.stage1_ckpt, "config.json").is_file():
+            return {}
+        earlier = DiffaConfig.from_pretrained(self.stage1_ckpt)
+        own = {name: getattr(earlier.text_config, name) for name in self.diffusion()}
+        if earlier.stage != self.training_stage:  # its adapters are other ones
+            return own
+        own |= {name: getattr(earlier, name) for name in self.settings() if name != "stage"}
+        return own | {"acoustic_layers": ",".join(map(str, earlier.acoustic_layers))}
 
     def check(self) -> None:
         super().check()

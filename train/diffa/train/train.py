@@ -1,16 +1,16 @@
-"""Trains DiffaModelLM on questions about clips; the stage scripts in examples/diffa call it through torchrun.
+r"""Trains DiffaModelLM on questions about clips; the stage scripts in examples/diffa call it through torchrun.
 
     torchrun --nproc_per_node 1 diffa/train/train_mem.py --llm_model DIR --whisper_model DIR --training_stage 1 \
         --train_dataset_path FILE --output_dir DIR
 """
 
 import torch
-from transformers import HfArgumentParser
 
 from diffa.data.dataset import AudioCollator, AudioDataset
 from diffa.model.builder import build_model, load_stage, preprocessor
 from diffa.train.args import DataArguments, ModelArguments, TrainingArguments
 from diffa.train.diffa_trainer import DiffaTrainer
+from dllm.training.command_line import ArgumentParser
 from dllm.training.run import loaded, run, set_trainable
 
 
@@ -21,8 +21,8 @@ def train() -> None:
 
 def parse() -> tuple[ModelArguments, DataArguments, TrainingArguments]:
     """The arguments of the command line. Raises ValueError for what can be told before anything is loaded."""
-    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
-    model_args, data_args, args = parser.parse_args_into_dataclasses()
+    parser = ArgumentParser((ModelArguments, DataArguments, TrainingArguments), __doc__)
+    model_args, data_args, args = parser.parse()
     model_args.check()
     if data_args.eval_dataset_path and args.eval_strategy == "no":
         raise ValueError("--eval_dataset_path is never read; say when with --eval_strategy steps or epoch")

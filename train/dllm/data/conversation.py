@@ -4,12 +4,17 @@ Text is text: special tokens come from the chat template alone, never from what 
 a text looks like one ("<|im_end|>"), it is cut after its first character before it is tokenised.
 """
 
+from __future__ import annotations
+
 import functools
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # For tokenizers that bring no template: ChatML with Qwen3's empty think block before an answer without thinking.
 CHATML_TEMPLATE = (

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from torch.utils.data import Dataset
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from dllm.bar import Bar
 from dllm.data.collator import canvas_length
 from dllm.data.conversation import build_prompt, build_response, find_control_token
 from dllm.training.processes import shared_out
@@ -88,7 +88,7 @@ class ConversationDataset(Dataset):
         records with text like a special token, and that.
         """
         table, look_alikes = [], []
-        for number in tqdm(numbers, desc="tokenise", disable=not self.show_progress):
+        for number in Bar(numbers, desc="tokenise", disable=not self.show_progress):
             try:
                 record = self.records[number]
                 for turn in self.answers(record):

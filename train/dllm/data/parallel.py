@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from tqdm import tqdm
+from dllm.bar import Bar
 
 CHUNK = 64  # items that a process is given at a time: handing over a single one costs more than reading its file
 FEW = 4 * CHUNK  # so many are done before further processes would have started
@@ -20,10 +20,10 @@ def map_parallel(function: Callable, items: Sequence, desc: str, unit: str) -> I
     cores = len(os.sched_getaffinity(0))
     progress = {"total": len(items), "desc": desc, "unit": unit, "disable": not items}
     if cores == 1 or len(items) <= FEW:
-        yield from tqdm(map(function, items), **progress)
+        yield from Bar(map(function, items), **progress)
         return
     processes = ProcessPoolExecutor(cores)
     try:
-        yield from tqdm(processes.map(function, items, chunksize=CHUNK), **progress)
+        yield from Bar(processes.map(function, items, chunksize=CHUNK), **progress)
     finally:
         processes.shutdown(cancel_futures=True)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from torch.utils.data import Dataset
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from dllm.bar import Bar
 from dllm.data.conversation import encode
 from dllm.data.dataset import ConversationDataset, Sample
 from dllm.training.processes import shared_out
@@ -80,7 +80,7 @@ class PackedDataset(Dataset):
     def _measure(self, numbers: range) -> np.ndarray:
         """Of every piece of these texts: its text, first character and tokens; [pieces, 3]."""
         places = []
-        for number in tqdm(numbers, desc="tokenise", disable=not self.show_progress):
+        for number in Bar(numbers, desc="tokenise", disable=not self.show_progress):
             text = self.texts[number]
             for start in range(0, max(1, len(text)), PIECE):
                 places.append((number, start, len(self._ids(text, start))))

@@ -11,14 +11,13 @@ No list of letters of the test set occurs in the training set. The questions of 
 of them do.
 """
 
-import argparse
 import json
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 from dllm.data.files import replacing
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 LETTERS = ALPHABET[:20]
@@ -84,11 +83,11 @@ def write_tasks(folder: Path, train: int, test: int, seed: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the two files")
     parser.add_argument("--train", type=int, default=40000, help="training conversations")
     parser.add_argument("--test", type=int, default=250, help="test conversations")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of all samples")
     args = parser.parse_args()
     write_tasks(args.out, args.train, args.test, args.seed)
 

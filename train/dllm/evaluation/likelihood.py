@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from dllm.bar import Bar
 from dllm.core.language_model import MaskedDiffusionLM
 from dllm.core.losses import IGNORE_INDEX, response_nats
 from dllm.core.noise import ForwardProcess
@@ -42,7 +42,7 @@ def log_likelihoods(
     order = sorted(range(len(pairs)), key=lambda index: len(pairs[index].prompt) + len(pairs[index].response))
     rows = [(index, draw) for index in order if pairs[index].response for draw in range(draws)]
     nats = torch.zeros(len(pairs), dtype=torch.float64)
-    for start in tqdm(range(0, len(rows), batch_size), desc="likelihoods", unit="batch", disable=not rows):
+    for start in Bar(range(0, len(rows), batch_size), desc="likelihoods", unit="batch", disable=not rows):
         part = rows[start : start + batch_size]
         samples = [_sample(pairs[index], draw) for index, draw in part]
         batch = {name: value.to(model.device) for name, value in collator(samples).items()}

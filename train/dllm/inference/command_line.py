@@ -1,4 +1,9 @@
-"""What programs that write responses have in common: their arguments, and the canvas shown as it denoises."""
+"""What programs that write responses have in common: their arguments, and the canvas shown as it denoises.
+
+torch, whose import takes seconds, is not needed for the arguments: a mistake is told at once.
+"""
+
+from __future__ import annotations
 
 import argparse
 import hashlib
@@ -8,16 +13,19 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from itertools import groupby
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 from unicodedata import east_asian_width
-
-import torch
-from torch import Tensor
 
 from dllm.core.decoding import Decoding
 from dllm.inference.templates import BLANK_LENGTH
-from dllm.inference.writer import DTYPES, Writer
+from dllm.program import has_no_default
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dllm.inference.writer import Writer
+
+DTYPES = ("float32", "bfloat16", "float16")
 MASKED = "·"
 
 
@@ -28,18 +36,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for each in fields(Decoding):
         value = {"action": "store_true"} if each.type is bool else {"type": next(iter(get_args(each.type)), each.type)}
-        parser.add_argument(f"--{each.name}", default=None, help=each.metadata["help"], **value)
+        told = has_no_default(each.default) or "default" in each.metadata["help"]
+        text = each.metadata["help"] if told else f"{each.metadata['help']} (default: {each.default})"
+        parser.add_argument(f"--{each.name}", default=None, help=text, **value)
     parser.add_argument("--seed", type=int, default=0, help="of temperature and random remasking")
-    on_gpu = torch.cuda.is_available()
-    parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
-    fast = "bfloat16" if on_gpu else "float32"
-    parser.add_argument("--dtype", default=fast, choices=DTYPES, help=f"type of the weights; default: {fast}")
+    add_device(parser)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """On which device, in which precision."""
+    parser.add_argument("--device", type=str, help="cpu, cuda, cuda:1 ...; default: cuda where there is a GPU")
+    fast = "precision of the weights; default: bfloat16 on a GPU, else float32"
+    parser.add_argument("--dtype", choices=DTYPES, help=fast)
+
+
+def settle_device(args: argparse.Namespace) -> None:
+    """Puts the device that is there, and what is fastest on it, where none were asked for."""
+    import torch
+
+    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    args.dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")
 
 
 def decoding_arguments(args: argparse.Namespace) -> dict:
-    """Those of `Decoding` that were given."""
+    """Those of `Decoding` that were given. Raises ValueError on an impossible value."""
     given = {each.name: getattr(args, each.name) for each in fields(Decoding)}
-    return {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
+    Decoding(**{"gen_length": 1, "block_length": 1} | given)  # before a model is there, whose lengths are the defaults
+    return given
+
+
+def announce(model_path: str) -> None:
+    """Says that a model is loaded, which takes a while. Raises ValueError if there is no such folder."""
+    if not os.path.exists(model_path):
+        raise ValueError(f"model folder {model_path} does not exist; give --model_path the folder of a trained model")
+    print(f"loading {model_path} ...", file=sys.stderr, flush=True)
 
 
 def seed_of(seed: int, name: str) -> int:

@@ -3,8 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from tqdm import tqdm
-
+from dllm.bar import Bar
 from dllm.inference.results_file import ResultsFile
 from dllm.inference.writer import Request, Writer
 
@@ -26,7 +25,7 @@ def fill(
     """
     todo = [key for key in keys if key not in file.results]
     failed, taken = {}, deque()
-    with tqdm(total=len(keys), initial=len(keys) - len(todo), desc=desc, unit=unit) as bar:
+    with Bar(total=len(keys), initial=len(keys) - len(todo), desc=desc, unit=unit) as bar:
 
         def requests() -> Iterator[Request]:
             for key in todo:

@@ -7,8 +7,7 @@ wordings. A model trained on its own responses has one wording left, and is sure
 
 from collections.abc import Callable
 
-from tqdm import tqdm
-
+from dllm.bar import Bar
 from dllm.inference.results_file import ResultsFile
 from dllm.inference.writer import Request, Writer
 
@@ -28,7 +27,7 @@ def own_responses(
         raise ValueError("two records share an id, or have none; give each its own")
     missing = [record for record in records if str(record["id"]) not in file.results]
     responses = writer.write_all(map(to_request, missing), batch_size, threshold=None)  # one token a step
-    bar = tqdm(responses, total=len(missing), desc="own responses", unit="response")
+    bar = Bar(responses, total=len(missing), desc="own responses", unit="response")
     for record, response in zip(missing, bar, strict=True):
         file.add(str(record["id"]), response)
 

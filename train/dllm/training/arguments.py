@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
+from transformers.trainer import TRAINER_STATE_NAME
 
 from dllm.core.losses import NORMALISATIONS
 from dllm.core.noise import ForwardProcess
@@ -17,7 +18,12 @@ from dllm.data.files import read_json
 
 @dataclass(kw_only=True)
 class ModelArguments:
-    """What is built. The pattern and the lengths are saved in the checkpoint's config."""
+    """What is built. The pattern and the lengths are saved in the checkpoint's config.
+
+    `fixed`: the settings of a trained model that a run which starts from it cannot change.
+    """
+
+    fixed: ClassVar[tuple[str, ...]] = ()
 
     model_name_or_path: str = HfArg(help="folder of a language model, or of a trained model")
     attention_pattern: str = HfArg(default="block", help="bidirectional, prefix, block")
@@ -33,6 +39,15 @@ class ModelArguments:
     def diffusion(self) -> dict:
         """The fields that a model's diffusion config takes over by name."""
         return {name: getattr(self, name) for name in ("attention_pattern", "block_length", "gen_length")}
+
+    def trained_settings(self) -> dict:
+        """By argument what the model that a run starts from was trained with; empty if no run of ours made it."""
+        folder = Path(self.model_name_or_path)
+        if not (folder / TRAINER_STATE_NAME).is_file():
+            return {}
+        config = read_json(folder / "config.json", "copy or train it again")
+        config |= config.get("text_config", {})
+        return {name: config[name] for name in self.diffusion() if name in config}
 
     def check(self) -> None:
         """Raises ValueError for what can be told before anything is loaded."""
@@ -64,6 +79,7 @@ class MDLMConfig(TrainingArguments):
     dry_run: bool = HfArg(
         default=False, help="print what the run would do, and what it takes; then stop; model folders need no weights"
     )
+    log_level_replica: str = HfArg(default="error", help="what processes but the first tell")
     optim: str = HfArg(default="adamw_torch", help="optimizer of transformers")
     remove_unused_columns: bool = HfArg(default=False, help="samples are the dataset's own")
     logging_nan_inf_filter: bool = HfArg(default=False, help="logs a mean in place of a NaN or infinite loss")

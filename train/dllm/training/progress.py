@@ -2,19 +2,14 @@
 
 import sys
 from datetime import timedelta
-from typing import TextIO
 
-from tqdm import tqdm
 from transformers import ProgressCallback, TrainerState
 
-SECONDS_BETWEEN_LINES = 30  # where a bar cannot be drawn over
+from dllm.bar import Bar
 
 
 class Progress(ProgressCallback):
-    """A bar with the figures of the last log, in place of the raw logs that transformers prints above its own.
-
-    A terminal shows one line that changes; anything else, a log file say, gets a new line now and then.
-    """
+    """A bar with the figures of the last log, in place of the raw logs that transformers prints above its own."""
 
     def __init__(self):
         super().__init__()
@@ -23,11 +18,8 @@ class Progress(ProgressCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         self.current_step = state.global_step
         if state.is_world_process_zero:
-            pace = {} if self.terminal else {"mininterval": SECONDS_BETWEEN_LINES, "maxinterval": SECONDS_BETWEEN_LINES}
-            stream = sys.stderr if self.terminal else _Lines(sys.stderr)
-            self.training_bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc="train", dynamic_ncols=True, file=stream, **pace
-            )
+            settings = {"total": state.max_steps, "initial": state.global_step, "desc": "train", "dynamic_ncols": True}
+            self.training_bar = Bar(brief=0, **settings)
 
     def on_prediction_step(self, args, state, control, **kwargs):
         if self.terminal:
@@ -63,17 +55,3 @@ def summary(state: TrainerState, samples: float, tokens: float) -> str:
         f"{state.global_step} steps; {samples:,.0f} samples in {timedelta(seconds=round(seconds))}, "
         f"{tokens / max(seconds, 1e-3):,.0f} tokens/s, last loss {loss}"
     )
-
-
-class _Lines:
-    """A stream on which every state of a bar is a line of its own."""
-
-    def __init__(self, stream: TextIO):
-        self.stream = stream
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            self.stream.write(text.strip() + "\n")
-
-    def flush(self) -> None:
-        self.stream.flush()

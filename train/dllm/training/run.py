@@ -100,17 +100,10 @@ def set_trainable(model: MaskedDiffusionLM, prefixes: tuple[str, ...], arguments
         add_lora(model, arguments.lora_r, arguments.lora_alpha, arguments.lora_dropout, base)
 
 
-def check_trained_settings(path: str, config, settings: dict) -> None:
-    """Raises ValueError if a trained model of folder `path` has another value for one of the settings."""
-    for name, value in settings.items():
-        if getattr(config, name) != value:
-            raise ValueError(f"--{name} {value}: {path} was trained with {getattr(config, name)}; give the same")
-
-
 def _prepare_process() -> None:
     os.environ.setdefault("WANDB_MODE", "offline")
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries to each other, several a step
-    transformers.utils.logging.set_verbosity_warning()
+    transformers.utils.logging.set_verbosity_error()  # warnings that no user can act on
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         if any(argument.split("=")[0] == "--deepspeed" for argument in sys.argv) and "RANK" in os.environ:

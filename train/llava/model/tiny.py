@@ -3,13 +3,11 @@
 python -m llava.model.tiny --data_path train_llava_llada.json --out exp/towers
 """
 
-import argparse
-
 import torch
 from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 from llava.conversation import SYSTEM_PROMPT
 from llava.data.records import read_records
 
@@ -32,17 +30,17 @@ def save_vision_tower(folder: str, image_size: int, patch_size: int, hidden_size
 
 def main() -> None:
     """Writes both towers from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--data_path", required=True, help="LLaVA JSON whose texts train the tokenizer")
     parser.add_argument("--out", required=True, help="folder for language_model/ and vision_tower/")
-    parser.add_argument("--vocab_size", type=int, default=1024)
-    parser.add_argument("--hidden_size", type=int, default=96)
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--vision_hidden_size", type=int, default=128)
-    parser.add_argument("--vision_layers", type=int, default=5)
-    parser.add_argument("--image_size", type=int, default=64)
-    parser.add_argument("--patch_size", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--vocab_size", type=int, default=1024, help="tokens of the tokenizer at most")
+    parser.add_argument("--hidden_size", type=int, default=96, help="width of the language model")
+    parser.add_argument("--layers", type=int, default=3, help="of the language model")
+    parser.add_argument("--vision_hidden_size", type=int, default=128, help="width of the vision tower")
+    parser.add_argument("--vision_layers", type=int, default=5, help="of the vision tower")
+    parser.add_argument("--image_size", type=int, default=64, help="pixels per side")
+    parser.add_argument("--patch_size", type=int, default=16, help="pixels per side of a patch")
+    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     turns = [turn for record in read_records(args.data_path) for turn in record["conversations"]]

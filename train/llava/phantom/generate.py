@@ -7,7 +7,6 @@ OUT/captions_llava.json: the findings of each training image as a list of words.
 is the same whatever the number of studies. Every patient has one study.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from dllm.bar import Bar
 from dllm.data.files import replacing
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 from llava.phantom.image import render_image
 from llava.phantom.report import write_caption, write_context, write_report
 from llava.radiology.findings import SEVERITIES, Finding, sides_of
@@ -130,7 +129,7 @@ def write_release(out: str | Path, counts: Mapping[str, int], seed: int, size_px
         raise ValueError(f"{annotation} is there already: remove the folder or choose another --out")
     splits = {split: [] for split in SPLITS if counts.get(split, 0)}
     captions = []
-    with tqdm(total=sum(counts.values()), desc="phantom images", unit="image") as progress:
+    with Bar(total=sum(counts.values()), desc="phantom images", unit="image") as progress:
         for split, records in splits.items():
             for number in range(counts[split]):
                 study = make_study(seed, split, number)
@@ -183,7 +182,7 @@ def check_request(counts: Mapping[str, int], seed: int, size_px: int) -> None:
 
 def main(description: str = __doc__, counted: str = "studies", write: Callable[..., Path] = write_release) -> None:
     """Writes a release from the command line by `write(out, counts, seed, size_px)`, which counts `counted`."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(description)
     parser.add_argument("--out", required=True, help="folder to write")
     for split in SPLITS:
         parser.add_argument(f"--{split}", type=int, default=0, help=f"number of {split} {counted}")

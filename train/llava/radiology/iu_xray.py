@@ -23,8 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tqdm import tqdm
-
+from dllm.bar import Bar
 from dllm.data.files import Walk
 from llava.radiology.annotation import ANNOTATION, read_annotation
 from llava.radiology.release import Release
@@ -122,7 +121,7 @@ def _read_openi(root: Path, files: list[Path]) -> Release:
         raise ValueError(f"{root}: holds neither annotation.json nor XML reports; unpack NLMCXR_reports.tgz there")
     images, views = _find_images(root, files), _read_views(files)
     release = Release(images=root)
-    for path in tqdm(reports, desc="reading the reports", unit="report"):
+    for path in Bar(reports, desc="reading the reports", unit="report"):
         report = _parse(path)
         study_id = _study_id(report, path)
         names = [image_name(image.get("id", "")) for image in report.iter("parentImage")]

@@ -11,6 +11,8 @@ from llava.conversation import check_version
 from llava.data.anyres import EXAMPLE, check_pinpoints
 from llava.data.images import allow_blank_images, check_mode
 from llava.data.video import VideoFolder
+from llava.model.builder import is_trained
+from llava.model.language_model.llava_qwen import LlavaQwen3Config
 
 RESAMPLER_FIELDS = ("mm_projector", "mm_resampler", "mm_qformer", "mm_perceiver", "mm_spatial", "mm_mask")
 
@@ -18,6 +20,12 @@ RESAMPLER_FIELDS = ("mm_projector", "mm_resampler", "mm_qformer", "mm_perceiver"
 @dataclass(kw_only=True)
 class ModelArguments(arguments.ModelArguments):
     """What is built. The mm_* settings are saved in the checkpoint's config too."""
+
+    fixed = (
+        *("vision_tower", "version", "image_aspect_ratio", "image_grid_pinpoints"),
+        *("attention_pattern", "block_length", "gen_length"),
+        *(field for field in LlavaQwen3Config.__annotations__ if field.startswith(RESAMPLER_FIELDS)),
+    )
 
     mm_tunable_parts: str = HfArg(help=f"parts to train, joined by commas: {', '.join(PARTS)}")
     vision_tower: str | None = HfArg(default=None, help="SigLIP folder, open_clip:NAME or timm:NAME (or folder)")
@@ -34,6 +42,13 @@ class ModelArguments(arguments.ModelArguments):
     mm_spatial_pool_stride: int = HfArg(default=2, help="patches per side that are pooled to one")
     mm_spatial_pool_mode: str = HfArg(default="bilinear", help="average, max, bilinear")
     mm_mask_drop_ratio: float = HfArg(default=0.25, help="share of the patches kept in training")
+
+    def trained_settings(self) -> dict:
+        folder = self.model_name_or_path
+        if not Path(folder, "config.json").is_file() or not is_trained(folder):
+            return {}
+        config = LlavaQwen3Config.from_pretrained(folder)
+        return {name: getattr(config, name, getattr(config.text_config, name, None)) for name in self.fixed}
 
     def check(self) -> None:
         super().check()

@@ -1,4 +1,4 @@
-"""Teaches a vision tower with random weights to see, before there is a language model to learn with it.
+r"""Teaches a vision tower with random weights to see, before there is a language model to learn with it.
 
     torchrun --nproc_per_node 2 -m llava.train.pretrain_tower --vision_tower exp/towers/vision_tower \
         --data_path captions.json --image_folder images --out exp/towers/trained
@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
+from dllm.bar import Bar
+from dllm.program import argument_parser
 from dllm.training.plain import is_first_process, run_plain, train_plain
 from llava.data.images import allow_blank_images, load_image, preprocess_image
 from llava.data.records import image_names, read_records
@@ -50,7 +51,7 @@ class ImageWordDataset(Dataset):
         for row, words in zip(self.has, found, strict=True):
             row[[number[word] for word in words if word in number]] = True
         images = [Path(image_folder) / image_names(record)[0] for record in records]
-        bar = tqdm(images, desc="images", unit="image", disable=not progress)
+        bar = Bar(images, desc="images", unit="image", disable=not progress)
         self.augment = augment
         self.pixels = [
             preprocess_image(load_image(image, keep_grey=True), processor, "square")[0].half() for image in bar
@@ -121,17 +122,17 @@ def pretrain(args: argparse.Namespace) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--vision_tower", required=True, help="SigLIP folder, open_clip: or timm: to start from")
     parser.add_argument("--data_path", required=True, help="LLaVA JSON file; of a record its first image and answer")
-    parser.add_argument("--image_folder", required=True)
+    parser.add_argument("--image_folder", required=True, help="folder that the records' images are relative to")
     parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--epochs", type=float, default=8)
+    parser.add_argument("--epochs", type=float, default=8, help="passes over the data")
     parser.add_argument("--batch_size", type=int, default=8, help="images of a step and process")
-    parser.add_argument("--learning_rate", type=float, default=7e-4)
+    parser.add_argument("--learning_rate", type=float, default=7e-4, help="the highest")
     parser.add_argument("--augment", action="store_true", help="vary the images: for a few thousand or less")
     parser.add_argument("--select_layer", type=int, default=-2, help="the layer that training uses later")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of order and new weights")
     parser.add_argument("--allow_blank_images", action="store_true", help="let images pass that show nothing")
     args = parser.parse_args()
     allow_blank_images(args.allow_blank_images)

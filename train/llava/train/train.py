@@ -1,13 +1,13 @@
-"""Trains LlavaQwen3ModelLM on LLaVA JSON data; the stage scripts in train/scripts call it through torchrun.
+r"""Trains LlavaQwen3ModelLM on LLaVA JSON data; the stage scripts in train/scripts call it through torchrun.
 
     torchrun --nproc_per_node 1 llava/train/train_mem.py --model_name_or_path DIR --vision_tower DIR \
         --data_path FILE --image_folder DIR --mm_tunable_parts mm_mlp_adapter,mm_vision_resampler --output_dir DIR
 """
 
 import torch
-from transformers import HfArgumentParser
 
-from dllm.training.run import check_trained_settings, loaded, run, set_trainable
+from dllm.training.command_line import ArgumentParser
+from dllm.training.run import loaded, run, set_trainable
 from llava.data.dataset import ReportCollator, ReportDataset
 from llava.model.builder import build_model, is_trained, load_adapter, load_pretrained_model
 from llava.model.multimodal_resampler.builder import num_image_tokens
@@ -22,8 +22,8 @@ def train() -> None:
 
 def parse() -> tuple[ModelArguments, DataArguments, TrainingArguments]:
     """The arguments of the command line. Raises ValueError for what can be told before anything is loaded."""
-    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
-    model_args, data_args, args = parser.parse_args_into_dataclasses()
+    parser = ArgumentParser((ModelArguments, DataArguments, TrainingArguments), __doc__)
+    model_args, data_args, args = parser.parse()
     model_args.check()
     data_args.check()
     if data_args.eval_data_path and args.eval_strategy == "no":
@@ -62,21 +62,17 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
 def _model(model_args: ModelArguments, data_args: DataArguments):
     """A model of two towers, or a trained model to go on with; fp32 master weights, bf16 is a matter of the step."""
     path, tower = model_args.model_name_or_path, model_args.vision_tower
-    names = ("image_aspect_ratio", "image_grid_pinpoints")
-    settings = model_args.settings() | {name: getattr(data_args, name) for name in names}
     if not is_trained(path):
         if not tower:
             raise ValueError(
                 f"--vision_tower is missing: {path} is a language model; give the folder of a SigLIP model"
             )
         select_layer, diffusion = model_args.mm_vision_select_layer, model_args.diffusion()
+        names = ("image_aspect_ratio", "image_grid_pinpoints")
+        settings = model_args.settings() | {name: getattr(data_args, name) for name in names}
         tokenizer, model, processor = build_model(path, tower, select_layer, torch.float32, diffusion, **settings)
     else:
-        if tower:
-            raise ValueError(f"--vision_tower {tower}: {path} has its own; leave the argument out")
         tokenizer, model, processor = load_pretrained_model(path)
-        check_trained_settings(path, model.config, settings)
-        check_trained_settings(path, model.diffusion, model_args.diffusion())
     if model_args.pretrain_mm_mlp_adapter:
         load_adapter(model, model_args.pretrain_mm_mlp_adapter)
     set_trainable(model, model_args.tunable_prefixes(), model_args)

@@ -3,7 +3,6 @@
 python -m dllm.pipelines.a2d.tiny --family llama --out exp/tiny_llama
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from dllm.data.conversation import CHATML_TEMPLATE
 from dllm.pipelines.a2d.modeling_a2d import FAMILIES
 from dllm.pipelines.special_tokens import MASK_TOKEN, STOP_TOKEN, TAIL_TOKEN, set_special_tokens
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 HEADER_TEMPLATE = (  # Llama 3's; LLaDA's too, with another beginning
     "{{{{ '{start}' }}}}{{% for message in messages %}}"
@@ -142,15 +141,15 @@ def save_language_model(
 
 def main() -> None:
     """Writes a folder from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--family", choices=DIALECTS, required=True)
+    parser = argument_parser(__doc__)
+    parser.add_argument("--family", choices=DIALECTS, required=True, help="of the language model")
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument("--text_path", help="text that the tokenizer is trained on; default: bytes alone")
-    parser.add_argument("--vocab_size", type=int, default=512)
+    parser.add_argument("--vocab_size", type=int, default=512, help="tokens of the tokenizer at most")
     parser.add_argument("--hidden_size", type=int, default=64, help="a multiple of 32")
-    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--layers", type=int, default=2, help="of the language model")
     parser.add_argument("--plain", action="store_true", help="the autoregressive model, not its masked-diffusion twin")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     text = Path(args.text_path).read_text(encoding="utf-8") if args.text_path else ""

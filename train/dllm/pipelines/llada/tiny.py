@@ -3,7 +3,6 @@
 python -m dllm.pipelines.llada.tiny --out exp/tiny_llada
 """
 
-import argparse
 import json
 import re
 from pathlib import Path
@@ -14,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dllm.pipelines.a2d.tiny import HEADER_TEMPLATE, HEADERS, Dialect, decoder_sizes, train_tokenizer
 from dllm.pipelines.llada.loading import FIXED, KEY_MAPPING, MODEL_TYPE, SETTINGS
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 DIALECT = Dialect(  # the tokenizer names no mask token: the config does
     ("<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>", *HEADERS),
@@ -57,13 +56,13 @@ def published_name(name: str) -> str:
 
 def main() -> None:
     """Writes a folder from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument("--text_path", help="text that the tokenizer is trained on; default: bytes alone")
-    parser.add_argument("--vocab_size", type=int, default=512)
+    parser.add_argument("--vocab_size", type=int, default=512, help="tokens of the tokenizer at most")
     parser.add_argument("--hidden_size", type=int, default=64, help="a multiple of 32")
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--layers", type=int, default=2, help="of the language model")
+    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     text = Path(args.text_path).read_text(encoding="utf-8") if args.text_path else ""

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
+from dllm.bar import Bar
 from dllm.pipelines.qwen3_vl.modeling_qwen3_vl import Qwen3VLForMaskedLM
 from dllm.pipelines.qwen3_vl.processing import Qwen3VLProcessor, image_inputs
 from dllm.pipelines.qwen3_vl.tiny_tables import COLOURS, SIDES, draw_cells, draw_table
@@ -25,7 +25,7 @@ def pretrain(folder: str, steps: int, batch_size: int = 32, learning_rate: float
     optimizer = torch.optim.AdamW(weights, learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
     rng, right = np.random.default_rng(seed), []
-    for _ in tqdm(range(steps), desc="vision", file=sys.stderr):
+    for _ in Bar(range(steps), desc="vision", file=sys.stderr):
         tables = [draw_cells(rng) for _ in range(batch_size)]
         inputs = image_inputs(processor, [draw_table(cells, rng) for cells in tables])
         tokens, deepstack = model.see(**inputs)  # [N, D], [N, K, D]

@@ -3,7 +3,6 @@
 python -m dllm.pipelines.qwen3_vl.tiny --out exp/tiny_qwen3_vl
 """
 
-import argparse
 from collections.abc import Iterable
 
 import torch
@@ -14,7 +13,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLForConditional
 from dllm.pipelines.a2d.tiny import INITIALIZER_RANGE, decoder_sizes, train_tokenizer
 from dllm.pipelines.qwen3_vl.processing import MARKS, VIDEO_PAD
 from dllm.pipelines.qwen3_vl.tiny_tables import make_rows
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 PATCH_SIZE, MERGE_SIZE = 8, 2  # a visual token is a square of 16 pixels a side
 
@@ -70,9 +69,9 @@ def save_model(
 
 def main() -> None:
     """Writes a folder whose tokenizer knows the questions about tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     save_model(args.out, (turn["content"] for row in make_rows(1000, args.seed) for turn in row["messages"]))

@@ -3,7 +3,6 @@
 python -m dllm.pipelines.qwen3_vl.tiny_tables --out exp/tables --train 10000 --test 200
 """
 
-import argparse
 import io
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import datasets
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 COLOURS = {
     "red": (220, 40, 40),
@@ -72,11 +71,11 @@ def make_rows(number: int, seed: int) -> list[dict]:
 
 def main() -> None:
     """Writes a data set from the command line: train.parquet and test.parquet."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--train", type=int, default=10000, help="training tables")
     parser.add_argument("--test", type=int, default=200, help="test tables")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of all samples")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     datasets.disable_progress_bars()
