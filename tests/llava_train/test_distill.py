@@ -10,7 +10,9 @@ from unittest.mock import patch
 import pytest
 from PIL import Image
 
+from dllm.inference.own_responses import own_responses
 from dllm.inference.pace import fastest, paces, set_decoding_defaults, word_pairs
+from dllm.inference.results_file import ResultsFile
 from llava import distill
 from llava.data.dataset import read_records
 from llava.data.images import load_image
@@ -49,7 +51,7 @@ def test_answers_become_the_models_own_and_all_else_stays(world, model_path, tmp
 
 
 def test_the_reports_are_those_of_the_model(world, model_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(distill.ResultsFile, "add", recorded := Recorder(distill.ResultsFile.add))
+    monkeypatch.setattr(ResultsFile, "add", recorded := Recorder(ResultsFile.add))
     try:
         own_reports(world, model_path, tmp_path / "own.json")
     except ValueError as error:  # random weights may end none of them
@@ -120,7 +122,7 @@ def test_a_file_of_messages_keeps_its_system_turn(world, model_path, tmp_path, m
     data = tmp_path / "data.jsonl"
     data.write_text(json.dumps({"id": 1, "images": [record["image"]], "messages": messages}))
 
-    def write_all(self, requests, batch_size):
+    def write_all(self, requests, batch_size, threshold):
         asked.extend(requests)
         return iter([Report("Clear.", 2, 2)])
 
@@ -158,9 +160,9 @@ def test_the_measured_threshold_becomes_the_models_default(world, model_path, tm
     to_request = distill.requests_of(str(world.images))
     slow = list(writer.write_all(map(to_request, records), 3, threshold=None))
     assert [each.steps for each in writer.write(list(map(to_request, records)))] != [each.steps for each in slow]
-    file = distill.ResultsFile(tmp_path / "own.json.reports", {}, names=("image", "report"))
+    file = ResultsFile(tmp_path / "own.json.reports", {}, names=("image", "report"))
     with contextlib.suppress(ValueError):  # random weights may end none of them
-        distill.own_responses(writer, records, to_request, file, 3)
+        own_responses(writer, records, to_request, file, 3)
     assert list(file.results.values()) == slow
 
 

@@ -1,9 +1,14 @@
 """The conversation that DIFFA was trained on: its system prompt, and where the audio goes in it."""
 
-from transformers import PreTrainedTokenizerBase
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from diffa.constants import AUDIO_TOKEN_INDEX
 from dllm.data import conversation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SYSTEM_PROMPT = "You are a helpful voice assistant."
 BEFORE, AFTER = "This is the audio:", " <audio>. "  # of the audio; published weights expect `<audio>` as text

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dllm.data.files import replacing, sha256, weights_sha256
-from dllm.inference.command_line import add_device, announce, settle_device
+from dllm.inference.command_line import add_device, announce, settled
 from dllm.program import argument_parser, run_program
 from llava.data.images import allow_blank_images, load_image
 from llava.data.records import image_names, read_records
@@ -38,6 +38,7 @@ def own_reports(
     from dllm.inference.results_file import ResultsFile
     from llava.inference import ReportWriter
 
+    device, dtype = settled(device, dtype)
     writer = ReportWriter(model_path, device, dtype)
     settings = {"model_path": os.path.realpath(model_path), "data_path": os.path.realpath(data_path), "dtype": dtype}
     settings |= {"weights": weights_sha256(model_path), "data": sha256(data_path)}
@@ -62,8 +63,8 @@ def set_threshold(
     from dllm.inference.pace import fastest, paces, set_decoding_defaults
     from llava.inference import ReportWriter
 
-    found = []
-    for pace in paces(ReportWriter(model_path, device, dtype), records, requests_of(image_folder), batch_size):
+    writer, found = ReportWriter(model_path, *settled(device, dtype)), []
+    for pace in paces(writer, records, requests_of(image_folder), batch_size):
         what = "one token a step" if pace.threshold is None else f"threshold {pace.threshold}"
         print(f"{what:16} {pace.tokens_per_step:5.2f} tokens per step, F1 of word pairs {pace.score:.3f}", flush=True)
         found.append(pace)
@@ -101,7 +102,6 @@ def main() -> None:
     args = parser.parse_args()
     allow_blank_images(args.allow_blank_images)
     paths, how = (args.model_path, args.data_path, args.image_folder), (args.limit, args.batch_size)
-    settle_device(args)
     if args.set_threshold:
         set_threshold(*paths, *how, args.device, args.dtype)
         return

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import datasets
 from datasets.exceptions import DatasetNotFoundError
-from torch.utils.data import ConcatDataset
 
 from dllm.data.files import read_json
 
@@ -40,6 +39,8 @@ def open_splits(name: str, config: str | None = None) -> dict[str, Sequence[dict
         return {"train": json_rows(path)}
     if path.is_dir() and (files := sorted(path.iterdir())) and all(map(_is_rows, files)):
         names = sorted({_split(file) for file in files})
+        from torch.utils.data import ConcatDataset  # takes seconds, which programs that read one file need not wait
+
         return {name: ConcatDataset([json_rows(file) for file in files if _split(file) == name]) for name in names}
     datasets.disable_progress_bars()
     try:

@@ -51,18 +51,25 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def settle_device(args: argparse.Namespace) -> None:
-    """Puts the device that is there, and what is fastest on it, where none were asked for."""
+    """Puts the device that is there, and the precision that is fastest on it, where none were asked for."""
+    args.device, args.dtype = settled(args.device, args.dtype)
+
+
+def settled(device: str | None, dtype: str | None) -> tuple[str, str]:
+    """Device and precision, those that `settle_device` puts in the place of None."""
     import torch
 
-    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    args.dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return device, dtype or ("float32" if device == "cpu" else "bfloat16")
 
 
 def decoding_arguments(args: argparse.Namespace) -> dict:
     """Those of `Decoding` that were given. Raises ValueError on an impossible value."""
     given = {each.name: getattr(args, each.name) for each in fields(Decoding)}
     given = {name: value for name, value in given.items() if value is not None}
-    Decoding(**{"gen_length": 1, "block_length": 1} | given)  # before a model is there, whose lengths are the defaults
+    # Before a model is there, whose lengths are the defaults, and which may have a name of its own for its inputs.
+    checked = {name: value for name, value in given.items() if name != "cfg_against"}
+    Decoding(**{"gen_length": 1, "block_length": 1} | checked)
     return given
 
 
