@@ -1,0 +1,78 @@
+"""Training programs as processes of their own that need not import the libraries again, eight seconds of a core each:
+they are forks of one process that has imported them, and so are torchrun and its ranks. The repository's own modules
+are imported by every fork, since some look at the process that they are in.
+
+All have that one process's seed of hashes: that nothing hangs on the order of a set is left to tests that start a new
+interpreter.
+"""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TRAIN = Path(__file__).resolve().parents[2] / "train"
+LIBRARIES = ["torch.distributed.run", "transformers.trainer", "deepspeed", "peft"]
+
+
+def completed(program: str | Path, arguments: list, processes: int = 0) -> subprocess.CompletedProcess:
+    """`python program arguments` in the folder train, or torchrun of that with so many `processes`, after its end."""
+    command = [str(part) for part in (program, *arguments)]
+    if processes:
+        command = ["--standalone", "--nproc_per_node", str(processes), *command]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LIBRARIES)
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = Path(folder) / "out", Path(folder) / "err"
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        start = _torchrun if processes else _program
+        process = context.Process(target=_set_up, args=(start, command, environment, outputs))
+        process.start()
+        process.join()
+        return subprocess.CompletedProcess(command, process.exitcode, *(path.read_text() for path in outputs))
+
+
+def _set_up(start, command: list[str], environment: dict[str, str], outputs: tuple[Path, Path]) -> None:
+    os.chdir(TRAIN)
+    for descriptor, path in enumerate(outputs, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    sys.stdout.reconfigure(line_buffering=True)
+    _become(start, command, environment)
+
+
+def _torchrun(command: list[str]) -> None:
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
+    from torch.distributed.run import main
+
+    def rank(self, args: tuple, env: dict[str, str]):
+        command = list(args[args.index("-u") + 1 :])
+        process = multiprocessing.get_context("fork").Process(target=_rank, args=(command, env))
+        process.start()
+        return process._popen  # has what torchrun asks of one of subprocess
+
+    SubprocessHandler._popen = rank
+    main(command)
+
+
+def _rank(command: list[str], environment: dict[str, str]) -> None:
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):  # torchrun's own handlers
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _become(_program, command, environment)
+
+
+def _program(command: list[str]) -> None:
+    sys.path.insert(0, os.path.dirname(os.path.abspath(command[0])))
+    sys.argv = command
+    runpy.run_path(command[0], run_name="__main__")
+
+
+def _become(start, command: list[str], environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    start(command)
