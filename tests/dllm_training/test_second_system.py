@@ -93,7 +93,7 @@ def test_it_trains_and_says_so(trained):
 
 def test_killed_and_started_again_it_ends_the_same_to_the_bit(folder, trained, tmp_path):
     out, arguments = tmp_path / "out", command(folder, tmp_path / "out")
-    run = Run(arguments, 1, tmp_path / "log", program=PROGRAM)
+    run = Run(arguments, 0, tmp_path / "log", program=PROGRAM)
     run.until(lambda: complete_checkpoints(out))
     run.kill()
     assert not (out / "config.json").exists()

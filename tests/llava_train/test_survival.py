@@ -18,8 +18,8 @@ from PIL import Image
 
 from dllm.data.files import sha256
 from dllm.training.checkpoints import COMPLETE, complete_checkpoints
-from oracles.runs import CHECKOUT, Run
-from oracles.tiny import build_trainer
+from oracles.runs import Run
+from oracles.tiny import CHECKOUT, build_trainer
 
 STEPS, EVERY, KEPT = 40, 4, 2
 SETTINGS = {

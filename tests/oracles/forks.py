@@ -8,6 +8,7 @@ interpreter.
 
 import multiprocessing
 import os
+import resource
 import runpy
 import signal
 import subprocess
@@ -19,28 +20,57 @@ TRAIN = Path(__file__).resolve().parents[2] / "train"
 LIBRARIES = ["torch.distributed.run", "transformers.trainer", "deepspeed", "peft"]
 
 
-def completed(program: str | Path, arguments: list, processes: int = 0) -> subprocess.CompletedProcess:
-    """`python program arguments` in the folder train, or torchrun of that with so many `processes`, after its end."""
-    command = [str(part) for part in (program, *arguments)]
-    if processes:
-        command = ["--standalone", "--nproc_per_node", str(processes), *command]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(LIBRARIES)
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = Path(folder) / "out", Path(folder) / "err"
+class Fork:
+    """`python program arguments` in the folder train, or torchrun of that with so many `processes`; what it prints goes
+    to the end of the files `out` and `err`. No file gets more than `most_bytes`: writing more fails, as on a full disk.
+    """
+
+    def __init__(
+        self,
+        program: str | Path,
+        arguments: list,
+        processes: int,
+        out: Path,
+        err: Path,
+        most_bytes: int = resource.RLIM_INFINITY,
+    ):
+        command = [str(part) for part in (program, *arguments)]
+        if processes:
+            command = ["--standalone", "--nproc_per_node", str(processes), *command]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(LIBRARIES)
         start = _torchrun if processes else _program
-        process = context.Process(target=_set_up, args=(start, command, environment, outputs))
-        process.start()
-        process.join()
-        return subprocess.CompletedProcess(command, process.exitcode, *(path.read_text() for path in outputs))
+        self.process = context.Process(target=_set_up, args=(start, command, environment, out, err, most_bytes))
+        self.process.start()
+        self.pid, self.kill = self.process.pid, self.process.kill
+
+    def poll(self) -> int | None:
+        """As that of subprocess.Popen."""
+        return self.process.exitcode
+
+    def wait(self) -> int:
+        self.process.join()
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
 
 
-def _set_up(start, command: list[str], environment: dict[str, str], outputs: tuple[Path, Path]) -> None:
+def completed(program: str | Path, arguments: list, processes: int = 0) -> subprocess.CompletedProcess:
+    """A `Fork` after its end, as subprocess.run returns it."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        status = Fork(program, arguments, processes, out, err).wait()
+        return subprocess.CompletedProcess(arguments, status, out.read_text(), err.read_text())
+
+
+def _set_up(start, command: list[str], environment: dict[str, str], out: Path, err: Path, most_bytes: int) -> None:
     os.chdir(TRAIN)
-    for descriptor, path in enumerate(outputs, start=1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    for descriptor, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     sys.stdout.reconfigure(line_buffering=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
     _become(start, command, environment)
 
 
