@@ -2,8 +2,8 @@
 they are forks of one process that has imported them, and so are torchrun and its ranks. The repository's own modules
 are imported by every fork, since some look at the process that they are in.
 
-All have that one process's seed of hashes: that nothing hangs on the order of a set is left to tests that start a new
-interpreter.
+All have that one process's seed of hashes: that nothing hangs on the order of a set is left to tests that start new
+interpreters, as `reference` in llava_train/test_survival.py does.
 """
 
 import multiprocessing
