@@ -17,6 +17,7 @@ from dllm.inference.text import TextRequest
 from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
 from dllm.pipelines.text import load_writer, sft
 from dllm.training.checkpoints import complete_checkpoints
+from oracles.forks import completed
 from oracles.runs import Run
 from oracles.tiny import CHECKOUT, losses
 from oracles.tiny import turns as conversation
@@ -52,7 +53,7 @@ def command(folder: Path, out: Path, *more: str) -> list[str]:
 
 
 def start(arguments: list[str]) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(PROGRAM), *arguments], capture_output=True, text=True)
+    return completed(PROGRAM, arguments)
 
 
 def losses_of(out: Path) -> list[float]:
@@ -92,7 +93,7 @@ def test_it_trains_and_says_so(trained):
 
 def test_killed_and_started_again_it_ends_the_same_to_the_bit(folder, trained, tmp_path):
     out, arguments = tmp_path / "out", command(folder, tmp_path / "out")
-    run = Run(arguments, 1, tmp_path / "log", program=PROGRAM)
+    run = Run(arguments, 0, tmp_path / "log", program=PROGRAM)
     run.until(lambda: complete_checkpoints(out))
     run.kill()
     assert not (out / "config.json").exists()

@@ -14,13 +14,13 @@ from faults.checkpoints import start
 from oracles.tiny import CHECKOUT
 
 HOLD = """
-import os, sys, time
+import os, sys
 from dllm.data.files import Lock
 lock = Lock(sys.argv[1], "trains")
 if sys.argv[2] == "forked" and os.fork():
     os._exit(0)
 print("held", flush=True)
-time.sleep(300)
+sys.stdin.read()  # until the test ends
 """
 
 
@@ -31,12 +31,13 @@ def hold():
 
     def hold(path, how="held"):
         command = [sys.executable, "-c", HOLD, str(path), how]
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         assert processes[-1].stdout.readline() == "held\n"
         return processes[-1]
 
     yield hold
     for process in processes:
+        process.stdin.close()  # ends its fork as well
         process.kill()
         process.wait()
 

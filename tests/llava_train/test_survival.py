@@ -18,8 +18,8 @@ from PIL import Image
 
 from dllm.data.files import sha256
 from dllm.training.checkpoints import COMPLETE, complete_checkpoints
-from oracles.runs import CHECKOUT, Run
-from oracles.tiny import build_trainer
+from oracles.runs import Run
+from oracles.tiny import CHECKOUT, build_trainer
 
 STEPS, EVERY, KEPT = 40, 4, 2
 SETTINGS = {
@@ -46,10 +46,15 @@ def contents(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def reference(world, tmp_path_factory):
-    """The output folder of the run that nothing disturbs; all its checkpoints are kept."""
+    """The output folder of the run that nothing disturbs, in new interpreters with hash seeds of their own; all its
+    checkpoints are kept.
+    """
     out = tmp_path_factory.mktemp("reference")
-    run = Run(world.arguments(out, **SETTINGS), 2, out.with_suffix(".log"))
-    assert run.wait() == 0, run.text()[-3000:]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*torchrun, "llava/train/train_mem.py", *world.arguments(out, **SETTINGS)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=CHECKOUT / "train", env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
     return out
 
 

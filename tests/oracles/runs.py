@@ -3,17 +3,15 @@
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from oracles.forks import Fork
 
 
 class Run:
-    """A started `program`, of one process or of several under torchrun; what it prints goes to the file `log`.
+    """A started `program`, plain or with `processes` under torchrun; what it prints goes to the file `log`.
 
     `most_bytes` is the most that a file may have: writing more fails, as on a full disk.
     """
@@ -26,18 +24,8 @@ class Run:
         most_bytes: int = resource.RLIM_INFINITY,
         program: str | Path = "llava/train/train_mem.py",
     ):
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        command = [sys.executable, *(launcher if processes > 1 else []), str(program), *arguments]
         self.log = log
-        with open(log, "w") as output:
-            self.launcher = subprocess.Popen(
-                command,
-                cwd=CHECKOUT / "train",
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes)),
-            )
+        self.launcher = Fork(program, arguments, processes, log, log, most_bytes)
 
     def members(self) -> list[int]:
         """The launcher and all processes that come from it."""

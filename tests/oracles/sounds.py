@@ -1,7 +1,6 @@
 """A tiny world of sounds for the tests: clips of tones, a random Whisper and language model, and one way to train."""
 
 import json
-import os
 import subprocess
 import sys
 import wave
@@ -19,9 +18,9 @@ from diffa.train.diffa_trainer import DiffaTrainer
 from dllm.pipelines.a2d.tiny import train_tokenizer
 from dllm.pipelines.llada.tiny import DIALECT, save_llada
 from dllm.training.identity import Identity
+from oracles.forks import completed
 from oracles.models import keep_float64
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 TINY = {"prompt_size": 4, "num_prompts": 3, "acoustic_intermediate_size": 48, "acoustic_layers": [1, 2]}
 RATE = 16_000
 TONES = ("low", "middle", "high")
@@ -129,7 +128,4 @@ def build_trainer(arguments: list[str]) -> DiffaTrainer:
 
 def launch(arguments: list[str], processes: int) -> subprocess.CompletedProcess:
     """Runs the program under torchrun."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *launcher, "diffa/train/train_mem.py", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=CHECKOUT / "train", env=environment, capture_output=True, text=True)
+    return completed("diffa/train/train_mem.py", arguments, processes)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from llava.phantom.generate import write_release
 from llava.radiology.annotation import convert_annotation
 from llava.train import train as program
 from llava.train.llava_trainer import LLaVATrainer
+from oracles.forks import completed
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ALL_PARTS = "mm_vision_tower,mm_vision_resampler,mm_mlp_adapter,mm_language_model"
@@ -159,15 +159,9 @@ def losses(history: list[dict]) -> list[float]:
 
 def launch(arguments: list[str], processes: int) -> subprocess.CompletedProcess:
     """Runs train_mem.py under torchrun, as the stage scripts do."""
-    return _run(["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)], arguments)
+    return completed("llava/train/train_mem.py", arguments, processes)
 
 
 def run_program(arguments: list[str]) -> subprocess.CompletedProcess:
     """Runs train_mem.py as one ordinary process."""
-    return _run([], arguments)
-
-
-def _run(launcher: list[str], arguments: list[str]) -> subprocess.CompletedProcess:
-    command = [sys.executable, *launcher, "llava/train/train_mem.py", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=CHECKOUT / "train", env=environment, capture_output=True, text=True)
+    return completed("llava/train/train_mem.py", arguments)
