@@ -25,6 +25,7 @@ from report_scores.lmms_eval_output import generations, read_scores, results_fil
 from report_scores.scorer import FINDING_F1
 
 DISK_SPACE = 1e9  # bytes
+BASELINES = ("constant_report", "nearest_image")
 REMEDY = "remove the folder and start again"
 REPORTS = "reports_llava.json"  # of real studies, as stage 2 reads them
 REAL_IMAGES = {"image_size": 128}  # a phantom shows its findings at half the side
@@ -197,13 +198,14 @@ def stage(title: str, script: str, out: Path, data: Path, images: Path, env: dic
 def summarise(args: argparse.Namespace, model: Path, results: Path) -> dict:
     """What the run found, as written to summary.json."""
     scores, texts = read_scores(results_file(results)), generations(results)
-    seconds = {}
+    whole, seconds = read_json(next(results.glob("*/scores.json")), REMEDY)["scores"], {}
     for name in ("stage1", "stage2"):
         state = read_json(args.out / name / "trainer_state.json", REMEDY)
         seconds[name] = round(state["log_history"][-1]["train_runtime"] / state["global_step"], 3)
     summary = {
         "metrics": scores["model"],
         "floors": {name: scores[name] for name in ("constant_report", "shuffled_images")},
+        "baselines": {name: {metric: each["value"] for metric, each in whole[name].items()} for name in BASELINES},
         "report": texts["model"][0][1],
         "seconds": seconds,
         "checkpoint": str(model),
@@ -220,10 +222,19 @@ def summarise(args: argparse.Namespace, model: Path, results: Path) -> dict:
 
 
 def print_summary(summary: dict) -> None:
-    """Prints the scores beside their floors, and a report."""
-    rows = {"model": summary["metrics"], **summary["floors"]}
-    f1 = {name: {"finding_f1": value} for name, value in summary.get("finding_f1", {}).items()}
-    print_table("", {name: row | f1.get(name, {}) for name, row in rows.items()})
+    """Prints the scores beside those of the control and of both baselines, and a report."""
+    rows = {
+        "model": summary["metrics"],
+        "shuffled_images": summary["floors"]["shuffled_images"],
+        **summary["baselines"],
+    }
+    rows = {name: {metric: row[metric] for metric in summary["metrics"]} for name, row in rows.items()}
+    for name, f1 in summary.get("finding_f1", {}).items():
+        rows[name]["finding_f1"] = f1
+    for name, baseline in summary["baselines"].items():
+        if "finding_F1" in baseline:
+            rows[name]["finding_f1"] = baseline["finding_F1"]
+    print_table("", rows)
     print(f"\nreport: {summary['report']}")
 
 

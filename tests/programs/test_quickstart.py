@@ -24,7 +24,7 @@ def quickstart():
     return module
 
 
-def test_the_summary_has_the_promised_keys(quickstart, tmp_path, monkeypatch):
+def test_the_summary_has_the_promised_keys(quickstart, tmp_path, monkeypatch, capsys):
     scores = {name: {"BLEU_1": 0.5} for name in ("model", "constant_report", "shuffled_images")}
     truth = "There is a small left pleural effusion."
     texts = {"model": [(truth, truth)], "shuffled_images": [(truth, "The lungs are clear.")]}
@@ -35,11 +35,18 @@ def test_the_summary_has_the_promised_keys(quickstart, tmp_path, monkeypatch):
         (tmp_path / stage).mkdir()
         state = {"global_step": 4, "log_history": [{"train_runtime": 2.0}]}
         (tmp_path / stage / "trainer_state.json").write_text(json.dumps(state))
+    whole = {name: {"BLEU_1": {"value": 0.5}, "finding_F1": {"value": 0.25}} for name in quickstart.BASELINES}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/scores.json").write_text(json.dumps({"scores": whole}))
     summary = quickstart.summarise(argparse.Namespace(out=tmp_path, annotation=None), tmp_path / "stage2", tmp_path)
     assert summary["metrics"] == {"BLEU_1": 0.5} and set(summary["floors"]) == {"constant_report", "shuffled_images"}
     assert summary["finding_f1"] == {"model": 1.0, "shuffled_images": 0.0}
     assert summary["report"] == truth and summary["seconds"] == {"stage1": 0.5, "stage2": 0.5}
     assert summary["checkpoint"] == str(tmp_path / "stage2") and {"pattern", "resampler"} <= set(summary)
+    quickstart.print_summary(summary)
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if "0." in line)
+    assert told["nearest_image"].split() == told["constant_report"].split() == ["0.500", "0.250"]
+    assert told["model"].split() == ["0.500", "1.000"]
 
 
 def first(folder, more: str) -> str:
