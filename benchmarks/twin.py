@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -171,7 +172,7 @@ def step_seconds(args: argparse.Namespace, steps: int) -> dict[str, dict[str, fl
     seconds = {file: dict.fromkeys(ARMS, 0.0) for file in STAGES}
     for file, found in seconds.items():
         trainers = {name: Arm(name, args, seed=0).trainer(file, steps) for name in ARMS}
-        batches = {name: iter(trainer.get_train_dataloader()) for name, trainer in trainers.items()}
+        batches = {name: cycle(trainer.get_train_dataloader()) for name, trainer in trainers.items()}
         for step in range(-1, steps):  # the first one warms up
             for name, trainer in trainers.items():
                 begun = time.process_time()
