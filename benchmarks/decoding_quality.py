@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -77,12 +78,15 @@ class Twin:
         self.model.load_state_dict(writer.model.language_model.state_dict())
 
     @torch.no_grad()
+    def generate(self, requests: list[Request], **arguments) -> Tensor:
+        """Ids [B, n] of what follows the prompts of requests, images included, greedily by transformers."""
+        prompt = self.writer.model.prepare_prompt(*self.writer.inputs(requests))
+        inputs = {"inputs_embeds": prompt.embeds, "attention_mask": prompt.valid.long()}
+        return self.model.generate(**inputs, do_sample=False, **arguments)
+
     def write(self, request: Request, num_tokens: int) -> None:
-        """Writes exactly so many tokens for one request, the image included."""
-        prompt = self.writer.model.prepare_prompt(*self.writer.inputs([request]))
-        length = {"min_new_tokens": num_tokens, "max_new_tokens": num_tokens}
-        mask = prompt.valid.long()
-        written = self.model.generate(inputs_embeds=prompt.embeds, attention_mask=mask, do_sample=False, **length)
+        """Writes exactly so many tokens for one request."""
+        written = self.generate([request], min_new_tokens=num_tokens, max_new_tokens=num_tokens)
         assert written.shape[1] == num_tokens
 
 
