@@ -46,9 +46,11 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 
 check_machine() {
-    local said
+    local said status=0
     command -v java > /dev/null || fail "METEOR needs Java: install it (apt: openjdk-17-jre-headless)"
-    if ! said="$("$PYTHON" "$ROOT/eval/scripts/rehearsal.py" 2>&1)"; then
+    said="$("$PYTHON" "$ROOT/eval/scripts/rehearsal.py" 2>&1)" || status=$?
+    [ "$status" -le 128 ] || fail "stopped by signal $((status - 128)) before the evaluation began; start again"
+    if [ "$status" -ne 0 ]; then
         said="${said##*$'\n'}"
         fail "$PYTHON cannot score: ${said#error: }; install what eval/lmms-eval/README.md says"
     fi
