@@ -1,6 +1,7 @@
 """The figures of a run against what they are said to count, one sample at a time."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -196,19 +197,11 @@ def test_the_bar_shows_figures_and_no_raw_logs(tmp_path, capfd):
     assert "train" not in err and "{'" not in out + err
 
 
-def test_the_bar_of_a_resumed_run_goes_on_from_its_step(tmp_path, capfd):
-    make_trainer(tmp_path, save_strategy="steps", save_steps=3).train()
-    capfd.readouterr()
-    make_trainer(tmp_path, disable_tqdm=False).train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("train:")]
-    assert "3/4" in lines[0] and "4/4" in lines[-1]
-
-
-def test_lines_in_a_log_file_are_rare():
-    bar = Progress()
-    bar.on_train_begin(None, TrainerState(max_steps=100, is_world_process_zero=True), None)
-    assert not bar.terminal and min(bar.training_bar.mininterval, bar.training_bar.maxinterval) >= 30
-    bar.training_bar.close()
+def test_the_bar_of_a_resumed_run_goes_on_from_its_step(capfd):
+    bar, state = Progress(), TrainerState(global_step=3, max_steps=4, is_world_process_zero=True)
+    bar.on_train_begin(None, state, None)
+    bar.on_train_end(None, state, None)
+    assert re.search(r"^train: +75%.* 3/4 ", capfd.readouterr().err, flags=re.MULTILINE)
 
 
 def test_figures_that_are_not_there_are_not_shown():

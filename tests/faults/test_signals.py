@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from dllm.launch import launch
+
 TRAIN = """
 import os, signal, subprocess, sys, time
 from dllm.program import end_with_parent, leave_error
@@ -113,6 +115,16 @@ def test_a_worker_that_is_killed_ends_the_run(tmp_path):
     os.kill(script.worker, signal.SIGKILL)
     status, last = script.end()
     assert status == 1 and "the run ended without a word" in last
+
+
+def test_other_children_of_the_process_are_left_alone():
+    other = subprocess.Popen(["sleep", "300"])
+    status, _ = launch(["bash", "-c", "sleep 300 & exit 3"])
+    assert status == 1 and other.poll() is None
+    other.kill()
+    orphan = int(subprocess.run(["bash", "-c", "sleep 300 >&- & echo $!"], capture_output=True, text=True).stdout)
+    assert int(Path(f"/proc/{orphan}/stat").read_text().split()[3]) != os.getpid()  # adopted no longer
+    os.kill(orphan, signal.SIGKILL)
 
 
 def test_a_second_signal_kills_what_does_not_listen(tmp_path):

@@ -83,7 +83,6 @@ def test_the_program_says_what_was_kept_and_why_the_rest_was_not(release, conver
         f"test: 2 studies, 2 images -> {out}/test_llava_llada.json\n{LEFT_OUT}"
         f"annotation -> {out}/{ANNOTATION}, images in {release}/files\n"
     )
-    assert "reading the train reports" in done.stderr and "checking images" in done.stderr
     assert len(list(out.iterdir())) == 4
 
 

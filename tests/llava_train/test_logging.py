@@ -71,12 +71,13 @@ def test_tensorboard_gets_every_figure(two):
 
 def test_the_run_says_once_what_it_did(two):
     out, result = two
-    (line,) = [line for line in result.stdout.splitlines() if line.startswith("train:")]
+    line, curves = [line for line in result.stdout.splitlines() if line.startswith("train:")]
     loss = steps(history_of(out))[-1]["loss"]
     expected = (
         rf"train: model written to {out} after 4 steps; 16 samples in [\d:]+, [\d,]+ tokens/s, last loss {loss:.4f}"
     )
     assert re.fullmatch(expected, line)
+    assert curves == f"train: its losses, rates and gradient norms: {out}/curves.png"
 
 
 def test_the_bar_is_readable_in_a_log_file(two):

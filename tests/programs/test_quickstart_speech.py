@@ -74,7 +74,8 @@ def test_the_whole_path_on_a_few_clips_and_what_is_finished_is_not_repeated(quic
 
     titles.clear()
     assert start() == summary
-    assert titles == [f"answers to {name}" for name in ("stage1", "stage2", "questions", "without_acoustic_adapter")]
+    again = [f"answers: {name}" for name in ("stage1", "stage2", "questions", "without_acoustic_adapter")]
+    assert [title.partition(" -> ")[0] for title in titles] == again
     command[-1] = 1
     with pytest.raises(ValueError, match="holds a run with other settings"):
         start()

@@ -253,7 +253,7 @@ def test_a_prompt_is_answered_step_by_step_and_a_template_is_filled_in(program, 
     done = program("sample.py", *model, "--prompt", "Say heart.", "--template", "rib ____ bone", "--show_steps")
     assert done.status == 0, done.err
     steps = re.findall(r"^ +\d+ (.*)$", done.out, flags=re.MULTILINE)
-    assert len(steps) == 16 and [step.count("·") for step in steps] == list(range(15, -1, -1))
+    assert 1 <= len(steps) <= 16 and [step.count("·") for step in steps] == list(range(len(steps) - 1, -1, -1))
     assert re.search(r"^answer: rib(.|\n)* bone$", done.out, flags=re.MULTILINE)
 
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import BinaryIO
@@ -33,13 +34,14 @@ CAUSE = re.compile(rb"(?:train: )?error: [^\r\n]*")
 def launch(
     command: list[str], env: dict[str, str] | None = None, cwd: str | None = None, log: Path | None = None
 ) -> tuple[int, str]:
-    """Runs a command, whose output is passed on. Returns its exit status and, if it failed, the cause in a line."""
+    """Runs a command, whose output is passed on. Returns its exit status and, if it failed, the cause in a line. Other
+    processes that this one has started are left alone.
+    """
     with tempfile.TemporaryDirectory() as folder, open(log or os.devnull, "wb") as copy:
         error_file = Path(folder) / "error"
         env = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(TORCHRUN_GRACE)} | quiet() | (env or os.environ)
         env[ERROR_FILE] = str(error_file)
-        _adopt_orphans()
-        with _Stop() as stop:
+        with _adopted_orphans(), _Stop() as stop:
             process = subprocess.Popen(
                 command,
                 env=env,
@@ -75,16 +77,17 @@ def shown(command: list[str], log: Path | None = None) -> int:
 
 
 class _Stop:
-    """Sends the first signal on to `child` as SIGTERM; the next one kills all that comes from this process."""
+    """Sends the first signal on to `child` as SIGTERM; the next one kills all that comes from it."""
 
     def __init__(self):
         self.signal, self.child, self.since = 0, None, 0.0
+        self.others = _children(os.getpid())  # what runs already
 
     def __enter__(self):
         # One that is ignored already, SIGHUP under nohup say, stays so.
         heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
         self.before = {number: signal.signal(number, self._receive) for number in heard}
-        self.alarm = signal.signal(signal.SIGALRM, lambda *_: kill_descendants(signal.SIGKILL))
+        self.alarm = signal.signal(signal.SIGALRM, lambda *_: self.kill())
         return self
 
     def __exit__(self, *_):
@@ -99,7 +102,23 @@ class _Stop:
             with contextlib.suppress(ProcessLookupError, TypeError):
                 os.kill(self.child, signal.SIGTERM)
         elif time.monotonic() > self.since + TWICE:
-            kill_descendants(signal.SIGKILL)
+            self.kill()
+
+    def children(self) -> list[int]:
+        """The command and its orphans."""
+        return [pid for pid in _children(os.getpid()) if pid not in self.others]
+
+    def left(self) -> list[int]:
+        """The processes that come from the command and have not ended."""
+        found = self.children()
+        for pid in found:
+            found += _children(pid)
+        return [pid for pid in found if not _has_ended(pid)]
+
+    def kill(self) -> None:
+        for pid in self.left():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _pass_on(source: BinaryIO, files: tuple[BinaryIO, ...], tail: bytearray) -> None:
@@ -116,15 +135,15 @@ def _pass_on(source: BinaryIO, files: tuple[BinaryIO, ...], tail: bytearray) -> 
 def _end(stop: _Stop) -> None:
     """Tells what the command left behind to end, and kills it after a while."""
     deadline = time.monotonic() + (GRACE if not stop.signal else max(0.0, stop.since + GRACE - time.monotonic()))
-    for pid in _children(os.getpid()):  # orphans, which stop what comes from them
+    for pid in stop.children():  # orphans, which stop what comes from them
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-    while descendants() and time.monotonic() < deadline:
+    while stop.left() and time.monotonic() < deadline:
         time.sleep(0.05)
-    kill_descendants(signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):  # what has ended is a zombie until it is asked for
-        while os.waitpid(-1, os.WNOHANG) != (0, 0):
-            pass
+    stop.kill()
+    for pid in stop.children():  # what has ended is a zombie until it is asked for
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
 
 
 def _cause(error_file: Path, tail: bytes, stopped_by: int, status: int) -> str:
@@ -139,27 +158,19 @@ def _cause(error_file: Path, tail: bytes, stopped_by: int, status: int) -> str:
     return f"train: error: the run ended without a word, {how} (killed? out of memory?); start again to go on"
 
 
-def _adopt_orphans() -> None:
-    """Processes whose own parent has ended become children of this one (Linux), which can then end them."""
+@contextlib.contextmanager
+def _adopted_orphans() -> Iterator[None]:
+    """Processes whose own parent ends become children of this one meanwhile (Linux), which can then end them."""
+    _set_subreaper(1)
+    try:
+        yield
+    finally:
+        _set_subreaper(0)
+
+
+def _set_subreaper(on: int) -> None:
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
-
-
-def kill_descendants(number: int) -> None:
-    """Sends a signal to all processes that come from this one."""
-    for pid in descendants():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
-def descendants() -> list[int]:
-    """The processes that come from this one and have not ended."""
-    found, waiting = [], [os.getpid()]
-    while waiting:
-        children = _children(waiting.pop())
-        waiting += children
-        found += children
-    return [pid for pid in found if not _has_ended(pid)]
+        ctypes.CDLL(None).prctl(36, on)  # PR_SET_CHILD_SUBREAPER
 
 
 def _children(pid: int) -> list[int]:

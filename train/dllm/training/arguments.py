@@ -82,6 +82,7 @@ class MDLMConfig(TrainingArguments):
     log_level_replica: str = HfArg(default="error", help="what processes but the first tell")
     optim: str = HfArg(default="adamw_torch", help="optimizer of transformers")
     remove_unused_columns: bool = HfArg(default=False, help="samples are the dataset's own")
+    disable_tqdm: bool | None = HfArg(default=False, help="no progress bar")
     logging_nan_inf_filter: bool = HfArg(default=False, help="logs a mean in place of a NaN or infinite loss")
     ddp_find_unused_parameters: bool | None = HfArg(default=False, help="every weight has a gradient in every batch")
 

@@ -12,7 +12,7 @@ from dllm.core.model import check_diffusion_settings
 from dllm.data.conversation import CHATML_TEMPLATE
 from dllm.data.files import replacing
 from dllm.pipelines.a2d import load_qwen3
-from dllm.pipelines.loading import check_folder, load_whole, reading
+from dllm.pipelines.loading import check_folder, load_whole, read_config, reading
 from dllm.pipelines.parts import load_parts
 from dllm.pipelines.special_tokens import set_special_tokens
 from llava.constants import PARTS
@@ -61,7 +61,7 @@ def build_model(
 
 def is_trained(folder: str) -> bool:
     """Whether a model folder holds a trained vision-language model, not a language model alone."""
-    return check_folder(folder).get("model_type") == LlavaQwen3Config.model_type
+    return read_config(folder).get("model_type") == LlavaQwen3Config.model_type
 
 
 def load_pretrained_model(
