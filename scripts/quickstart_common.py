@@ -48,12 +48,14 @@ def quickstart(
     if remembered.is_file() and read_json(remembered, "give another --out") != settings:
         raise ValueError(f"{out} holds a run with other settings; give another --out or remove it")
     out.mkdir(parents=True, exist_ok=True)
-    check(out)
     lock = Lock(out / ".lock", f"runs in {out}")
-    write_json(remembered, settings)
-    summary = work()
-    write_json(out / "summary.json", summary)
-    lock.release()
+    try:
+        check(out)
+        write_json(remembered, settings)
+        summary = work()
+        write_json(out / "summary.json", summary)
+    finally:
+        lock.release()
     show(summary)
     print(f"model: {summary['checkpoint']}\ntook:  {(time.time() - start) / 60:.1f} minutes")
 

@@ -11,4 +11,4 @@ source scripts/environment.sh
 export TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 WANDB_MODE=offline
 ruff check
 ruff format --check
-python -m pytest -n 2 --dist loadfile "$@"
+python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

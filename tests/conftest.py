@@ -7,9 +7,15 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 RADIOLOGY_DATA = Path(os.environ.get("RADIOLOGY_DATA") or CHECKOUT.parent / "shared" / "data")
+# They start first, so that the processes of scripts/test.sh end together.
+LONGEST = ["programs/test_paths.py", "llava_train", "programs", "evaluation", "dllm_pipelines"]
 
 
 def pytest_collection_modifyitems(items):
+    folder = CHECKOUT / "tests"
+    longest = [[str(folder / path) in str(item.path) for path in LONGEST] + [True] for item in items]
+    order = {item: each.index(True) for item, each in zip(items, longest, strict=True)}
+    items.sort(key=order.get)
     if RADIOLOGY_DATA.is_dir():
         return
     absent = pytest.mark.skip(reason=f"no real data in {RADIOLOGY_DATA}: set RADIOLOGY_DATA to its folder")

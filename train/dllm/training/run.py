@@ -106,10 +106,13 @@ def _prepare_process() -> None:
     transformers.utils.logging.set_verbosity_error()  # warnings that no user can act on
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        if any(argument.split("=")[0] == "--deepspeed" for argument in sys.argv) and "RANK" in os.environ:
+        torchrun = any(argument.split("=")[0] == "--deepspeed" for argument in sys.argv) and "RANK" in os.environ
+        if torchrun or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
             import deepspeed
 
-            # Before TrainingArguments exist, or DeepSpeed counts the processes wrongly on CPU.
+            # Or it would compile, for a minute at the first start, a reduction that only its inference uses.
+            deepspeed.ops.__compatible_ops__ = {}
+        if torchrun:  # before TrainingArguments exist, or DeepSpeed counts the processes wrongly on CPU
             deepspeed.init_distributed(dist_backend="gloo", verbose=False)
 
 
