@@ -160,7 +160,7 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
     if held_out.is_file() and not read_json(distilled / "config.json", REMEDY)["text_config"].get("decoding_defaults"):
         command = (sys.executable, "-m", "llava.distill", "--model_path", distilled, "--image_folder", images)
         command += ("--data_path", held_out, "--limit", args.test, "--set_threshold")
-        title = f"threshold: the lowest that costs no quality -> {distilled / 'config.json'}"
+        title = f"threshold: the fastest that keeps the words of one token a step -> {distilled / 'config.json'}"
         run(title, *command, env={"OMP_NUM_THREADS": PROCESSES})
     return distilled
 
@@ -198,7 +198,8 @@ def stage(title: str, script: str, out: Path, data: Path, images: Path, env: dic
 def summarise(args: argparse.Namespace, model: Path, results: Path) -> dict:
     """What the run found, as written to summary.json."""
     scores, texts = read_scores(results_file(results)), generations(results)
-    whole, seconds = read_json(next(results.glob("*/scores.json")), REMEDY)["scores"], {}
+    whole_scores = next(results.glob("*/scores.json"))
+    whole, seconds = read_json(whole_scores, REMEDY)["scores"], {}
     for name in ("stage1", "stage2"):
         state = read_json(args.out / name / "trainer_state.json", REMEDY)
         seconds[name] = round(state["log_history"][-1]["train_runtime"] / state["global_step"], 3)
@@ -208,6 +209,7 @@ def summarise(args: argparse.Namespace, model: Path, results: Path) -> dict:
         "baselines": {name: {metric: each["value"] for metric, each in whole[name].items()} for name in BASELINES},
         "report": texts["model"][0][1],
         "seconds": seconds,
+        "page": str(whole_scores.with_name("reports.html")),
         "checkpoint": str(model),
         "pattern": SETTINGS["ATTENTION_PATTERN"],
         "resampler": SETTINGS["MM_RESAMPLER_TYPE"],
@@ -235,7 +237,7 @@ def print_summary(summary: dict) -> None:
         if "finding_F1" in baseline:
             rows[name]["finding_f1"] = baseline["finding_F1"]
     print_table("", rows)
-    print(f"\nreport: {summary['report']}")
+    print(f"\nreport: {summary['report']}\npage:   {summary['page']} (every report; the scores with their intervals)")
 
 
 def work(args: argparse.Namespace) -> dict:
@@ -246,7 +248,8 @@ def work(args: argparse.Namespace) -> dict:
     env = {"MIMIC_CXR_DATA": data, "MIMIC_CXR_IMAGES": images, "OUTPUT_PATH": args.out / "results"}
     env |= {"NUM_PROCESSES": PROCESSES, "BATCH_SIZE": 25, "FINDING_F1": "" if args.annotation else 1}
     title = f"evaluation: reports of the test images, scored beside baselines -> {env['OUTPUT_PATH']}"
-    run(title, "bash", "eval/scripts/evaluate.sh", model, env=env | {"PYTHON": sys.executable})
+    command, log = ("bash", "eval/scripts/evaluate.sh", model), args.out / "evaluation.log"
+    run(title, *command, env=env | {"PYTHON": sys.executable}, log=log)
     return summarise(args, model, args.out / "results")
 
 

@@ -17,11 +17,13 @@ ON_CPU = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS"
 LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", PROCESSES)
 
 
-def run(title: str, *command: object, env: dict | None = None) -> None:
-    """Runs one step of the job in the repository root. `title`: in one line what it does, and where its result lies."""
+def run(title: str, *command: object, env: dict | None = None, log: Path | None = None) -> None:
+    """Runs one step of the job in the repository root. `title`: in one line what it does, and where its result lies.
+    `log`: a file that gets what the step prints.
+    """
     env = {name: str(value) for name, value in (env or {}).items()}
     print(f"\n== {title}\n  ", *(f"{name}={value!r}" for name, value in env.items()), *command, flush=True)
-    status, cause = launch([str(part) for part in command], os.environ | ON_CPU | env, ROOT)
+    status, cause = launch([str(part) for part in command], os.environ | ON_CPU | env, ROOT, log)
     if status:
         step, cause = title.partition(":")[0], cause.rpartition("error: ")[2]
         raise ValueError(f"step {step!r}: {cause} (the same command goes on from here once that is mended)")

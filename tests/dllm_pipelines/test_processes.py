@@ -8,17 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from oracles import family_runs
+from oracles import family_runs, forks
 from oracles.families import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[2]
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-ACCELERATE = ["-m", "accelerate.commands.launch", "--config_file", "scripts/accelerate_configs/fsdp.yaml"]
-RUNS = {  # how the weights are split: launcher, and what the program is told
-    "not at all": (TORCHRUN, []),
-    "ZeRO-3": (TORCHRUN, ["train/scripts/zero3.json"]),
-    "FSDP2": ([*ACCELERATE, "--num_machines", "1", "--num_processes", "2", "--main_process_port", "0"], []),
-}
+FSDP = ["-m", "accelerate.commands.launch", "--config_file", "scripts/accelerate_configs/fsdp.yaml"]
+FSDP += ["--num_machines", "1", "--num_processes", "2", "--main_process_port", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +21,17 @@ def alone():
     return {variant: family_runs.steps(variant) for variant in VARIANTS}
 
 
-@pytest.mark.parametrize("split", RUNS)
+@pytest.mark.parametrize("split", ["not at all", "ZeRO-3", "FSDP2"])  # how the weights are split
 def test_steps_are_those_of_one_process(split, alone, tmp_path):
-    launcher, arguments = RUNS[split]
-    command = [sys.executable, *launcher, family_runs.__file__, str(tmp_path / "out.json"), *arguments]
-    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    program, out = family_runs.__file__, str(tmp_path / "out.json")
+    if split == "FSDP2":
+        path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        command = [sys.executable, *FSDP, program, out]
+        process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    else:
+        arguments = [out, *[ROOT / "train/scripts/zero3.json"] * (split == "ZeRO-3")]
+        process = forks.completed(program, arguments, processes=2)
     assert process.returncode == 0, process.stderr[-3000:]
     together = json.loads((tmp_path / "out.json").read_text())
     assert together.keys() == VARIANTS.keys()

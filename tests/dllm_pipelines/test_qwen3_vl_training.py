@@ -22,7 +22,7 @@ from dllm.pipelines.qwen3_vl import create_qwen3_vl_collator as create_collator
 from dllm.pipelines.qwen3_vl.dataset import as_dataset
 from dllm.pipelines.qwen3_vl.modeling_qwen3_vl import MERGER, VISION
 from dllm.training.arguments import MDLMConfig
-from oracles import launchers
+from oracles import forks, launchers
 from oracles.tiny import CHECKOUT, losses
 from oracles.visual import picture, save_tiny
 
@@ -143,9 +143,7 @@ def output_of(folder, data, tmp_path_factory):
             free.bind(("", 0))
             environment = {"GPU_NUM": "2", "MASTER_PORT": str(free.getsockname()[1])}
         if name == "one process":
-            result = subprocess.run(
-                [sys.executable, PROGRAM, *command(folder, data, out)], capture_output=True, text=True, cwd=CHECKOUT
-            )
+            result = forks.completed(PROGRAM, command(folder, data, out))
         elif name == "DDP":
             result = launchers.start("ddp", command(folder, data, out, **half), str(PROGRAM), **environment)
         elif name == "FSDP2":
@@ -157,10 +155,7 @@ def output_of(folder, data, tmp_path_factory):
                 folder, data, out, per_device_train_batch_size=1, gradient_accumulation_steps=2,
                 deepspeed=CHECKOUT / "train/scripts/zero3.json",
             )  # fmt: skip
-            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-            result = subprocess.run(
-                [sys.executable, *launcher, PROGRAM, *arguments], capture_output=True, text=True, cwd=CHECKOUT
-            )
+            result = forks.completed(PROGRAM, arguments, processes=2)
         assert result.returncode == 0, result.stderr[-3000:]
         return out
 

@@ -11,6 +11,7 @@ import tempfile
 
 import torch
 
+from dllm.training.run import prepare_deepspeed_on_cpu
 from oracles.families import VARIANTS, family_model
 from oracles.fsdp_on_cpu import count_as_accelerators
 from oracles.text_runs import logged, make_trainer
@@ -40,9 +41,7 @@ def main() -> None:
     out, deepspeed = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
     if deepspeed:
         os.environ["DS_ACCELERATOR"] = "cpu"
-        import deepspeed as library
-
-        library.init_distributed(dist_backend="gloo", verbose=False)  # before TrainingArguments exist
+        prepare_deepspeed_on_cpu()
     if os.environ.get("ACCELERATE_USE_FSDP"):
         count_as_accelerators()
     processes = int(os.environ["WORLD_SIZE"])

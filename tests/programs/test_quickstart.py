@@ -44,6 +44,7 @@ def test_the_summary_has_the_promised_keys(quickstart, tmp_path, monkeypatch, ca
     assert summary["report"] == truth and summary["seconds"] == {"stage1": 0.5, "stage2": 0.5}
     assert summary["checkpoint"] == str(tmp_path / "stage2") and {"pattern", "resampler"} <= set(summary)
     quickstart.print_summary(summary)
+    assert summary["page"] == str(tmp_path / "run/reports.html")
     told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if "0." in line)
     assert told["nearest_image"].split() == told["constant_report"].split() == ["0.500", "0.250"]
     assert told["model"].split() == ["0.500", "1.000"]

@@ -108,12 +108,17 @@ def _prepare_process() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         torchrun = any(argument.split("=")[0] == "--deepspeed" for argument in sys.argv) and "RANK" in os.environ
         if torchrun or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
-            import deepspeed
+            prepare_deepspeed_on_cpu(connect=torchrun)
 
-            # Or it would compile, for a minute at the first start, a reduction that only its inference uses.
-            deepspeed.ops.__compatible_ops__ = {}
-        if torchrun:  # before TrainingArguments exist, or DeepSpeed counts the processes wrongly on CPU
-            deepspeed.init_distributed(dist_backend="gloo", verbose=False)
+
+def prepare_deepspeed_on_cpu(connect: bool = True) -> None:
+    """`connect`: the processes, before TrainingArguments exist, or DeepSpeed counts them wrongly on CPU."""
+    import deepspeed
+
+    # Or it would compile, for a minute at the first start, a reduction that only its inference uses.
+    deepspeed.ops.__compatible_ops__ = {}
+    if connect:
+        deepspeed.init_distributed(dist_backend="gloo", verbose=False)
 
 
 def _train(trainer: MDLMTrainer, checkpoint: str | None) -> None:
