@@ -74,7 +74,10 @@ def set_(page, **settings) -> None:
     """Changes settings that are folded away."""
     page.get_by_role("button", name="Settings").click()
     for name, value in settings.items():
-        page.fill(f"#{name} input", str(value))
+        box = page.locator(f"#{name} input")
+        while box.input_value() != str(value):  # what is typed while they unfold, on a busy machine, is lost
+            box.fill(str(value))
+            page.wait_for_timeout(300)
     page.get_by_role("button", name="Settings").click()
 
 
