@@ -45,7 +45,7 @@ check_tools() {
 install_packages() (
     cd "$REPO_ROOT" || exit 1
     pip=("$VENV/bin/python" -m pip --disable-pip-version-check)
-    [ -t 1 ] || pip+=(--quiet) # a log needs no line for each package
+    [ -t 1 ] || pip+=(-qq) # a log needs no line for each package
     locked=(install -c "$REQUIREMENTS_LOCK" --build-constraint "$REQUIREMENTS_LOCK")
     echo "Installing the Python packages into $VENV (a few minutes the first time)"
     # A package without RECORD is one in which pip was interrupted: forget it, so that pip installs it again.
