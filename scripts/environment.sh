@@ -30,12 +30,12 @@ check_tools() {
     }
     if python=$(find_python); then
         need "Python's venv module" python3-venv "$python" -c 'import ensurepip, venv'
-        need "Python's header file Python.h (DeepSpeed compiles with it)" python3-dev "$python" -c \
+        need "Python's header file Python.h (torch compiles with it)" python3-dev "$python" -c \
             'import os, sysconfig; os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))'
     else
         need "Python 3.11 or newer" "python3.11 python3-venv" false
     fi
-    need "the C++ compiler g++ (DeepSpeed compiles with it)" g++ g++ --version
+    need "the C++ compiler g++ (torch compiles with it)" g++ g++ --version
     need "Java (METEOR runs on it)" openjdk-17-jre-headless java -version
     return "$missing"
 }

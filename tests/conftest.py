@@ -12,10 +12,8 @@ LONGEST = ["programs/test_paths.py", "llava_train", "programs", "evaluation", "d
 
 
 def pytest_collection_modifyitems(items):
-    folder = CHECKOUT / "tests"
-    longest = [[str(folder / path) in str(item.path) for path in LONGEST] + [True] for item in items]
-    order = {item: each.index(True) for item, each in zip(items, longest, strict=True)}
-    items.sort(key=order.get)
+    folders = [CHECKOUT / "tests" / path for path in LONGEST]
+    items.sort(key=lambda item: [item.path.is_relative_to(folder) for folder in folders], reverse=True)
     if RADIOLOGY_DATA.is_dir():
         return
     absent = pytest.mark.skip(reason=f"no real data in {RADIOLOGY_DATA}: set RADIOLOGY_DATA to its folder")

@@ -122,7 +122,7 @@ def test_other_children_of_the_process_are_left_alone():
     status, _ = launch(["bash", "-c", "sleep 300 & exit 3"])
     assert status == 1 and other.poll() is None
     other.kill()
-    orphan = int(subprocess.run(["bash", "-c", "sleep 300 >&- & echo $!"], capture_output=True, text=True).stdout)
+    orphan = int(subprocess.run(["bash", "-c", "sleep 300 >&- 2>&- & echo $!"], capture_output=True, text=True).stdout)
     assert int(Path(f"/proc/{orphan}/stat").read_text().split()[3]) != os.getpid()  # adopted no longer
     os.kill(orphan, signal.SIGKILL)
 

@@ -13,6 +13,12 @@ def test_a_step_says_once_what_it_does_and_where_its_result_lies(capfd):
     assert capfd.readouterr() == ("\n== data: a line -> exp/data\n   SIZE='3' bash -c echo done\ndone\n", "")
 
 
+def test_what_a_step_prints_goes_to_its_log(tmp_path, capfd):
+    quickstart_common.run("data: a line", "bash", "-c", "echo done; echo seen >&2", log=tmp_path / "log")
+    assert sorted((tmp_path / "log").read_text().split()) == ["done", "seen"]
+    assert capfd.readouterr() == ("\n== data: a line\n   bash -c echo done; echo seen >&2\n", "seen\n")
+
+
 def test_the_cause_of_a_failure_is_the_last_line(monkeypatch, capfd):
     script = "echo 'train: error: a.png: empty; mend it' >&2; for n in 1 2 3; do echo Traceback >&2; done; exit 1"
     monkeypatch.setattr(sys, "argv", ["quickstart.py"])

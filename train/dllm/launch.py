@@ -34,8 +34,8 @@ CAUSE = re.compile(rb"(?:train: )?error: [^\r\n]*")
 def launch(
     command: list[str], env: dict[str, str] | None = None, cwd: str | None = None, log: Path | None = None
 ) -> tuple[int, str]:
-    """Runs a command, whose output is passed on. Returns its exit status and, if it failed, the cause in a line. Other
-    processes that this one has started are left alone.
+    """Runs a command, whose output is passed on. Returns its exit status and, if it failed, the cause in a line.
+    Processes that this one had started before are left alone.
     """
     with tempfile.TemporaryDirectory() as folder, open(log or os.devnull, "wb") as copy:
         error_file = Path(folder) / "error"

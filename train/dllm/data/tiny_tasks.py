@@ -83,6 +83,7 @@ def write_tasks(folder: Path, train: int, test: int, seed: int) -> None:
 
 
 def main() -> None:
+    """The command line."""
     parser = argument_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the two files")
     parser.add_argument("--train", type=int, default=40000, help="training conversations")

@@ -12,6 +12,7 @@ from dllm.program import run_program
 
 
 def main() -> None:
+    """The command line of lm_eval, with our model registered."""
     try:
         from lm_eval.__main__ import cli_evaluate
     except ModuleNotFoundError as error:

@@ -112,10 +112,11 @@ def _prepare_process() -> None:
 
 
 def prepare_deepspeed_on_cpu(connect: bool = True) -> None:
-    """`connect`: the processes, before TrainingArguments exist, or DeepSpeed counts them wrongly on CPU."""
+    """Keeps DeepSpeed from compiling, for a minute at the first start, a reduction that only its inference uses; and
+    connects the processes, which must be before TrainingArguments exist, or it counts them wrongly.
+    """
     import deepspeed
 
-    # Or it would compile, for a minute at the first start, a reduction that only its inference uses.
     deepspeed.ops.__compatible_ops__ = {}
     if connect:
         deepspeed.init_distributed(dist_backend="gloo", verbose=False)

@@ -120,42 +120,60 @@ class A2DQwen3Config(DiffusionSettings, Qwen3Config):
 
 
 class A2DQwen3LMHeadModel(A2DLMHeadModel, Qwen3ForCausalLM):
+    """Qwen3 as a masked-diffusion model."""
+
     config_class = A2DQwen3Config
 
 
 @strict
 class A2DQwen2Config(DiffusionSettings, Qwen2Config):
+    """Qwen2\'s config with the settings of masked diffusion."""
+
     model_type = "a2d-qwen2"
 
 
 class A2DQwen2LMHeadModel(A2DLMHeadModel, Qwen2ForCausalLM):
+    """Qwen2 as a masked-diffusion model."""
+
     config_class = A2DQwen2Config
 
 
 @strict
 class A2DLlamaConfig(DiffusionSettings, LlamaConfig):
+    """Llama\'s config with the settings of masked diffusion."""
+
     model_type = "a2d-llama"
 
 
 class A2DLlamaLMHeadModel(A2DLMHeadModel, LlamaForCausalLM):
+    """Llama as a masked-diffusion model."""
+
     config_class = A2DLlamaConfig
 
 
 @strict
 class A2DGemma2Config(DiffusionSettings, Gemma2Config):
+    """Gemma 2\'s config with the settings of masked diffusion."""
+
     model_type = "a2d-gemma2"
 
 
 class A2DGemma2LMHeadModel(A2DLMHeadModel, Gemma2ForCausalLM):
+    """Gemma 2 as a masked-diffusion model."""
+
     config_class = A2DGemma2Config
 
 
 @strict
 class A2DGemma3Config(DiffusionSettings, Gemma3TextConfig):
+    """Gemma 3\'s config with the settings of masked diffusion."""
+
     model_type = "a2d-gemma3_text"
 
 
 class A2DGemma3LMHeadModel(A2DLMHeadModel, Gemma3ForCausalLM):
+    """Gemma 3 as a masked-diffusion model."""
+
     config_class = A2DGemma3Config
 
 
