@@ -1,14 +1,47 @@
 """What all tests share: the real films and reports of those marked `real_data`, which are skipped visibly without."""
 
+import multiprocessing
 import os
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from oracles import warm_python
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 RADIOLOGY_DATA = Path(os.environ.get("RADIOLOGY_DATA") or CHECKOUT.parent / "shared" / "data")
 # They start first, so that the processes of scripts/test.sh end together.
 LONGEST = ["programs/test_paths.py", "llava_train", "programs", "evaluation", "dllm_pipelines"]
+
+
+REAL = {"python": sys.executable, "path": os.environ["PATH"]}
+STAND_INS = "STAND_INS_OF_PYTHON"  # the folder, for the processes of pytest-xdist
+
+
+def pytest_configure(config):
+    """With pytest-xdist all programs that the tests start are forks of one process (`oracles.warm_python`)."""
+    if hasattr(config, "workerinput"):
+        multiprocessing.set_executable(sys.executable)
+        start_programs(warm=True)
+    elif getattr(config.option, "numprocesses", None):
+        folder = tempfile.TemporaryDirectory(prefix="python")
+        os.environ[STAND_INS] = folder.name
+        server = warm_python.start(Path(folder.name))
+        config.add_cleanup(lambda: (server.stdin.close(), server.wait(), folder.cleanup()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    start_programs(warm=STAND_INS in os.environ and not item.get_closest_marker("cold_start"))
+
+
+def start_programs(warm: bool) -> None:
+    """Settles how what the tests start by `sys.executable` or by its name is started."""
+    folder = os.environ[STAND_INS] if warm else None
+    sys.executable = f"{folder}/python" if warm else REAL["python"]
+    os.environ["PATH"] = f"{folder}{os.pathsep}{REAL['path']}" if warm else REAL["path"]
 
 
 def pytest_collection_modifyitems(items):

@@ -25,7 +25,7 @@ def random_case(case: int) -> tuple[str, list[int], float, list[int], dict]:
     def either(*choices):
         return choices[rng.integers(len(choices))]
 
-    prompts = rng.integers(1, 9, size=rng.integers(1, 10)).tolist()
+    prompts = rng.integers(1, 9, size=rng.integers(1, rng.integers(2, 11))).tolist()  # 1 to 9, mostly few
     seeds = rng.integers(0, 1000, size=len(prompts)).tolist()
     block_length = int(rng.integers(4, 33))
     gen_length = int(rng.integers(1, max(20, block_length + 8)))

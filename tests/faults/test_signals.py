@@ -14,6 +14,7 @@ import pytest
 
 from dllm.launch import launch
 
+pytestmark = pytest.mark.cold_start  # each process must be the child of the one that started it
 TRAIN = """
 import os, signal, subprocess, sys, time
 from dllm.program import end_with_parent, leave_error

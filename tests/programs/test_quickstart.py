@@ -14,6 +14,7 @@ import pytest
 from dllm.program import run_program
 
 PROGRAM = Path(__file__).resolve().parents[2] / "scripts/quickstart.py"
+pytestmark = pytest.mark.cold_start  # libraries are broken on purpose
 
 
 @pytest.fixture(scope="module")
