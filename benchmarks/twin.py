@@ -5,9 +5,9 @@ trained to denoise and once to predict the next token.
 
 `--data` and `--towers` are folders of the quickstart, whose settings are used; a seed gives both language models the
 same random weights. The model trains for `--steps` on captions and reports, and the twin for as many more as its steps
-are cheaper: what a step costs in processor time is measured first, both in turn on the same batches. The model writes
-reports as `generate_demo.py` does, the twin by transformers' `generate` with its cache, and once more with its prompt
-lookup, which takes single reports. An arm whose folder is there is not trained again.
+are cheaper (`--equal_steps`: as many): what a step costs in processor time is measured first, both in turn on the same
+batches. The model writes reports as `generate_demo.py` does, the twin by transformers' `generate` with its cache, and
+once more with its prompt lookup, which takes single reports. An arm whose folder is there is not trained again.
 """
 
 import argparse
@@ -48,7 +48,7 @@ from report_scores.intervals import Comparison, compare, resampled_sums
 from report_scores.scorer import CIDER, FINDING_F1, ROUGE_L, Scorer
 
 # Those of the quickstart, in one process.
-DIFFUSION = {"attention_pattern": "block", "block_length": 8, "gen_length": 160}
+DIFFUSION = {"attention_pattern": "block", "gen_length": 160}
 SELECT_LAYER, BATCH_SIZE, LEARNING_RATE, VISION_RATE = -2, 16, 2e-3, 3e-4
 STAGES = (CAPTIONS, "train_llava_llada.json")
 TOGETHER = 50  # reports that are written as one batch
@@ -63,6 +63,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--towers", type=Path, required=True, help="folder of language_model, trained_vision_tower")
     parser.add_argument("--out", type=Path, required=True, help="folder for the models")
     parser.add_argument("--steps", type=int, nargs=2, default=[450, 450], help="of the model: captions, reports")
+    parser.add_argument("--equal_steps", action="store_true", help="as many of the twin, whatever they cost")
+    parser.add_argument("--block_length", type=int, default=8, help="tokens of the model's blocks")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--costed_steps", type=int, default=20, help="steps of a stage and arm whose time is taken")
     parser.add_argument("--images", type=int, default=1000, help="most test images")
@@ -122,7 +124,8 @@ class Arm:
         transformers.set_seed(seed)
         parts = (str(args.towers / "language_model"), str(args.towers / "trained_vision_tower"))
         self.tokenizer, self.model, self.processor = build_model(
-            *parts, SELECT_LAYER, torch.float32, DIFFUSION, mm_resampler_type="none"
+            *(*parts, SELECT_LAYER, torch.float32, DIFFUSION | {"block_length": args.block_length}),
+            mm_resampler_type="none",
         )
         # The folder's weights know one seed.
         self.model.language_model = type(self.model.language_model)(self.model.config.text_config)
@@ -240,10 +243,13 @@ def differences(statistics: np.ndarray, others: np.ndarray) -> dict[str, Compari
 
 def planned_steps(args: argparse.Namespace) -> dict[str, dict[str, int]]:
     """Steps of each arm and stage that take the same time, from what a step cost when it was first measured."""
+    steps = dict(zip(STAGES, args.steps, strict=True))
+    if args.equal_steps:
+        return dict.fromkeys(ARMS, steps)
     if not (file := args.out / "seconds_of_steps.json").is_file():
         args.out.mkdir(parents=True, exist_ok=True)
         write_json(file, step_seconds(args, args.costed_steps))
-    costs, steps = read_json(file, "remove it"), dict(zip(STAGES, args.steps, strict=True))
+    costs = read_json(file, "remove it")
     ratios = {stage: costs[stage][DENOISING] / costs[stage][TWIN] for stage in STAGES}
     return {DENOISING: steps, TWIN: {stage: max(1, round(ratios[stage] * number)) for stage, number in steps.items()}}
 

@@ -220,7 +220,7 @@ def write_dicom(path: Path, film: Path) -> Path:
 
 def test_two_visitors_at_once_get_their_own_reports_and_see_their_place(open_page, world, writer, records):
     pages = [open_page(), open_page()]
-    set_(pages[0], pace=400)
+    set_(pages[0], pace=200)
     set_(pages[1], pace=0)
     pages[1].get_by_label("Example").click()
     pages[1].get_by_role("option").nth(1).click()
