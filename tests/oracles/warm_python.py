@@ -143,49 +143,59 @@ def _take(connection: socket.socket, folder: Path, imported_with: dict) -> None:
 
 
 def _become(request: dict, files: list[int], folder: Path) -> None:
-    """Makes this process the one that the request describes, and runs the program."""
+    """Makes this process the one that the request describes, runs the program and ends."""
+    _take_over(request, files)
+    program, environment = request["program"], os.environ
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
+    sys.stderr = open(2, "w", closefd=False, buffering=1, errors="backslashreplace")
+    sys.stdout.reconfigure(write_through=request["unbuffered"] or "PYTHONUNBUFFERED" in environment)
+    sys.executable = str(folder / "python")
+    first = os.getcwd() if program[0] == "-m" else str(Path(program[0]).resolve().parent)
+    sys.path[:1] = [first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    importlib.invalidate_caches()
+    tempfile.tempdir = None  # TMPDIR may be another
+    import torch  # as late as here: pytest's own process does without
+
+    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", os.cpu_count())))
+    _end(_status(program))
+
+
+def _take_over(request: dict, files: list[int]) -> None:
+    """Session, folder, signals, open files, limits and environment."""
     os.setsid()
     os.chdir(request["folder"])
     os.umask(request["umask"])
-    for name, limits in request["limits"].items():
-        resource.setrlimit(getattr(resource, name), limits)
     for number in request["ignored"]:
         signal.signal(number, signal.SIG_IGN)
-    above = [fcntl.fcntl(file, fcntl.F_DUPFD, 500) for file in files]
+    above = [fcntl.fcntl(file, fcntl.F_DUPFD, max(request["held"]) + 1) for file in files]
     for file in files:
         os.close(file)
     for file, number in zip(above, request["held"], strict=True):
         os.dup2(file, number)
         os.close(file)
-    environment, program = request["environment"], request["program"]
+    for name, limits in request["limits"].items():
+        resource.setrlimit(getattr(resource, name), limits)
     os.environ.clear()
-    os.environ.update(environment)
-    tempfile.tempdir = None  # TMPDIR may be another
-    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
-    sys.stderr = open(2, "w", closefd=False, buffering=1, errors="backslashreplace")
-    sys.stdout.reconfigure(write_through=request["unbuffered"] or "PYTHONUNBUFFERED" in environment)
-    import torch  # as late as here: pytest's own process does without
+    os.environ.update(request["environment"])
 
-    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", os.cpu_count())))
-    sys.executable = str(folder / "python")
-    first = os.getcwd() if program[0] == "-m" else str(Path(program[0]).resolve().parent)
-    sys.path[:1] = [first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
-    importlib.invalidate_caches()
-    sys.argv = program[1:] if program[0] == "-m" else program
-    status = 0
+
+def _status(program: list[str]) -> int:
+    """The exit status of a program, `-m MODULE` or a script, with its arguments; negative: the signal it ends by."""
     try:
         if program[0] == "-m":
+            sys.argv = program[1:]
             runpy.run_module(program[1], run_name="__main__", alter_sys=True)
         else:
+            sys.argv = program
             runpy.run_path(program[0], run_name="__main__")
     except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else int(error.code is not None)
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr)
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException as error:
         sys.excepthook(*sys.exc_info())
-        status = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
-    _end(status)
+        return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    return 0
 
 
 def _end(status: int) -> None:
