@@ -1,4 +1,6 @@
-"""What all tests share: the real films and reports of those marked `real_data`, which are skipped visibly without."""
+"""What all tests share: how their programs start, and the real films and reports of those marked `real_data`, which are
+skipped visibly without.
+"""
 
 import multiprocessing
 import os
@@ -14,8 +16,6 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 RADIOLOGY_DATA = Path(os.environ.get("RADIOLOGY_DATA") or CHECKOUT.parent / "shared" / "data")
 # They start first, so that the processes of scripts/test.sh end together.
 LONGEST = ["programs/test_paths.py", "llava_train", "programs", "evaluation", "dllm_pipelines"]
-
-
 REAL = {"python": sys.executable, "path": os.environ["PATH"]}
 STAND_INS = "STAND_INS_OF_PYTHON"  # the folder, for the processes of pytest-xdist
 
@@ -25,7 +25,7 @@ def pytest_configure(config):
     if hasattr(config, "workerinput"):
         multiprocessing.set_executable(sys.executable)
         start_programs(warm=True)
-    elif getattr(config.option, "numprocesses", None):
+    elif getattr(config.option, "numprocesses", None) and " " not in sys.executable:  # "#!" takes no such path
         folder = tempfile.TemporaryDirectory(prefix="python")
         os.environ[STAND_INS] = folder.name
         server = warm_python.start(Path(folder.name))
@@ -34,14 +34,14 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    start_programs(warm=STAND_INS in os.environ and not item.get_closest_marker("cold_start"))
+    start_programs(warm=not item.get_closest_marker("cold_start"))
 
 
 def start_programs(warm: bool) -> None:
     """Settles how what the tests start by `sys.executable` or by its name is started."""
-    folder = os.environ[STAND_INS] if warm else None
-    sys.executable = f"{folder}/python" if warm else REAL["python"]
-    os.environ["PATH"] = f"{folder}{os.pathsep}{REAL['path']}" if warm else REAL["path"]
+    folder = os.environ.get(STAND_INS) if warm else None
+    sys.executable = f"{folder}/python" if folder else REAL["python"]
+    os.environ["PATH"] = f"{folder}{os.pathsep}{REAL['path']}" if folder else REAL["path"]
 
 
 def pytest_collection_modifyitems(items):
