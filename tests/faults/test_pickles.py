@@ -1,5 +1,6 @@
 """Kind 5: no file of a checkpoint runs anything when it is read, even if the marker agrees with it."""
 
+import copyreg
 import pickle
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dllm.training.checkpoints import COMPLETE, check_files, mark_complete
+from dllm.training.checkpoints import COMPLETE, check_files, mark_complete, pickle_by_value
 
 
 class Evil:
@@ -33,6 +34,28 @@ def checkpoint(tmp_path):
 
 def test_what_a_run_writes_is_read(checkpoint):
     check_files(checkpoint)
+
+
+def test_a_member_of_an_enum_is_read_whatever_python_wrote_it(checkpoint, monkeypatch):
+    """Python 3.11.0 to 3.11.3 write a call of getattr, which is played here."""
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    monkeypatch.setattr(ZeroStageEnum, "__reduce_ex__", lambda self, _: (getattr, (type(self), self.name)))
+    monkeypatch.delitem(copyreg.dispatch_table, ZeroStageEnum, raising=False)
+    file = checkpoint / "optimizer.pt"
+
+    def write() -> None:
+        torch.save({"zero_stage": ZeroStageEnum.weights}, file)
+        (checkpoint / COMPLETE).unlink()
+        mark_complete(checkpoint, {})
+
+    write()
+    with pytest.raises(ValueError, match="would run builtins.getattr"):
+        check_files(checkpoint)
+    pickle_by_value(ZeroStageEnum)
+    write()
+    check_files(checkpoint)
+    assert torch.load(file, weights_only=False) == {"zero_stage": ZeroStageEnum.weights}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ The marker `complete` is written when the files of all processes are on disk, an
 goes on from the newest folder whose files agree with it.
 """
 
+import copyreg
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 
 import torch
@@ -121,6 +123,13 @@ def _check_pickle(path: Path) -> None:
         raise ValueError(f"{path} is no file of a checkpoint ({one_line(error)})") from None
     if foreign := sorted(set(unsafe) - SAFE):
         raise ValueError(f"{path} would run {foreign[0]} when it is read: no run wrote it; remove the checkpoint")
+
+
+def pickle_by_value(kind: type[Enum]) -> None:
+    """Writes the members of an Enum to checkpoints as the call of it with their value: Python 3.11.0 to 3.11.3 write a
+    call of `getattr`, with which a file could run anything, and which `check_files` refuses.
+    """
+    copyreg.pickle(kind, lambda member: (kind, (member.value,)))
 
 
 def discard(folder: Path) -> None:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from dllm.data.files import Lock
-from dllm.training.checkpoints import as_user_error, discard, flush, mark_complete, rotate
+from dllm.training.checkpoints import as_user_error, discard, flush, mark_complete, pickle_by_value, rotate
 from dllm.training.failures import StopSignal
 from dllm.training.identity import Identity
 from dllm.training.lora import load_lora, lora_config, merge, save_lora
@@ -41,6 +41,10 @@ class ResumableTrainer(Trainer):
         self._saved_step = None
         self._marker_thread, self._marking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="marker"), None
         self._check_sharding()
+        if self.is_deepspeed_enabled:
+            from deepspeed.runtime.zero.config import ZeroStageEnum  # not everybody has it
+
+            pickle_by_value(ZeroStageEnum)
 
     def _get_dataloader(self, *args, **kwargs) -> DataLoader:
         loader = super()._get_dataloader(*args, **kwargs)
