@@ -91,6 +91,22 @@ def test_a_signal_to_the_script_or_its_group(tmp_path, number, group, kind):
     assert (tmp_path / "checkpoint").exists() and (tmp_path / "signals").read_text() == "x"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_command_is_started_is_sent_on_once(tmp_path, monkeypatch, number):
+    class Slow(subprocess.Popen):
+        def __init__(self, *args, **settings):
+            super().__init__(*args, **settings)
+            while not (tmp_path / "train").exists():
+                time.sleep(0.01)
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    (tmp_path / "train.py").write_text(TRAIN)
+    found = launch([sys.executable, str(tmp_path / "train.py"), str(tmp_path), "train"])
+    assert found == (128 + number, "train: error: stopped, with a checkpoint")
+    assert (tmp_path / "signals").read_text() == "x"
+
+
 def test_during_the_imports(tmp_path):
     script = Script(tmp_path, "importing")
     script.process.terminate()

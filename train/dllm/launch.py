@@ -51,7 +51,7 @@ def launch(
                 start_new_session=True,  # a signal to the group of the script comes here alone
                 preexec_fn=end_with_parent,
             )
-            stop.child = process.pid
+            stop.follow(process.pid)
             tail = bytearray()
             streams = {process.stderr: (sys.stderr.buffer, copy), process.stdout: (copy,)}
             readers = [Thread(target=_pass_on, args=(s, files, tail)) for s, files in streams.items() if s]
@@ -99,10 +99,22 @@ class _Stop:
         if not self.signal:
             self.signal, self.since = number, time.monotonic()
             signal.alarm(GRACE)
-            with contextlib.suppress(ProcessLookupError, TypeError):
-                os.kill(self.child, signal.SIGTERM)
+            self._send_on()
         elif time.monotonic() > self.since + TWICE:
             self.kill()
+
+    def follow(self, child: int) -> None:
+        """`child` is the command from now on; a signal that came while it was started is sent on."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, self.before)  # one that comes in here would be sent on twice
+        self.child = child
+        if self.signal:
+            self._send_on()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.before)
+
+    def _send_on(self) -> None:
+        if self.child:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.child, signal.SIGTERM)
 
     def children(self) -> list[int]:
         """The command and its orphans."""
