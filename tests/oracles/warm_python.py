@@ -36,6 +36,7 @@ from oracles.stand_in import end
 LIBRARIES = ["torch.distributed.run", "transformers.trainer", "deepspeed", "peft", "matplotlib.pyplot"]
 # What libraries read when they are imported: with other values a program starts cold.
 READ_ONCE = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_DATASETS_CACHE", "HF_ENDPOINT", "PYTHONHASHSEED")
+PARAPHRASES = "lib/*/site-packages/pycocoevalcap/meteor/data/paraphrase-en.gz"
 PARAPHRASE_LINES = 30_000  # three make one
 
 
@@ -50,8 +51,9 @@ def start(folder: Path) -> subprocess.Popen:
         first, _, rest = script.read_bytes().partition(b"\n") if script.is_file() else (b"", b"", b"")
         if first == f"#!{real}".encode():
             _write_program(folder / script.name, f"#!{folder / 'python'}\n{rest.decode()}")
-    if java := shutil.which("java"):
-        _write_java(folder, java, real)
+    java, tables = shutil.which("java"), list(real.parents[1].glob(PARAPHRASES))
+    if java and tables:
+        _write_java(folder, java, tables[0])
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
     command = (real, "-m", "oracles.warm_python", folder)
     log = (folder / "log").open("w")
@@ -60,9 +62,8 @@ def start(folder: Path) -> subprocess.Popen:
     )
 
 
-def _write_java(folder: Path, java: str, real: Path) -> None:
+def _write_java(folder: Path, java: str, table: Path) -> None:
     """A stand-in for Java with which METEOR's jar reads a small table of paraphrases: the whole takes ten seconds."""
-    [table] = real.parents[1].glob("lib/*/site-packages/pycocoevalcap/meteor/data/paraphrase-en.gz")
     with gzip.open(table) as lines, gzip.open(folder / table.name, "w") as few:
         few.writelines(islice(lines, PARAPHRASE_LINES))
     _write_program(

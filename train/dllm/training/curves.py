@@ -72,6 +72,7 @@ def _below(prefix: str, names: list[str]) -> dict[str, str]:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help=f"holds a {STATE}")
     for folder in parser.parse_args().folders:

@@ -127,7 +127,7 @@ class A2DQwen3LMHeadModel(A2DLMHeadModel, Qwen3ForCausalLM):
 
 @strict
 class A2DQwen2Config(DiffusionSettings, Qwen2Config):
-    """Qwen2\'s config with the settings of masked diffusion."""
+    """Qwen2's config with the settings of masked diffusion."""
 
     model_type = "a2d-qwen2"
 
@@ -140,7 +140,7 @@ class A2DQwen2LMHeadModel(A2DLMHeadModel, Qwen2ForCausalLM):
 
 @strict
 class A2DLlamaConfig(DiffusionSettings, LlamaConfig):
-    """Llama\'s config with the settings of masked diffusion."""
+    """Llama's config with the settings of masked diffusion."""
 
     model_type = "a2d-llama"
 
@@ -153,7 +153,7 @@ class A2DLlamaLMHeadModel(A2DLMHeadModel, LlamaForCausalLM):
 
 @strict
 class A2DGemma2Config(DiffusionSettings, Gemma2Config):
-    """Gemma 2\'s config with the settings of masked diffusion."""
+    """Gemma 2's config with the settings of masked diffusion."""
 
     model_type = "a2d-gemma2"
 
@@ -166,7 +166,7 @@ class A2DGemma2LMHeadModel(A2DLMHeadModel, Gemma2ForCausalLM):
 
 @strict
 class A2DGemma3Config(DiffusionSettings, Gemma3TextConfig):
-    """Gemma 3\'s config with the settings of masked diffusion."""
+    """Gemma 3's config with the settings of masked diffusion."""
 
     model_type = "a2d-gemma3_text"
 
