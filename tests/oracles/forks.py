@@ -1,6 +1,6 @@
 """Training programs as processes of their own that need not import the libraries again, eight seconds of a core each:
 they are forks of one process that has imported them, and so are torchrun and its ranks. The repository's own modules
-are imported by every fork, since some look at the process that they are in. Unlike the programs of `oracles.warm_python`
+are imported by every fork, since some look at the process that they are in. Unlike those of `oracles.warm_python`
 they are children of the process that starts them, so that a test can kill one and see who goes along.
 
 All have that one process's seed of hashes: that nothing hangs on the order of a set is left to tests that start new
