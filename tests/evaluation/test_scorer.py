@@ -107,7 +107,9 @@ def test_meteor_equals_the_jar_for_the_corpus_and_each_document():
 
 
 @pytest.mark.real_data
-def test_real_reports_score_as_in_pycocoevalcap(radiology_data):
+@pytest.mark.cold_start  # METEOR with all its paraphrases
+def test_real_reports_score_as_in_pycocoevalcap(radiology_data, monkeypatch):
+    monkeypatch.setattr(report_scores.metrics.meteor, "_JAR", Jar())
     annotation = json.loads((radiology_data / "iu_xray" / "annotation_with_clinic_info.json").read_text())
     reports = [record["report"] for record in annotation["val"]]
     corpus = reports, reports[1:] + reports[:1]
