@@ -53,10 +53,7 @@ def build_model(
     check_diffusion_settings(language.config)
 
     config = LlavaQwen3Config(vision_config=tower.config, text_config=language.config, dtype=dtype, **settings)
-    model = LlavaQwen3ModelLM(config).to(dtype)
-    model.language_model = language
-    model.model.vision_tower = tower
-    return tokenizer, model, processor
+    return tokenizer, LlavaQwen3ModelLM(config, tower, language).to(dtype), processor
 
 
 def is_trained(folder: str) -> bool:

@@ -18,9 +18,9 @@ from llava.model.multimodal_resampler.builder import build_vision_resampler
 class LlavaMetaModel(nn.Module):
     """Everything between pixels and the language model."""
 
-    def __init__(self, config):
+    def __init__(self, config, vision_tower: nn.Module | None = None):
         super().__init__()
-        self.vision_tower = build_vision_tower(config.vision_config)
+        self.vision_tower = vision_tower or build_vision_tower(config.vision_config)
         self.vision_resampler = build_vision_resampler(config)
         self.mm_projector = build_vision_projector(
             config.mm_projector_type, self.vision_resampler.width, config.text_config.hidden_size

@@ -47,7 +47,7 @@ class LlavaQwen3Config(PreTrainedConfig):
 
 
 class LlavaQwen3ModelLM(LlavaMetaForCausalLM, PreTrainedModel):
-    """Image and text in, report out."""
+    """Image and text in, report out. Parts that are not given start from random weights."""
 
     config_class = LlavaQwen3Config
     base_model_prefix = ""
@@ -63,10 +63,15 @@ processor, model = AutoProcessor.from_pretrained(FOLDER), AutoModel.from_pretrai
 batch = processor(images=Image.open(IMAGE).convert("RGB"), text="Describe the radiology image.")
 print(processor.batch_decode(model.generate(**batch).ids))"""
 
-    def __init__(self, config: LlavaQwen3Config):
+    def __init__(
+        self,
+        config: LlavaQwen3Config,
+        vision_tower: PreTrainedModel | None = None,
+        language_model: A2DQwen3LMHeadModel | None = None,
+    ):
         super().__init__(config)
-        self.model = LlavaMetaModel(config)
-        self.language_model = A2DQwen3LMHeadModel(config.text_config)
+        self.model = LlavaMetaModel(config, vision_tower)
+        self.language_model = language_model or A2DQwen3LMHeadModel(config.text_config)
         self.post_init()
 
     def decoding(self, **arguments) -> Decoding:
