@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from llava.model.language_model.llava_qwen import LlavaQwen3Config
 from llava.train import train as program
 from oracles.launchers import stage
 from oracles.tiny import build_trainer
@@ -38,6 +39,17 @@ def test_a_trained_model_goes_on_from_its_weights_and_settings(world, trained_mo
     assert settings == settings | {f"--{name}": value for name, value in own.items()}
     trainer.train()
     assert trainer.model.training and trainer.state.global_step == 1
+
+
+def test_a_trained_model_goes_on_with_blocks_of_another_length(world, trained_model, tmp_path):
+    assert trained_model[1].diffusion.block_length == 16
+    trainer = build_trainer(arguments(world, tmp_path, trained_model[0], block_length=80))
+    trainer.train()
+    trainer.model.save_pretrained(tmp_path)
+    other = LlavaQwen3Config.from_pretrained(tmp_path)
+    assert trainer.model.language_model.config.block_length == other.text_config.block_length == 80
+    with pytest.raises(ValueError, match="block_length must be at least 1"):
+        build_trainer(arguments(world, tmp_path, trained_model[0], block_length=0))
 
 
 def test_all_settings_that_are_not_the_models_are_told_at_once(world, trained_model, tmp_path):

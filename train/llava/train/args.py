@@ -23,7 +23,7 @@ class ModelArguments(arguments.ModelArguments):
 
     fixed = (
         *("vision_tower", "version", "image_aspect_ratio", "image_grid_pinpoints"),
-        *("attention_pattern", "block_length", "gen_length"),
+        *("attention_pattern", "gen_length"),
         *(field for field in LlavaQwen3Config.__annotations__ if field.startswith(RESAMPLER_FIELDS)),
     )
 
@@ -48,7 +48,8 @@ class ModelArguments(arguments.ModelArguments):
         if not Path(folder, "config.json").is_file() or not is_trained(folder):
             return {}
         config = LlavaQwen3Config.from_pretrained(folder)
-        return {name: getattr(config, name, getattr(config.text_config, name, None)) for name in self.fixed}
+        names = (*self.fixed, "block_length")
+        return {name: getattr(config, name, getattr(config.text_config, name, None)) for name in names}
 
     def check(self) -> None:
         super().check()

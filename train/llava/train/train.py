@@ -6,6 +6,7 @@ r"""Trains LlavaQwen3ModelLM on LLaVA JSON data; the stage scripts in train/scri
 
 import torch
 
+from dllm.core.model import check_diffusion_settings
 from dllm.training.command_line import ArgumentParser
 from dllm.training.run import loaded, run, set_trainable
 from llava.data.dataset import ReportCollator, ReportDataset
@@ -73,6 +74,8 @@ def _model(model_args: ModelArguments, data_args: DataArguments):
         tokenizer, model, processor = build_model(path, tower, select_layer, torch.float32, diffusion, **settings)
     else:
         tokenizer, model, processor = load_pretrained_model(path)
+        model.diffusion.block_length = model_args.block_length  # it may learn to write longer blocks
+        check_diffusion_settings(model.diffusion)
     if model_args.pretrain_mm_mlp_adapter:
         load_adapter(model, model_args.pretrain_mm_mlp_adapter)
     set_trainable(model, model_args.tunable_prefixes(), model_args)
