@@ -69,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--caption_epochs", type=float, default=2, help="passes of stage 1 over the captions")
     parser.add_argument("--epochs", type=float, default=2, help="passes of stage 2 over the training studies")
     parser.add_argument("--repeat_abnormal", type=int, default=3, help="times a pass shows an abnormal real study")
-    parser.add_argument("--own_reports", type=int, default=4000, help="training studies of the distillation; 0: none")
+    parser.add_argument("--own_reports", type=int, default=8000, help="training studies of each distillation; 0: none")
     args = parser.parse_args()
     for given, needed in (("annotation", "images"), ("captions", "caption_images")):
         if (getattr(args, given) is None) != (getattr(args, needed) is None):
@@ -142,20 +142,14 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
     tower = train_tower(args, towers, captions, caption_images)
     env = {"LM_PATH": towers / "language_model", "VISION_TOWER": tower, "NUM_TRAIN_EPOCHS": args.caption_epochs}
     stage("stage 1: the parts learn to describe images", "llada_v_pretrain.sh", stage1, captions, caption_images, env)
-    go_on = {"VISION_TOWER": "", "PRETRAIN_MM_MLP_ADAPTER": ""}
-    env = go_on | {"LM_PATH": stage1, "NUM_TRAIN_EPOCHS": args.epochs}
+    env = {"VISION_TOWER": "", "PRETRAIN_MM_MLP_ADAPTER": "", "LM_PATH": stage1, "NUM_TRAIN_EPOCHS": args.epochs}
     stage("stage 2: they learn to write reports", "llada_v_finetune.sh", stage2, reports, images, env)
     if not args.own_reports:
         return stage2
-    # Stage 2 goes on with the model's own reports, so that several tokens a step do not mix several wordings.
-    own, distilled = args.out / "own_reports.json", args.out / "distilled"
-    if not own.is_file():
-        command = (sys.executable, "-m", "llava.distill", "--model_path", stage2, "--image_folder", images)
-        command += ("--data_path", data / "train_llava_llada.json", "--out", own, "--limit", args.own_reports)
-        title = f"own reports: the model's own for its training images -> {own}"
-        run(title, *command, env={"OMP_NUM_THREADS": PROCESSES})
-    title = "distillation: it learns them, to write several tokens a step"
-    stage(title, "llada_v_finetune.sh", distilled, own, images, go_on | {"LM_PATH": stage2} | DISTILL)
+    # Stage 2 goes on with the model's own reports, so that several tokens a step do not mix several wordings. After a
+    # first time its reports are worded more alike, and the second time it can learn to write them in longer blocks.
+    once = distil(args, data, images, stage2, args.out / "distilled_once", 1)
+    distilled = distil(args, data, images, once, args.out / "distilled", 2)
     held_out = data / "val_llava_llada.json"
     if held_out.is_file() and not read_json(distilled / "config.json", REMEDY)["text_config"].get("decoding_defaults"):
         command = (sys.executable, "-m", "llava.distill", "--model_path", distilled, "--image_folder", images)
@@ -163,6 +157,23 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
         title = f"threshold: the fastest that keeps the words of one token a step -> {distilled / 'config.json'}"
         run(title, *command, env={"OMP_NUM_THREADS": PROCESSES})
     return distilled
+
+
+def distil(args: argparse.Namespace, data: Path, images: Path, model: Path, out: Path, longer: int) -> Path:
+    """Lets a model learn its own reports, in blocks that are `longer` times as long as those of stage 2; returns the
+    folder of the model that did.
+    """
+    own = out.with_suffix(".json")
+    if not own.is_file():
+        command = (sys.executable, "-m", "llava.distill", "--model_path", model, "--image_folder", images)
+        command += ("--data_path", data / "train_llava_llada.json", "--out", own, "--limit", args.own_reports)
+        title = f"own reports: the model's own for its training images -> {own}"
+        run(title, *command, env={"OMP_NUM_THREADS": PROCESSES})
+    env = {"VISION_TOWER": "", "PRETRAIN_MM_MLP_ADAPTER": "", "LM_PATH": model} | DISTILL
+    env |= {"BLOCK_LENGTH": longer * int(SETTINGS["BLOCK_LENGTH"])}
+    title = "distillation: it learns them, to write several tokens a step"
+    stage(title, "llada_v_finetune.sh", out, own, images, env)
+    return out
 
 
 def train_tower(args: argparse.Namespace, towers: Path, captions: Path, images: Path) -> Path:
