@@ -2,9 +2,10 @@
 
     python benchmarks/images.py --json FILE
 
-JPEGs of 2,544 x 3,056 grey pixels, as MIMIC-CXR-JPG has them, drawn from smooth noise and grain; from file to the pixels
-of a tower of 384 px, in one and in two processes. `as RGB` reads and resizes three channels, which gives the same pixels;
-`grey` is what training does. The number for 16 workers is eight times that of two: an extrapolation, not a measurement.
+JPEGs of 2,544 x 3,056 grey pixels, as MIMIC-CXR-JPG has them, drawn from smooth noise and grain; from file to the
+pixels of a tower of 384 px, in one and in two processes. `as RGB` reads and resizes three channels, which gives the
+same pixels; `grey` is what training does. The number for 16 workers is eight times that of two: an extrapolation, not a
+measurement.
 """
 
 import argparse

@@ -5,9 +5,9 @@ write several tokens a step. Then measures how many that are (`dllm.inference.pa
     python -m llava.distill --model_path exp/distilled --data_path val.json --image_folder images --set_threshold
 
 Between the two, stage 2 goes on from the model (`LM_PATH=exp/stage2`) with `DATA_PATH=own.json`. Done twice, the second
-time in blocks of twice the length (`BLOCK_LENGTH`), it gives the most tokens a step. A run that was stopped goes on from
-`own.json.reports`. The second command writes the lowest threshold that costs no quality into the model's config.json;
-whoever sets none decodes with it.
+time in blocks of twice the length (`BLOCK_LENGTH`), it gives the most tokens a step. A run that was stopped goes on
+from `own.json.reports`. The second command writes the lowest threshold that costs no quality into the model's
+config.json; whoever sets none decodes with it.
 """
 
 import json
