@@ -54,6 +54,7 @@ STAGES = (CAPTIONS, "train_llava_llada.json")
 TOGETHER = 50  # reports that are written as one batch
 DENOISING, TWIN = ARMS = ("diffusion", "autoregressive")
 LOOKUP = "prompt lookup"
+ONE_TOKEN = "one token a step"
 SCORER = Scorer((FINDING_F1, ROUGE_L, CIDER))
 
 
@@ -69,6 +70,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--costed_steps", type=int, default=20, help="steps of a stage and arm whose time is taken")
     parser.add_argument("--images", type=int, default=1000, help="most test images")
     parser.add_argument("--decodings", nargs="*", default=["threshold=0.9"], help="more ways of the model to decode")
+    parser.add_argument("--distilled", type=Path, help="folder of another model to stand beside both")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64], help="reports at a time, for the time")
     parser.add_argument("--timed_images", type=int, default=192, help="images of a measurement of time")
     parser.add_argument("--json", type=Path, help="write the results to this file")
@@ -206,11 +208,19 @@ class TwinWriter:
         return [Report(self.writer.decode(row), length, length) for row, length in zip(rows, lengths, strict=True)]
 
 
-def writers(folders: dict[str, Path], decodings: list[str]) -> dict[str, Callable[[list[Request]], list[Report]]]:
-    """The ways to write reports, by name: the twin first, then the model one token a step, then its other decodings."""
-    model = ReportWriter(str(folders[DENOISING]))
-    ways = {text: partial(model.write, **decoding_of(text)) for text in decodings}
-    return {TWIN: TwinWriter(str(folders[TWIN])).write, "one token a step": model.write} | ways
+def writers(
+    folders: dict[str, Path], decodings: list[str], distilled: Path | None
+) -> dict[str, Callable[[list[Request]], list[Report]]]:
+    """The ways to write reports, by name: the twin's, the model's one token a step and by its other decodings, and the
+    same of a `distilled` model.
+    """
+    ways = {TWIN: TwinWriter(str(folders[TWIN])).write}
+    models = {"": folders[DENOISING]} | ({"distilled, ": distilled} if distilled else {})
+    for title, folder in models.items():
+        model = ReportWriter(str(folder))
+        for text in ["", *decodings]:
+            ways[title + (text or ONE_TOKEN)] = partial(model.write, **decoding_of(text))
+    return ways
 
 
 def seconds_per_report(writers: dict, requests: list[Request], batch: int) -> dict[str, float]:
@@ -270,7 +280,7 @@ def main() -> None:
                 Arm(arm, args, seed).train(steps[arm], folder)
 
     requests, truth = requests_of(args.data, args.images)
-    ways = {seed: writers(arms, args.decodings) for seed, arms in folders.items()}
+    ways = {seed: writers(arms, args.decodings, args.distilled) for seed, arms in folders.items()}
     first = ways[args.seeds[0]]
     reports = {
         name: [write_reports(each[name], requests, f"{name}, {n}") for n, each in ways.items()] for name in first
@@ -304,10 +314,10 @@ def print_table(rows: list[dict], steps: dict, num_images: int) -> None:
     print(f"{num_images} images, means over seeds; differences to the twin with 95 % intervals, paired over images")
     print("steps on captions and reports:", *(f"{arm} {list(each.values())}" for arm, each in steps.items()))
     batches = list(rows[0]["seconds_per_report"])
-    print(f"{'decoding':24} {'tok/step':>8}" + "".join(f"{f'ms, {b}':>8}" for b in batches), *SCORER.names)
+    print(f"{'decoding':27} {'tok/step':>8}" + "".join(f"{f'ms, {b}':>8}" for b in batches), *SCORER.names)
     for row in rows:
         times = "".join(f"{1000 * row['seconds_per_report'][batch]:8.1f}" for batch in batches)
-        print(f"{row['decoding']:24} {row['tokens_per_step']:8.2f}{times}", end="")
+        print(f"{row['decoding']:27} {row['tokens_per_step']:8.2f}{times}", end="")
         for name, values in row["scores"].items():
             found = row["less_twin"][name]
             print(f"  {sum(values) / len(values):.3f}", end="")

@@ -105,6 +105,11 @@ def test_it_runs_end_to_end_and_trains_no_arm_twice(world, tmp_path, monkeypatch
     assert "4 images" in table and "threshold=0.9" in table
 
     monkeypatch.setattr(twin, "Arm", None)  # nothing is left to train
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--distilled", str(tmp_path / "out/diffusion_1")])
     twin.main()
-    again = json.loads((tmp_path / "twin.json").read_text())
-    assert [row["scores"] for row in again["rows"]] == [row["scores"] for row in found["rows"]]
+    again = json.loads((tmp_path / "twin.json").read_text())["rows"]
+    assert [row["scores"] for row in again[:3]] == [row["scores"] for row in found["rows"]]
+    assert [row["decoding"] for row in again[3:]] == ["distilled, one token a step", "distilled, threshold=0.9"]
+    for row, same in zip(again[3:], again[1:3], strict=True):
+        for name, values in row["scores"].items():
+            assert values == [same["scores"][name][1]] * 2
