@@ -69,7 +69,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--caption_epochs", type=float, default=2, help="passes of stage 1 over the captions")
     parser.add_argument("--epochs", type=float, default=2, help="passes of stage 2 over the training studies")
     parser.add_argument("--repeat_abnormal", type=int, default=3, help="times a pass shows an abnormal real study")
-    parser.add_argument("--own_reports", type=int, default=8000, help="training studies of each distillation; 0: none")
+    parser.add_argument("--own_reports", type=int, default=4000, help="training studies of the distillation; 0: none")
+    parser.add_argument("--rounds", type=int, default=1, help="times that it is done, the last in longer blocks")
     args = parser.parse_args()
     for given, needed in (("annotation", "images"), ("captions", "caption_images")):
         if (getattr(args, given) is None) != (getattr(args, needed) is None):
@@ -79,8 +80,9 @@ def parse_arguments() -> argparse.Namespace:
             parser.error(f"{name} is empty; give it a value, or unset it for {value}")
     if args.train < 2 or args.test < 2:
         parser.error("--train and --test need at least 2 studies each")
-    if args.repeat_abnormal < 1:
-        parser.error("--repeat_abnormal needs at least 1")
+    for name in ("repeat_abnormal", "rounds"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} needs at least 1")
     return args
 
 
@@ -146,23 +148,25 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
     stage("stage 2: they learn to write reports", "llada_v_finetune.sh", stage2, reports, images, env)
     if not args.own_reports:
         return stage2
-    # Stage 2 goes on with the model's own reports, so that several tokens a step do not mix several wordings. After a
-    # first time its reports are worded more alike, and the second time it can learn to write them in longer blocks.
-    once = distil(args, data, images, stage2, args.out / "distilled_once", 1)
-    distilled = distil(args, data, images, once, args.out / "distilled", 2)
+    # Stage 2 goes on with the model's own reports, so that several tokens a step do not mix several wordings. From time
+    # to time they are worded more alike, and the last time it can learn to write them in longer blocks.
+    model = stage2
+    for number in range(1, args.rounds + 1):
+        last = number == args.rounds
+        out = args.out / ("distilled" if last else f"distilled_{number}")
+        distil(args, data, images, model, out, longer=2 if last and args.rounds > 1 else 1)
+        model = out
     held_out = data / "val_llava_llada.json"
-    if held_out.is_file() and not read_json(distilled / "config.json", REMEDY)["text_config"].get("decoding_defaults"):
-        command = (sys.executable, "-m", "llava.distill", "--model_path", distilled, "--image_folder", images)
+    if held_out.is_file() and not read_json(model / "config.json", REMEDY)["text_config"].get("decoding_defaults"):
+        command = (sys.executable, "-m", "llava.distill", "--model_path", model, "--image_folder", images)
         command += ("--data_path", held_out, "--limit", args.test, "--set_threshold")
-        title = f"threshold: the fastest that keeps the words of one token a step -> {distilled / 'config.json'}"
+        title = f"threshold: the fastest that keeps the words of one token a step -> {model / 'config.json'}"
         run(title, *command, env={"OMP_NUM_THREADS": PROCESSES})
-    return distilled
+    return model
 
 
-def distil(args: argparse.Namespace, data: Path, images: Path, model: Path, out: Path, longer: int) -> Path:
-    """Lets a model learn its own reports, in blocks that are `longer` times as long as those of stage 2; returns the
-    folder of the model that did.
-    """
+def distil(args: argparse.Namespace, data: Path, images: Path, model: Path, out: Path, longer: int) -> None:
+    """Lets a model learn its own reports, in blocks that are `longer` times as long as those of stage 2."""
     own = out.with_suffix(".json")
     if not own.is_file():
         command = (sys.executable, "-m", "llava.distill", "--model_path", model, "--image_folder", images)
@@ -173,7 +177,6 @@ def distil(args: argparse.Namespace, data: Path, images: Path, model: Path, out:
     env |= {"BLOCK_LENGTH": longer * int(SETTINGS["BLOCK_LENGTH"])}
     title = "distillation: it learns them, to write several tokens a step"
     stage(title, "llada_v_finetune.sh", out, own, images, env)
-    return out
 
 
 def train_tower(args: argparse.Namespace, towers: Path, captions: Path, images: Path) -> Path:

@@ -51,6 +51,26 @@ def test_the_summary_has_the_promised_keys(quickstart, tmp_path, monkeypatch, ca
     assert told["model"].split() == ["0.500", "1.000"]
 
 
+def test_each_round_of_the_distillation_starts_from_the_last_and_only_the_last_has_longer_blocks(
+    quickstart, tmp_path, monkeypatch
+):
+    learnt = []
+    monkeypatch.setattr(quickstart, "run", lambda *_, **__: None)
+    monkeypatch.setattr(quickstart, "train_tower", lambda *_: None)
+    monkeypatch.setattr(quickstart, "stage", lambda title, script, out, data, images, env: learnt.append((out, env)))
+    data, towers = tmp_path / "data", tmp_path / "towers/vision_tower"
+    towers.mkdir(parents=True)
+    (towers / "preprocessor_config.json").touch()
+    for rounds, names in {1: ["distilled"], 3: ["distilled_1", "distilled_2", "distilled"]}.items():
+        monkeypatch.setattr(sys, "argv", [str(PROGRAM), "--out", str(tmp_path), "--rounds", str(rounds)])
+        assert quickstart.train(quickstart.parse_arguments(), data, data) == tmp_path / "distilled"
+        outs, environments = zip(*learnt[2:], strict=True)
+        assert [out.name for out in outs] == names
+        assert [env["LM_PATH"].name for env in environments] == ["stage2", *names[:-1]]
+        assert [env["BLOCK_LENGTH"] for env in environments] == [8] * (rounds - 1) + [8 if rounds == 1 else 16]
+        learnt.clear()
+
+
 def first(folder, more: str) -> str:
     """A search path with `folder` before `more`."""
     return f"{folder}{os.pathsep}{more}"
@@ -126,5 +146,6 @@ def test_a_mistake_is_one_line_and_leaves_an_earlier_run_alone(quickstart, tmp_p
     assert (out / "settings.json").read_text() == "{}"
     assert stopped("--annotation", tmp_path / "none.json").code == 2
     assert "--annotation and --images belong together" in capsys.readouterr().err
-    assert stopped("--repeat_abnormal", 0).code == 2
-    assert "--repeat_abnormal needs at least 1" in capsys.readouterr().err
+    for name in ("--repeat_abnormal", "--rounds"):
+        assert stopped(name, 0).code == 2
+        assert f"{name} needs at least 1" in capsys.readouterr().err
