@@ -51,7 +51,7 @@ STAGES = {
 }
 SETTINGS = {name: os.environ.get(name, value) for name, value in STAGES.items()}
 VISION_RATE = "3e-4"
-DISTILL = {"LEARNING_RATE": "1e-3", "NUM_TRAIN_EPOCHS": "1"}
+DISTILL = {"LEARNING_RATE": "1e-3", "NUM_TRAIN_EPOCHS": "1", "NOISE_ESTIMATOR": "whole_blocks"}
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -40,12 +40,13 @@ def same(one, other):
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_noise_is_a_function_of_seed_and_position(estimator):
     forward = ForwardProcess(estimator, seed=3)
-    first = [forward.draw(position, 40) for position in range(6)]
+    first = [forward.draw(position, 40, block_length=8) for position in range(6)]
     np.random.seed(123)
-    again = {position: ForwardProcess(estimator, seed=3).draw(position, 40) for position in reversed(range(6))}
+    again = {n: ForwardProcess(estimator, seed=3).draw(n, 40, block_length=8) for n in reversed(range(6))}
     assert all(same(first[position], again[position]) for position in range(6))
     assert not any(same(first[0], first[position]) for position in range(1, 6))
-    assert not any(same(first[position], ForwardProcess(estimator, seed=4).draw(position, 40)) for position in range(6))
+    other = ForwardProcess(estimator, seed=4)
+    assert not any(same(first[position], other.draw(position, 40, block_length=8)) for position in range(6))
 
 
 def test_keys_of_other_choices_differ_by_seed_position_and_number():
@@ -156,7 +157,8 @@ def test_an_impossible_process_is_refused(arguments, message):
 
 
 def test_which_estimators_predict_every_target():
-    assert [name for name in ESTIMATORS if ForwardProcess(name).paired] == ["pair", "stratified", "seed_literal"]
+    paired = [name for name in ESTIMATORS if ForwardProcess(name).paired]
+    assert paired == ["pair", "stratified", "whole_blocks", "seed_literal"]
 
 
 @pytest.mark.parametrize("estimator", ["pair", "stratified", "single", "uniform"])
@@ -179,6 +181,18 @@ def test_each_block_has_a_rate_of_its_own_and_they_are_spread(estimator):
             np.testing.assert_allclose(weights, np.where(masked, 0.5 / p, 0.5 / (1 - p)))
     if estimator != "stratified":  # whose rates are whole counts
         np.testing.assert_allclose(np.diff(sorted(rates)), 0.2 * (1 - 2 * EPS), rtol=2e-3)
+
+
+def test_half_of_the_blocks_are_masked_whole_and_the_others_are_those_of_the_stratified_pair(draw_with):
+    uniforms = [0.3, 0.9, 0.1, 0.7]
+    whole = draw_with(ForwardProcess("whole_blocks"), 0.49, uniforms)
+    assert whole.masked.all() and whole.weights.tolist() == whole.rates.tolist() == [1] * 4
+    for u in (0.5, 0.7, 0.99):
+        plain = draw_with(ForwardProcess("stratified"), 2 * u - 1, uniforms)
+        assert same(draw_with(ForwardProcess("whole_blocks"), u, uniforms), plain)
+    drawn = [ForwardProcess("whole_blocks").draw(position, 32, block_length=8).masked for position in range(200)]
+    share = np.mean([masked.reshape(4, 8).all(axis=1).mean() for masked in drawn])
+    assert share == pytest.approx(0.5 + 0.5 / 9, abs=0.02)
 
 
 def test_the_seeds_own_form_has_one_rate_for_all_blocks():

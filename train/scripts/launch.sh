@@ -11,7 +11,7 @@
 #     ATTENTION_PATTERN            bidirectional, prefix or block                           (the model's own, or block)
 #     BLOCK_LENGTH                 tokens that are written before the next ones begin       (the model's own, or 32)
 #     GEN_LENGTH                   tokens of a response's canvas                            (the model's own, or 256)
-#     NOISE_ESTIMATOR              stratified, pair, single, uniform, seed_literal          (stratified)
+#     NOISE_ESTIMATOR              stratified, pair, single, uniform, whole_blocks, seed_literal    (stratified)
 #     SAVE_STRATEGY                steps, epoch or no                                       (steps)
 #     SAVE_TOTAL_LIMIT             checkpoints that are kept                                (2)
 #     LOGGING_STEPS                steps from one log to the next                           (1)

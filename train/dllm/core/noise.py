@@ -12,10 +12,13 @@ Estimators of the masked-diffusion likelihood bound, per sample with R target to
 | `stratified`   | (R+1)/(2R) [ mean_M l + mean_rest l ], |M| uniform on 0..R: exactly unbiased, bounded weights  |
 | `single`       | sum_M w(t) l / R with p(t) and w(t) of the schedule, one pass                                  |
 | `uniform`      | as `single` with weight 1: not a bound, a choice of dLLM                                       |
+| `whole_blocks` | half of all wholly masked in the first view, the others as `stratified`: not a bound           |
 | `seed_literal` | as `pair` with p on [eps, 1): the variance of its second half diverges; kept for comparison    |
 
 Under the `block` pattern the blocks of a response do not see each other's noise, so each of them is a response of its
-own to the estimator: it draws a rate, or a count, of its own, and the rates of one response are spread evenly.
+own to the estimator: it draws a rate, or a count, of its own, and the rates of one response are spread evenly. A block
+that is wholly masked is what decoding meets at its first step; distillation learns more from it
+(`dllm.inference.own_responses`).
 """
 
 from dataclasses import dataclass
@@ -25,8 +28,8 @@ import numpy as np
 
 from dllm.core.schedules import get_schedule
 
-ESTIMATORS = ("pair", "stratified", "single", "uniform", "seed_literal")
-PAIRED = ("pair", "stratified", "seed_literal")
+ESTIMATORS = ("pair", "stratified", "single", "uniform", "whole_blocks", "seed_literal")
+PAIRED = ("pair", "stratified", "whole_blocks", "seed_literal")
 GOLDEN_RATIO = 0.6180339887498949
 
 
@@ -78,7 +81,11 @@ class ForwardProcess:
         return Noise(*(np.concatenate(arrays) for arrays in zip(*blocks, strict=True)))
 
     def _draw_block(self, u: float, rng: np.random.Generator, num_targets: int) -> "Noise":
-        if self.estimator == "stratified":
+        if self.estimator == "whole_blocks":
+            if u < 0.5:
+                return Noise.of(np.ones(num_targets, bool), 1.0, 1.0, 1.0)
+            u = 2 * u - 1
+        if self.estimator in ("stratified", "whole_blocks"):
             count = int(u * (num_targets + 1))
             masked = rng.permutation(num_targets) < count
             scale = (num_targets + 1) / 2

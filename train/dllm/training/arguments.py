@@ -67,7 +67,9 @@ class MDLMConfig(TrainingArguments):
 
     part_rates: ClassVar[dict[str, str]] = {}
 
-    noise_estimator: str = HfArg(default="stratified", help="stratified, pair, single, uniform, seed_literal")
+    noise_estimator: str = HfArg(
+        default="stratified", help="stratified, pair, single, uniform, whole_blocks, seed_literal"
+    )
     noise_schedule: str = HfArg(default="linear", help="linear, cosine, sqrt (single views only)")
     noise_eps: float = HfArg(default=1e-3, help="smallest mask rate")
     loss_normalisation: str = HfArg(default="sequence", help="sequence, token, batch")
