@@ -56,6 +56,29 @@ def test_weights_of_both_towers_are_taken_over(world):
     assert not [name for name in model.state_dict() if "layers.2" in name and "vision" in name]
 
 
+def test_a_built_model_computes_what_its_saved_folder_does(world, tmp_path):
+    """Causal blocks of 16 in a canvas of 48: attention that ignored its mask would see what is to come."""
+    tokenizer, model, processor = world.build()
+    widen(model)
+    for part in (tokenizer, processor, model):
+        part.save_pretrained(tmp_path)
+    _, loaded, _ = load_pretrained_model(str(tmp_path))
+    assert model.config.text_config is model.language_model.config
+    assert model.config.vision_config is model.model.vision_tower.config
+    built = response(model.eval())
+    assert len(built.unique()) > 3 and torch.equal(built, response(loaded))
+    prompt = torch.tensor([[7, 8, 9]])
+    (found, expected) = (
+        each.losses(
+            each.prepare_prompt(prompt, torch.ones_like(prompt), torch.zeros(1, 3, 32, 32)),
+            torch.arange(10, 42)[None],
+            torch.arange(32)[None] % 3 == 0,
+        ).losses
+        for each in (model, loaded)
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 def test_plain_qwen3_folder_is_made_bidirectional(world, tmp_path):
     sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 32, "vocab_size": 408}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True}

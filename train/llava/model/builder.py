@@ -52,8 +52,11 @@ def build_model(
         setattr(language.config, name, value)
     check_diffusion_settings(language.config)
 
-    config = LlavaQwen3Config(vision_config=tower.config, text_config=language.config, dtype=dtype, **settings)
-    return tokenizer, LlavaQwen3ModelLM(config, tower, language).to(dtype), processor
+    # Copies, as a config of several parts takes the choice of the attention kernel from the configs that it is given.
+    configs = {"vision_config": tower.config.to_dict(), "text_config": language.config.to_dict()}
+    model = LlavaQwen3ModelLM(LlavaQwen3Config(**configs, dtype=dtype, **settings), tower, language).to(dtype)
+    model.config.vision_config, model.config.text_config = tower.config, language.config
+    return tokenizer, model, processor
 
 
 def is_trained(folder: str) -> bool:
