@@ -17,6 +17,7 @@ from llava.model.builder import (
     load_pretrained_model,
     save_adapter,
 )
+from oracles.tiny import widen
 
 
 def save_whole(parts, folder, **kwargs):
