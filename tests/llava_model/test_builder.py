@@ -66,6 +66,9 @@ def test_a_built_model_computes_what_its_saved_folder_does(world, tmp_path):
     _, loaded, _ = load_pretrained_model(str(tmp_path))
     assert model.config.text_config is model.language_model.config
     assert model.config.vision_config is model.model.vision_tower.config
+    for part in ("text_config", "vision_config"):
+        kernels = [getattr(each.config, part)._attn_implementation for each in (model, loaded)]
+        assert kernels[0] == kernels[1] is not None
     built = response(model.eval())
     assert len(built.unique()) > 3 and torch.equal(built, response(loaded))
     prompt = torch.tensor([[7, 8, 9]])

@@ -66,7 +66,7 @@ class A2DLMHeadModel(MaskedDiffusionLM):
         """Hidden states [B, n, D] of embeddings [B, n, D]; see `dllm.core.model.MaskedDiffusionModel`."""
         kinds = getattr(self.config, "layer_types", None)  # families without take one mask, others a dict
         masks = mask if isinstance(mask, dict) or not kinds else dict.fromkeys(kinds, mask)
-        if self.config._attn_implementation == "eager":
+        if self.config._attn_implementation in (None, "eager"):  # without a choice transformers takes that one
             masks = {k: _added(m, embeds) for k, m in masks.items()} if kinds else _added(masks, embeds)
         elif embeds.shape[1] <= FEW_TOKENS and not torch.is_grad_enabled():
             masks = {k: self._shared(m, embeds) for k, m in masks.items()} if kinds else self._shared(masks, embeds)
