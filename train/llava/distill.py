@@ -4,10 +4,10 @@ write several tokens a step. Then measures how many that are (`dllm.inference.pa
     python -m llava.distill --model_path exp/stage2 --data_path train.json --image_folder images --out own.json
     python -m llava.distill --model_path exp/distilled --data_path val.json --image_folder images --set_threshold
 
-Between the two, stage 2 goes on from the model (`LM_PATH=exp/stage2`) with `DATA_PATH=own.json`. Done twice, the second
-time in blocks of twice the length (`BLOCK_LENGTH`), it gives the most tokens a step. A run that was stopped goes on
-from `own.json.reports`. The second command writes the lowest threshold that costs no quality into the model's
-config.json; whoever sets none decodes with it.
+Between the two, stage 2 goes on from the model (`LM_PATH=exp/stage2`) with `DATA_PATH=own.json` and
+`NOISE_ESTIMATOR=whole_blocks`. Done three times, the last time in blocks of twice the length (`BLOCK_LENGTH`), it gives
+the most tokens a step. A run that was stopped goes on from `own.json.reports`. The second command writes the lowest
+threshold that costs no quality into the model's config.json; whoever sets none decodes with it.
 """
 
 import json
