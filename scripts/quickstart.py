@@ -150,12 +150,11 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
         return stage2
     # Stage 2 goes on with the model's own reports, so that several tokens a step do not mix several wordings. From time
     # to time they are worded more alike, and the last time it can learn to write them in longer blocks.
-    model = stage2
-    for number in range(1, args.rounds + 1):
-        last = number == args.rounds
-        out = args.out / ("distilled" if last else f"distilled_{number}")
-        distil(args, data, images, model, out, longer=2 if last and args.rounds > 1 else 1)
-        model = out
+    model, block_length = stage2, int(SETTINGS["BLOCK_LENGTH"])
+    for number in range(1, args.rounds):
+        model = distil(args, data, images, model, args.out / f"distilled_{number}", block_length)
+    last_length = block_length if args.rounds == 1 else 2 * block_length
+    model = distil(args, data, images, model, args.out / "distilled", last_length)
     held_out = data / "val_llava_llada.json"
     if held_out.is_file() and not read_json(model / "config.json", REMEDY)["text_config"].get("decoding_defaults"):
         command = (sys.executable, "-m", "llava.distill", "--model_path", model, "--image_folder", images)
@@ -165,18 +164,18 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
     return model
 
 
-def distil(args: argparse.Namespace, data: Path, images: Path, model: Path, out: Path, longer: int) -> None:
-    """Lets a model learn its own reports, in blocks that are `longer` times as long as those of stage 2."""
+def distil(args: argparse.Namespace, data: Path, images: Path, model: Path, out: Path, block_length: int) -> Path:
+    """Lets a model learn its own reports; returns the folder `out` of the one that did, whose name the reports take."""
     own = out.with_suffix(".json")
     if not own.is_file():
         command = (sys.executable, "-m", "llava.distill", "--model_path", model, "--image_folder", images)
         command += ("--data_path", data / "train_llava_llada.json", "--out", own, "--limit", args.own_reports)
         title = f"own reports: the model's own for its training images -> {own}"
         run(title, *command, env={"OMP_NUM_THREADS": PROCESSES})
-    env = {"VISION_TOWER": "", "PRETRAIN_MM_MLP_ADAPTER": "", "LM_PATH": model} | DISTILL
-    env |= {"BLOCK_LENGTH": longer * int(SETTINGS["BLOCK_LENGTH"])}
+    go_on = {"VISION_TOWER": "", "PRETRAIN_MM_MLP_ADAPTER": "", "LM_PATH": model, "BLOCK_LENGTH": block_length}
     title = "distillation: it learns them, to write several tokens a step"
-    stage(title, "llada_v_finetune.sh", out, own, images, env)
+    stage(title, "llada_v_finetune.sh", out, own, images, go_on | DISTILL)
+    return out
 
 
 def train_tower(args: argparse.Namespace, towers: Path, captions: Path, images: Path) -> Path:

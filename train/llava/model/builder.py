@@ -52,7 +52,7 @@ def build_model(
         setattr(language.config, name, value)
     check_diffusion_settings(language.config)
 
-    # Copies, as a config of several parts takes the choice of the attention kernel from the configs that it is given.
+    # Copies: the config of the whole resets the attention kernels of the configs that it is given.
     configs = {"vision_config": tower.config.to_dict(), "text_config": language.config.to_dict()}
     model = LlavaQwen3ModelLM(LlavaQwen3Config(**configs, dtype=dtype, **settings), tower, language).to(dtype)
     model.config.vision_config, model.config.text_config = tower.config, language.config
