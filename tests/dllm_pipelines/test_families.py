@@ -79,7 +79,10 @@ def test_eager_attention_and_ours_agree(variant):
     """What transformers computes of the same masks; its softmax is in float32."""
     ours, eager = (family_model(variant, **settings) for settings in ({}, {"attn_implementation": "eager"}))
     assert eager.config._attn_implementation == "eager" != ours.config._attn_implementation
-    torch.testing.assert_close(logits_of(ours, IDS), logits_of(eager, IDS), rtol=0, atol=1e-4)
+    expected = logits_of(eager, IDS)
+    torch.testing.assert_close(logits_of(ours, IDS), expected, rtol=0, atol=1e-4)
+    eager.config._attn_implementation = None  # as the config of a whole leaves that of its part
+    assert torch.equal(logits_of(eager, IDS), expected)
 
 
 @pytest.mark.parametrize("paired", [True, False])
