@@ -4,6 +4,7 @@ What rounding alone does is told by float32 on the CPU."""
 import contextlib
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -33,12 +34,11 @@ RULES = {
 @contextlib.contextmanager
 def kernel(name: str) -> Iterator[None]:
     """Training through FlexAttention, or through SDPA with a boolean mask."""
-    chosen = objective._mask
-    objective._mask = lambda *args, flex, **window: chosen(*args, flex=name == "flex", **window)
+    flex_from, objective.FLEX_FROM = objective.FLEX_FROM, 0 if name == "flex" else math.inf
     try:
         yield
     finally:
-        objective._mask = chosen
+        objective.FLEX_FROM = flex_from
 
 
 def batch(prompts: list[int], responses: list[int]) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ def test_windows_and_caps_are_those_of_the_other_kernel(variant, pattern, monkey
     model = family_model(variant, pattern)
     batch = pack(random_samples(model, [13, 0, 7, 5], [9, 4, 2, 1]))
     expected = target_losses(model, *batch, True)
-    monkeypatch.setattr(objective, "_mask", lambda layout, pattern, window, flex: layout.block_mask(pattern, window))
+    monkeypatch.setattr(objective.Layout, "mask", objective.Layout.block_mask)
     calls = spy(model, "trunk")
     with torch.no_grad():
         losses = target_losses(model, *batch, True)

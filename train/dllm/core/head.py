@@ -44,7 +44,7 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx, logits: Tensor, ids: Tensor) -> Tensor:
         dtype = torch.promote_types(logits.dtype, torch.float32)
         wanted = logits.gather(1, ids[:, None]).to(dtype)  # [n, 1]
-        blocks = logits.split(_block_rows(logits))
+        blocks = logits.split(BLOCK_ROWS.get(logits.device.type, BLOCK_ROWS_OF_OTHERS))
         sums, normalisers = zip(*(_exponentiate(block, dtype) for block in blocks), strict=True)
         losses = torch.cat(normalisers) - wanted  # [n, 1]
         ctx.save_for_backward(logits, ids, torch.cat(sums), losses)
@@ -68,7 +68,3 @@ def _exponentiate(logits: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         logits.copy_(exact)
     total = exact.sum(-1, keepdim=True)
     return total, total.log() + maximum
-
-
-def _block_rows(logits: Tensor) -> int:
-    return BLOCK_ROWS.get(logits.device.type, BLOCK_ROWS_OF_OTHERS)

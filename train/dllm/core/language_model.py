@@ -148,7 +148,6 @@ print(tokenizer.batch_decode(ids, skip_special_tokens=True))"""
         prompts = self.prompts(input_ids, valid, *inputs, decoding=decoding)
         return self.respond(*prompts, decoding, seeds, initial_canvas, on_step)
 
-    @torch.no_grad()
     def respond(
         self,
         prompt: Prompt,
@@ -156,11 +155,10 @@ print(tokenizer.batch_decode(ids, skip_special_tokens=True))"""
         decoding: Decoding,
         seeds: list[int] | None = None,
         initial_canvas: Tensor | None = None,
-        on_step=None,
+        on_step: Callable[[Tensor, Tensor], None] | None = None,
     ) -> sampler.Generation:
         """Responses to embedded prompts; arguments as in `dllm.core.sampler.generate`."""
-        self._check_request(prompt, decoding)
-        return sampler.generate(self, prompt, decoding, seeds, unconditional, initial_canvas, on_step)
+        return sampler.finish(self.denoise(prompt, unconditional, decoding, seeds, initial_canvas), on_step)
 
     def denoise(
         self,
@@ -171,9 +169,6 @@ print(tokenizer.batch_decode(ids, skip_special_tokens=True))"""
         initial_canvas: Tensor | None = None,
     ) -> Generator[sampler.Step, None, sampler.Generation]:
         """`respond` step by step: `dllm.core.sampler.denoise`."""
-        self._check_request(prompt, decoding)
-        return sampler.denoise(self, prompt, decoding, seeds, unconditional, initial_canvas)
-
-    def _check_request(self, prompt: Prompt, decoding: Decoding) -> None:
         check_diffusion_settings(self.diffusion)
         decoding.check_room(self.diffusion, prompt.valid.shape[1])
+        return sampler.denoise(self, prompt, decoding, seeds, unconditional, initial_canvas)

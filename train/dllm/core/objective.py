@@ -7,12 +7,9 @@
 | `block`         | one, P + R_clean + R_a + R_b       | a noisy block sees the clean earlier blocks  |
 """
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask
 
 from dllm.core.attention import CLEAN, NOISY, LayerMasks, Layout, layer_masks
 from dllm.core.head import head_losses
@@ -80,12 +77,8 @@ def _view_hidden(
 
 
 def _masks(model: MaskedDiffusionModel, layout: Layout) -> LayerMasks:
+    """FlexAttention skips what may not attend, which pays on long sequences; its backward pass needs a GPU."""
     config, length = model.diffusion, layout.role.shape[1]
     flex_from = 0 if getattr(config, "attn_logit_softcapping", None) else FLEX_FROM  # SDPA cannot cap scores
-    make = partial(_mask, layout, config.attention_pattern, flex=length >= flex_from and layout.role.is_cuda)
-    return layer_masks(config, length, lambda window: make(window=window))
-
-
-def _mask(layout: Layout, pattern: str, window: int | None, flex: bool) -> Tensor | BlockMask:
-    """FlexAttention skips what may not attend, which pays on long sequences; its backward pass needs a GPU."""
-    return (layout.block_mask if flex else layout.mask)(pattern, window=window)
+    mask = layout.block_mask if length >= flex_from and layout.role.is_cuda else layout.mask
+    return layer_masks(config, length, lambda window: mask(config.attention_pattern, window=window))

@@ -53,20 +53,12 @@ class Step:
     confidence: Tensor
 
 
-def generate(
-    model: MaskedDiffusionModel,
-    prompt: Prompt,
-    decoding: Decoding,
-    seeds: list[int] | None = None,
-    unconditional: Prompt | None = None,
-    initial_canvas: Tensor | None = None,
-    on_step: Callable[[Tensor, Tensor], None] | None = None,
-) -> Generation:
-    """Writes one response per prompt: `denoise`, run to its end.
+def generate(*arguments, on_step: Callable[[Tensor, Tensor], None] | None = None, **settings) -> Generation:
+    """Writes one response per prompt: `denoise` with these arguments, run to its end.
 
     `on_step` is called after every step with the canvas [B, R] and the mask of what is still to be written.
     """
-    return finish(denoise(model, prompt, decoding, seeds, unconditional, initial_canvas), on_step)
+    return finish(denoise(*arguments, **settings), on_step)
 
 
 def finish(steps: Generator[Step, None, Any], on_step: Callable[[Tensor, Tensor], None] | None = None) -> Any:
@@ -132,7 +124,9 @@ def denoise(
                 (decoding, count), partial(_commit, model, decoding, count),
                 hidden, written, may_stop[rows], quotas[step], drawn[step], part,
             )  # fmt: skip
-            state = written if len(rows) == B else _put(state, rows, written)
+            if len(rows) < B:
+                written = tuple(each.index_put((rows,), new) for each, new in zip(state, written, strict=True))
+            state = written
             yield Step(*state[:3])
         rows = without_finished(rows, state[1], contexts, decoding)
         if len(rows) == 0:
@@ -199,11 +193,6 @@ def _num_to_predict(is_masked: Tensor, part: Tensor, decoding: Decoding, step: i
     return most - len(is_masked) * (step * each + min(step, more))
 
 
-def _put(state: tuple[Tensor, ...], rows: Tensor, written: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The state of all rows, with what was written to some of them."""
-    return tuple(each.index_put((rows,), new) for each, new in zip(state, written, strict=True))
-
-
 def _commit(
     model: MaskedDiffusionModel,
     decoding: Decoding,
@@ -219,37 +208,20 @@ def _commit(
     positions `part` [block_length].
     """
     canvas, is_masked, confidence, steps = state
-    masked = is_masked[:, part]  # [b, block_length]
-    ids, left, found = _choose(model, decoding, hidden, canvas[:, part], masked, may_stop[:, part], quota, drawn, count)
-    canvas, is_masked = canvas.index_copy(1, part, ids), is_masked.index_copy(1, part, left)
+    ids, masked = canvas[:, part], is_masked[:, part]  # [b, block_length] each
+    places = masked.flatten().to(torch.uint8).argsort(descending=True, stable=True)[:count]  # [m], masked ones first
+    logits = apply_cfg([model.logits(each.flatten(0, 1)[places]) for each in hidden], decoding.cfg_scale)  # [m, V]
+    must_go_on = ~may_stop[:, part].flatten()[places]  # [m]
+    for token in model.diffusion.stop_token_ids:
+        logits[:, token].masked_fill_(must_go_on, float("-inf"))
+    tokens, found = sample_candidates(logits, decoding, drawn[0].flatten()[places])  # [m]
+    proposal = ids.flatten().scatter(0, places, tokens).view_as(ids)
+    found = torch.zeros_like(ids, dtype=found.dtype).flatten().scatter(0, places, found).view_as(ids)
+    commit = select_tokens(drawn[1] if decoding.remasking == "random" else found, masked, quota, decoding)
+    canvas = canvas.index_copy(1, part, torch.where(commit, proposal, ids))
+    is_masked = is_masked.index_copy(1, part, masked & ~commit)
     confidence = confidence.index_copy(1, part, found.where(masked, confidence[:, part]))
     return *fill_after_stop(canvas, is_masked, model.diffusion), confidence, steps + masked.any(dim=1)
-
-
-def _choose(
-    model: MaskedDiffusionModel,
-    decoding: Decoding,
-    hidden: list[Tensor],
-    ids: Tensor,
-    masked: Tensor,
-    may_stop: Tensor,
-    quota: Tensor,
-    drawn: Tensor,
-    count: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Commits candidates to a block: its ids and masked positions after the step, and the confidence of the candidates
-    (0 where there was none), [b, block_length] each.
-    """
-    positions = masked.flatten().to(torch.uint8).argsort(descending=True, stable=True)[:count]  # [m], masked ones first
-    logits = apply_cfg([model.logits(each.flatten(0, 1)[positions]) for each in hidden], decoding.cfg_scale)  # [m, V]
-    for token in model.diffusion.stop_token_ids:
-        logits[:, token].masked_fill_(~may_stop.flatten()[positions], float("-inf"))
-    tokens, confidence = sample_candidates(logits, decoding, drawn[0].flatten()[positions])  # [m]
-    proposal = ids.flatten().scatter(0, positions, tokens).view_as(ids)
-    confidence = torch.zeros_like(ids, dtype=confidence.dtype).flatten().scatter(0, positions, confidence).view_as(ids)
-    rank_by = drawn[1] if decoding.remasking == "random" else confidence
-    commit = select_tokens(rank_by, masked, quota, decoding)
-    return torch.where(commit, proposal, ids), masked & ~commit, confidence
 
 
 def _draw(decoding: Decoding, seeds: list[int], block: int) -> Tensor:
@@ -265,16 +237,13 @@ def without_finished(rows: Tensor, is_masked: Tensor, contexts: list[CachedTrunk
     """The rows that have something to write, and in a compiled run as many others as keep the batch at a known size."""
     finished = ~is_masked[rows].any(dim=1)
     size = len(rows) - int(finished.sum())
-    if decoding.compile and size > 0:
-        size = next(half for half in _halves(len(rows))[::-1] if half >= size)
+    if decoding.compile and size > 0:  # every whole half of the batch is a known size
+        unfinished, size = size, len(rows)
+        while size % 2 == 0 and size // 2 >= unfinished:
+            size //= 2
     if size == len(rows):
         return rows
     kept = finished.to(torch.uint8).argsort(stable=True)[:size]
     for context in contexts:
         context.keep(kept)
     return rows[kept]
-
-
-def _halves(size: int) -> list[int]:
-    """size, and every whole half of it: 12, 6, 3."""
-    return [size] if size % 2 else [size, *_halves(size // 2)]
