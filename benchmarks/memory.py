@@ -65,7 +65,8 @@ def training_bytes(model, batch: int, checkpointing: bool, kept) -> float:
     """Bytes of a step on `batch` samples, as a plan has them."""
     prompts, canvases = torch.full((1, batch), P), torch.full((1, batch), R)
     fed, pairs = trunk_sizes(model.diffusion, True, prompts, canvases)
-    batches = Batches(prompts + canvases, fed, pairs, canvases, fed.sum(1), torch.tensor([batch]))
+    of_samples = fed, pairs, canvases, torch.ones(1, batch), prompts + canvases, fed
+    batches = Batches(*(each.sum(1) for each in of_samples))
     trainer = SimpleNamespace(
         model=model,
         diffusion=model.diffusion,

@@ -8,7 +8,6 @@ this process is killed, its command gets SIGTERM too. Exit status: 0, 1, or 128 
 """
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -16,17 +15,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import BinaryIO
 
 from dllm.data.files import Lock
-from dllm.program import ERROR_FILE, argument_parser, boundary, end_with_parent, quiet
+from dllm.program import ERROR_FILE, argument_parser, boundary, end_with_parent, prctl, quiet
 
 GRACE, TORCHRUN_GRACE = 55, 45  # seconds
 TWICE = 5  # seconds within which two signals are one: to a process, and to its group
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+PR_SET_CHILD_SUBREAPER = 36
 KEPT = 1 << 16  # last bytes of what the command printed
 CAUSE = re.compile(rb"(?:train: )?error: [^\r\n]*")
 
@@ -37,47 +36,35 @@ def launch(
     """Runs a command, whose output is passed on. Returns its exit status and, if it failed, the cause in a line.
     Processes that this one had started before are left alone.
     """
-    with tempfile.TemporaryDirectory() as folder, open(log or os.devnull, "wb") as copy:
+    with tempfile.TemporaryDirectory() as folder, open(log or os.devnull, "wb") as copy, _Stop() as stop:
         error_file = Path(folder) / "error"
         env = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(TORCHRUN_GRACE)} | quiet() | (env or os.environ)
         env[ERROR_FILE] = str(error_file)
-        with _adopted_orphans(), _Stop() as stop:
-            process = subprocess.Popen(
-                command,
-                env=env,
-                cwd=cwd,
-                stdout=subprocess.PIPE if log else None,
-                stderr=subprocess.PIPE,
-                start_new_session=True,  # a signal to the group of the script comes here alone
-                preexec_fn=end_with_parent,
-            )
-            stop.follow(process.pid)
-            tail = bytearray()
-            streams = {process.stderr: (sys.stderr.buffer, copy), process.stdout: (copy,)}
-            readers = [Thread(target=_pass_on, args=(s, files, tail)) for s, files in streams.items() if s]
-            for reader in readers:
-                reader.start()
-            status = process.wait()
-            if status or stop.signal:
-                _end(stop)
-            for reader in readers:
-                reader.join()  # once nobody has the other end
+        pipes = {"stdout": subprocess.PIPE if log else None, "stderr": subprocess.PIPE}
+        # In a session of its own: a signal to the group of the script comes here alone.
+        child = {"env": env, "cwd": cwd, "start_new_session": True, "preexec_fn": end_with_parent}
+        process = subprocess.Popen(command, **pipes, **child)
+        stop.follow(process.pid)
+        tail = bytearray()
+        streams = {process.stderr: (sys.stderr.buffer, copy), process.stdout: (copy,)}
+        readers = [Thread(target=_pass_on, args=(s, files, tail)) for s, files in streams.items() if s]
+        for reader in readers:
+            reader.start()
+        status = process.wait()
+        if status or stop.signal:
+            stop.end()
+        for reader in readers:
+            reader.join()  # once nobody has the other end
         if not status:
             return 0, ""
         return 128 + stop.signal if stop.signal else 1, _cause(error_file, bytes(tail), stop.signal, status)
 
 
-def shown(command: list[str], log: Path | None = None) -> int:
-    """The exit status of a command that is printed before it runs; the last line on stderr is why it failed."""
-    print(*command, flush=True)
-    status, cause = launch(command, log=log)
-    if status:
-        print(cause, file=sys.stderr, flush=True)
-    return status
-
-
 class _Stop:
-    """Sends the first signal on to `child` as SIGTERM; the next one kills all that comes from it."""
+    """Sends the first signal on to `child` as SIGTERM; the next one kills all that comes from it.
+
+    Inside, processes whose own parent ends become children of this one (Linux), which can then end them.
+    """
 
     def __init__(self):
         self.signal, self.child, self.since = 0, None, 0.0
@@ -88,9 +75,11 @@ class _Stop:
         heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
         self.before = {number: signal.signal(number, self._receive) for number in heard}
         self.alarm = signal.signal(signal.SIGALRM, lambda *_: self.kill())
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
         return self
 
     def __exit__(self, *_):
+        prctl(PR_SET_CHILD_SUBREAPER, 0)
         signal.alarm(0)
         for number, handler in {**self.before, signal.SIGALRM: self.alarm}.items():
             signal.signal(number, handler)
@@ -113,8 +102,7 @@ class _Stop:
 
     def _send_on(self) -> None:
         if self.child:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.child, signal.SIGTERM)
+            _send(self.child, signal.SIGTERM)
 
     def children(self) -> list[int]:
         """The command and its orphans."""
@@ -129,8 +117,24 @@ class _Stop:
 
     def kill(self) -> None:
         for pid in self.left():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            _send(pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Tells what the command left behind to end, and kills it after a while."""
+        deadline = (self.since if self.signal else time.monotonic()) + GRACE
+        for pid in self.children():  # orphans, which stop what comes from them
+            _send(pid, signal.SIGTERM)
+        while self.left() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.kill()
+        for pid in self.children():  # what has ended is a zombie until it is asked for
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _pass_on(source: BinaryIO, files: tuple[BinaryIO, ...], tail: bytearray) -> None:
@@ -144,20 +148,6 @@ def _pass_on(source: BinaryIO, files: tuple[BinaryIO, ...], tail: bytearray) -> 
                 file.flush()
 
 
-def _end(stop: _Stop) -> None:
-    """Tells what the command left behind to end, and kills it after a while."""
-    deadline = time.monotonic() + (GRACE if not stop.signal else max(0.0, stop.since + GRACE - time.monotonic()))
-    for pid in stop.children():  # orphans, which stop what comes from them
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-    while stop.left() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    stop.kill()
-    for pid in stop.children():  # what has ended is a zombie until it is asked for
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
-
-
 def _cause(error_file: Path, tail: bytes, stopped_by: int, status: int) -> str:
     """What the command's processes left in ERROR_FILE; those of other nodes printed it; a killed one could not."""
     if error_file.is_file() and (line := error_file.read_text(errors="replace").partition("\n")[0]):
@@ -168,21 +158,6 @@ def _cause(error_file: Path, tail: bytes, stopped_by: int, status: int) -> str:
         return f"error: stopped by {signal.Signals(stopped_by).name}; start again to go on"
     how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
     return f"train: error: the run ended without a word, {how} (killed? out of memory?); start again to go on"
-
-
-@contextlib.contextmanager
-def _adopted_orphans() -> Iterator[None]:
-    """Processes whose own parent ends become children of this one meanwhile (Linux), which can then end them."""
-    _set_subreaper(1)
-    try:
-        yield
-    finally:
-        _set_subreaper(0)
-
-
-def _set_subreaper(on: int) -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(36, on)  # PR_SET_CHILD_SUBREAPER
 
 
 def _children(pid: int) -> list[int]:
@@ -203,16 +178,19 @@ def _has_ended(pid: int) -> bool:
 
 def main() -> None:
     """The command line."""
-    command = sys.argv[1:]
+    command, log, lock = sys.argv[1:], None, None
     if command[:1] in ([], ["--help"]):
         sys.exit(argument_parser(__doc__).print_help())
-    if command[:1] != ["--log"]:
-        sys.exit(shown(command))
-    log = Path(command[1])
     with boundary():
-        lock = Lock(log.with_name(".lock"), f"writes into {log.parent}")
-        status = shown(command[2:], log)
-        lock.release()
+        if command[0] == "--log":
+            log, command = Path(command[1]), command[2:]
+            lock = Lock(log.with_name(".lock"), f"writes into {log.parent}")
+        print(*command, flush=True)
+        status, cause = launch(command, log=log)
+        if status:
+            print(cause, file=sys.stderr, flush=True)
+        if lock:
+            lock.release()
     sys.exit(status)
 
 

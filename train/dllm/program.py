@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 ERROR_FILE = "ERROR_FILE"  # environment variable of a script that starts programs
+PR_SET_PDEATHSIG = 1
 BUG = "this is a bug, please report it with the lines above"
 REMEDIES = {
     errno.EACCES: "check its permissions, and those of its folders",
@@ -94,11 +95,16 @@ def boundary(end: Callable[[str], None] | None = None) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
-        line = describe(error)
-        if line is None:
-            traceback.print_exc()
-            line = f"{one_line(error)} ({type(error).__name__}); {BUG}"
-        end(f"error: {line}")
+        end(f"error: {explain(error)}")
+
+
+def explain(error: Exception) -> str:
+    """`describe`, or for any other error, which is a bug, a line below its traceback."""
+    line = describe(error)
+    if line is None:
+        traceback.print_exception(error)
+        line = f"{one_line(error)} ({type(error).__name__}); {BUG}"
+    return line
 
 
 def describe(error: Exception) -> str | None:
@@ -157,7 +163,12 @@ def end_with_parent() -> None:
     was killed would otherwise wait for its peers for half an hour.
     """
     parent = os.getppid()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it ended in between
         sys.exit(1)
+
+
+def prctl(option: int, value: int) -> None:
+    """Sets an option of this process, where the kernel is Linux."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(option, value)

@@ -5,12 +5,11 @@
 A run does it at its end. Panels of what was not logged are left out.
 """
 
-import argparse
 import math
 from pathlib import Path
 
 from dllm.data.files import read_json, replacing
-from dllm.program import run_program
+from dllm.program import argument_parser, run_program
 
 STATE, FILE = "trainer_state.json", "curves.png"
 NOISE, NORM = "loss_noise/", "grad_norm/"  # prefixes of logged names
@@ -28,15 +27,13 @@ def panels(history: list[dict[str, float]]) -> dict[str, dict[str, list[tuple[fl
         NORMS: {"grad_norm": "all parts"} | _below(NORM, names),
         "validation, nats": {"eval_loss": "mean over responses", "eval_nll": "mean over tokens"},
     }
-    points = {
-        panel: {
-            label: [(entry["step"], entry[name]) for entry in history if math.isfinite(entry.get(name, math.nan))]
-            for name, label in curves.items()
-        }
-        for panel, curves in chosen.items()
-    }
-    found = {panel: {label: curve for label, curve in curves.items() if curve} for panel, curves in points.items()}
-    return {panel: curves for panel, curves in found.items() if curves}
+    found = {}
+    for panel, curves in chosen.items():
+        for name, label in curves.items():
+            curve = [(entry["step"], entry[name]) for entry in history if math.isfinite(entry.get(name, math.nan))]
+            if curve:
+                found.setdefault(panel, {})[label] = curve
+    return found
 
 
 def draw(folder: str | Path) -> Path:
@@ -50,7 +47,8 @@ def draw(folder: str | Path) -> Path:
         raise ValueError(f"{file} holds no loss; train with a --logging_steps below the number of steps")
     rows = math.ceil(len(found) / 2)
     figure = Figure(figsize=(11, 3.1 * rows), layout="constrained")
-    for axis, (title, curves) in zip(figure.subplots(rows, 2, squeeze=False).flat, found.items(), strict=False):
+    for place, (title, curves) in enumerate(found.items(), start=1):
+        axis = figure.add_subplot(rows, 2, place)
         for label, curve in curves.items():
             axis.plot(*zip(*curve, strict=True), label=label, marker="o" * (len(curve) < FEW), markersize=3)
         axis.set(title=title, xlabel="step")
@@ -60,8 +58,6 @@ def draw(folder: str | Path) -> Path:
         axis.spines[["top", "right"]].set_visible(False)
         if len(curves) > 1:
             axis.legend(fontsize="small", frameon=False)
-    for axis in figure.axes[len(found) :]:
-        axis.remove()
     with replacing(folder / FILE) as partial:
         figure.savefig(partial, format="png", dpi=120)
     return folder / FILE
@@ -73,7 +69,7 @@ def _below(prefix: str, names: list[str]) -> dict[str, str]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help=f"holds a {STATE}")
     for folder in parser.parse_args().folders:
         print(draw(folder))

@@ -69,31 +69,22 @@ class StopSignal(TrainerCallback):
             signal.signal(number, handler)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self._log_before_saving(control)
+        """A step that is saved is logged: the mean over the steps since would else lack some after a resume."""
+        control.should_log |= control.should_save or control.should_evaluate
 
-    def on_epoch_end(self, args, state, control, **kwargs):
-        self._log_before_saving(control)
+    on_epoch_end = on_step_end
 
     def on_log(self, args, state, control, logs, **kwargs):
         if "loss" not in logs:
             return
         if launcher_is_gone():  # the next start may be on its way, in the same folder
             raise dist.DistError("torchrun is gone")
-        self.stopped = self._any(self.signalled, args.device) and state.global_step < state.max_steps
+        signalled = torch.tensor(self.signalled, dtype=torch.int32, device=args.device)
+        if dist.is_initialized():
+            dist.all_reduce(signalled, op=dist.ReduceOp.MAX)
+        self.stopped = bool(signalled) and state.global_step < state.max_steps
         if self.stopped:
             control.should_save = control.should_training_stop = True
-
-    @staticmethod
-    def _log_before_saving(control) -> None:
-        """A step that is saved is logged: the mean over the steps since would else lack some after a resume."""
-        control.should_log |= control.should_save or control.should_evaluate
-
-    @staticmethod
-    def _any(value: bool, device: torch.device) -> bool:
-        flag = torch.tensor(value, dtype=torch.int32, device=device)
-        if dist.is_initialized():
-            dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag)
 
     def _receive(self, *_) -> None:
         self.signalled = True

@@ -68,18 +68,15 @@ def write_card(folder: str | Path, name: str, arguments: tuple, settings: dict, 
     values = {"begin": BEGIN, "end": END, "no_scores": NO_SCORES, "usage": model.usage, "progress": progress}
     text = HEAD.format(name=name, model_type=model.config.model_type, **values)
     given = {f"--{field.name}": (field, getattr(each, field.name)) for each in arguments for field in fields(each)}
-    paths = {flag: value for flag, (_, value) in given.items() if _is_path(value)}
-    contents = {flag: settings.get(f"data of {flag}", settings.get(flag)) for flag in paths}
-    text += "".join(
-        f"| `{flag}` | {Path(path).name} | {contents[flag]} |\n" for flag, path in paths.items() if contents[flag]
-    )
+    paths = {flag: value for flag, (_, value) in given.items() if isinstance(value, str) and os.path.exists(value)}
+    for flag, path in paths.items():
+        if content := settings.get(f"data of {flag}", settings.get(flag)):
+            text += f"| `{flag}` | {Path(path).name} | {content} |\n"
     text += "\n## Settings\n\nThose that are not the defaults of the training program:\n\n| | |\n|---|---|\n"
     changed = {name: value for name, value in settings.items() if not name.startswith(("--", "data of"))}
-    changed |= {
-        flag: value
-        for flag, (field, value) in given.items()
-        if flag in settings and flag not in paths and value != _default(field)
-    }
+    for flag, (field, value) in given.items():
+        if flag in settings and flag not in paths and value != _default(field):
+            changed[flag] = value
     text += "".join(f"| {name.strip('-')} | {value} |\n" for name, value in changed.items() if value is not None)
     state = git_state() or {"commit": "unknown", "dirty": False}
     versions = ", ".join(f"{library} {version(library)}" for library in LIBRARIES)
@@ -105,10 +102,6 @@ def put_scores(folder: str | Path, table: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _is_path(value) -> bool:
-    return isinstance(value, str) and bool(value) and os.path.exists(value)
 
 
 def _default(field):

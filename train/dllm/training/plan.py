@@ -14,8 +14,8 @@ copy of the trained weights, and the others rounded alone; ZeRO has an exact one
 about 1 GB more.
 """
 
-from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,20 +39,19 @@ def describe_plan(trainer: MDLMTrainer) -> str:
     return "\n\n".join([*sections, _compute(trainer, batches, flops, steps)])
 
 
-@dataclass
-class Batches:
-    """The micro-batches of all ranks in the run's first epoch, or in as much of it as `--max_steps` takes.
+class Batches(NamedTuple):
+    """The micro-batches of all ranks in the run's first epoch, or in as much of it as `--max_steps` takes, [batches].
 
-    Of every sample [batches, B]: tokens of prompt and canvas, of both in the trunk (every copy), its attending pairs
-    and rows of the head. Of every batch [batches]: tokens in the trunk with padding, and inputs beside text.
+    First what `Cost` takes: tokens in the trunk (every copy), attending pairs, rows of the head, and inputs beside
+    text; then tokens of prompt and canvas, once, and tokens in the trunk with padding.
     """
 
-    tokens: Tensor
     trunk_tokens: Tensor
     attention_pairs: Tensor
     targets: Tensor
-    padded_tokens: Tensor
     inputs: Tensor
+    tokens: Tensor
+    padded_tokens: Tensor
 
 
 def plan_batches(trainer: MDLMTrainer) -> Batches:
@@ -70,7 +69,8 @@ def plan_batches(trainer: MDLMTrainer) -> Batches:
     padded = -(-prompts.amax(1) // multiple) * multiple
     places, _ = trunk_sizes(config, paired, padded, canvases.amax(1))
     targets = canvases if paired else canvases / 2  # about half of a single view is masked
-    return Batches(prompts + canvases, fed, pairs, targets, places * order.shape[1], inputs[order].sum(1))
+    of_samples = fed, pairs, targets, inputs[order], prompts + canvases
+    return Batches(*(each.sum(1) for each in of_samples), places * order.shape[1])
 
 
 def num_steps(trainer: MDLMTrainer) -> int:
@@ -95,12 +95,8 @@ def memory(trainer: MDLMTrainer, batches: Batches, kept: Cost, dtype: torch.dtyp
     elif dtype != torch.float32:
         held += dtype.itemsize * sum(w.numel() for w in trainer.model.parameters() if w.dtype != dtype)
     optimizer = 8 * trained / (n if zero or trainer.is_fsdp_enabled else 1)
-    return {
-        "weights": held,
-        "gradients": gradients,
-        "optimizer": optimizer,
-        "activations": _activations(trainer, batches, kept, dtype).max().item(),
-    }
+    activations = _activations(trainer, batches, kept, dtype).max().item()
+    return {"weights": held, "gradients": gradients, "optimizer": optimizer, "activations": activations}
 
 
 def _activations(trainer: MDLMTrainer, batches: Batches, kept: Cost, dtype: torch.dtype) -> Tensor:
@@ -110,7 +106,7 @@ def _activations(trainer: MDLMTrainer, batches: Batches, kept: Cost, dtype: torc
     layers, width = trainer.diffusion.num_hidden_layers, trainer.diffusion.hidden_size * dtype.itemsize
     one = kept.per_token / layers
     per_token = one + (one + layers * width if trainer.args.gradient_checkpointing else kept.per_token)
-    rows = batches.targets.sum(1) / trainer.head_chunks
+    rows = batches.targets / trainer.head_chunks
     return per_token * batches.padded_tokens + kept.per_target * rows + kept.per_input * batches.inputs
 
 
@@ -174,9 +170,7 @@ def _memory(trainer: MDLMTrainer, batches: Batches, kept: Cost, dtype: torch.dty
 
 def _compute(trainer: MDLMTrainer, batches: Batches, flops: Cost, steps: int) -> str:
     args = trainer.args
-    sums = [
-        each.sum().item() for each in (batches.trunk_tokens, batches.attention_pairs, batches.targets, batches.inputs)
-    ]
+    sums = [each.sum().item() for each in batches[:4]]
     done = flops(*sums) / len(batches.trunk_tokens) * args.gradient_accumulation_steps * args.world_size
     time = "unknown, as is the peak rate of this device"
     if trainer.peak_rate:

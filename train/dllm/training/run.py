@@ -2,7 +2,6 @@
 
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Callable
 
@@ -13,7 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from dllm.core.language_model import MaskedDiffusionLM
 from dllm.data.files import Lock, weights_optional
-from dllm.program import BUG, check_no_empty_argument, describe, one_line
+from dllm.program import check_no_empty_argument, explain
 from dllm.training.arguments import MDLMConfig, ModelArguments
 from dllm.training.checkpoints import check_settings, newest_whole_checkpoint, written_aside
 from dllm.training.curves import draw
@@ -45,18 +44,13 @@ def run(parse: Callable[[], tuple], build: Callable[..., MDLMTrainer]) -> None:
         if args.dry_run:
             if args.process_index == 0:
                 print(describe_plan(trainer), flush=True)
-            _finish(trainer)
-            return
-        checkpoint = on_one_process(lambda: _start(trainer))
-        training = True
-        _train(trainer, checkpoint)
-        _save(trainer)
+        else:
+            checkpoint = on_one_process(lambda: _start(trainer))
+            training = True
+            _train(trainer, checkpoint)
+            _save(trainer)
     except Exception as error:
-        line = describe(error)
-        if line is None:
-            traceback.print_exc()
-            line = f"{one_line(error)} ({type(error).__name__}); {BUG}"
-        print_error_once(line, below_bar=training)
+        print_error_once(explain(error), below_bar=training)
         _finish(trainer, failed=True)
     _finish(trainer)
 
