@@ -120,13 +120,13 @@ def test_reports_do_not_depend_on_the_batch_size(load):
 @pytest.mark.parametrize("rule", ["threshold=0.9", "factor=2"])
 def test_arguments_of_the_command_line_reach_the_model_unchanged(load, monkeypatch, rule):
     model = load(2)
-    given, respond = [], model.writer.model.respond
+    given, denoise = [], model.writer.model.denoise
 
     def spy(prompt, unconditional, decoding, *more):
         given.append({name: getattr(decoding, name) for name in expected})
-        return respond(prompt, unconditional, replace(decoding, compile=False), *more)
+        return denoise(prompt, unconditional, replace(decoding, compile=False), *more)
 
-    monkeypatch.setattr(model.writer.model, "respond", spy)
+    monkeypatch.setattr(model.writer.model, "denoise", spy)
     name, value = rule.split("=")
     expected = {name: float(value), "cache": "exact", "compile": True, "gen_length": 16}
     arguments = simple_parse_args_string(f"{rule},cache=exact,compile=True,gen_length=16")
@@ -137,7 +137,7 @@ def test_arguments_of_the_command_line_reach_the_model_unchanged(load, monkeypat
 @pytest.mark.parametrize("argument", ["cache=fastdllm_dual", "threshold=2", "factor=0", "compile=1"])
 def test_impossible_arguments_are_one_line_before_any_work(load, monkeypatch, argument):
     model = load(2)
-    monkeypatch.setattr(model.writer.model, "respond", None)
+    monkeypatch.setattr(model.writer.model, "denoise", None)
     with pytest.raises(SystemExit, match=f"error: .*{argument.split('=')[0]}"):
         model.generate_until(requests_for(model, ["Describe."], simple_parse_args_string(argument)))
 

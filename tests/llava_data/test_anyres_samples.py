@@ -174,7 +174,7 @@ def test_the_positions_of_the_model_are_a_limit_too(films, parts, monkeypatch):
 
 
 def test_a_request_whose_tiles_leave_no_room_is_named_before_anything_is_written(films, writer, monkeypatch):
-    monkeypatch.setattr(writer.model, "respond", None)
+    monkeypatch.setattr(writer.model, "denoise", None)
     asked = requests(films)[1]
     asked.name = "film 1.png"
     tokens = len(writer.prompt_ids(asked))

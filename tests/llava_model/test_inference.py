@@ -20,7 +20,12 @@ def written(writer, request_, monkeypatch):
     def write(text, **arguments):
         ids = writer.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
         generation = Generation(ids, lengths=torch.tensor([7]), steps=torch.tensor([3]), passes=1)
-        monkeypatch.setattr(writer.model, "respond", lambda *args, **kwargs: generation)
+
+        def denoise(*args):
+            yield from ()
+            return generation
+
+        monkeypatch.setattr(writer.model, "denoise", denoise)
         (report,) = writer.write([request_], **arguments)
         assert (report.tokens, report.steps) == (7, 3)
         return report.text
@@ -45,12 +50,17 @@ def test_a_report_ends_before_the_first_stop_string(written):
 
 
 def test_settings_of_the_checkpoint_are_the_defaults_and_arguments_replace_them(writer, request_, monkeypatch):
-    shapes = []
-    generate = writer.model.respond
-    monkeypatch.setattr(writer.model, "respond", lambda *a, **k: shapes.append(generate(*a, **k)) or shapes[-1])
+    lengths, denoise = [], writer.model.denoise
+
+    def spy(*prepared):
+        generation = yield from denoise(*prepared)
+        lengths.append(generation.ids.shape[1])
+        return generation
+
+    monkeypatch.setattr(writer.model, "denoise", spy)
     writer.write([request_])
     writer.write([request_], gen_length=20)
-    assert [generation.ids.shape[1] for generation in shapes] == [48, 20]
+    assert lengths == [48, 20]
 
 
 def test_on_step_sees_every_step(writer, request_):
@@ -94,7 +104,7 @@ def test_a_film_changes_the_report(writer, request_, world):
     ],
 )
 def test_bad_arguments_are_named_before_anything_is_written(writer, request_, monkeypatch, arguments, message):
-    monkeypatch.setattr(writer.model, "respond", None)
+    monkeypatch.setattr(writer.model, "denoise", None)
     with pytest.raises(ValueError, match=message):
         writer.write([request_], **arguments)
     with pytest.raises(ValueError, match=message):

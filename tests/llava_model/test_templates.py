@@ -90,7 +90,7 @@ def test_a_template_fits_if_each_blank_has_a_token(writer, request_):
 def test_a_template_that_cannot_be_filled_in_is_refused_before_any_work(
     writer, request_, monkeypatch, template, message
 ):
-    monkeypatch.setattr(writer.model, "respond", None)
+    monkeypatch.setattr(writer.model, "denoise", None)
     with pytest.raises(ValueError, match=message):
         writer.write([request_, replace(request_, template=template)])
 

@@ -66,11 +66,9 @@ def layer_masks(config, length: int, make: Callable[[int | None], Tensor | Block
     kinds = getattr(config, "layer_types", None) or ()
     if SLIDING not in kinds:
         return make(None)
-    masks = {None: make(None)}
-    window = config.sliding_window if config.sliding_window < length else None
-    if window is not None:
-        masks[window] = make(window)
-    return {kind: masks[window if kind == SLIDING else None] for kind in sorted(set(kinds))}
+    full = make(None)
+    sliding = make(config.sliding_window) if config.sliding_window < length else full
+    return {kind: sliding if kind == SLIDING else full for kind in sorted(set(kinds))}
 
 
 class Layout(NamedTuple):

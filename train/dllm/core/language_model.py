@@ -146,19 +146,7 @@ print(tokenizer.batch_decode(ids, skip_special_tokens=True))"""
         decoding.check_room(self.diffusion, input_ids.shape[1])
         valid = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         prompts = self.prompts(input_ids, valid, *inputs, decoding=decoding)
-        return self.respond(*prompts, decoding, seeds, initial_canvas, on_step)
-
-    def respond(
-        self,
-        prompt: Prompt,
-        unconditional: Prompt | None,
-        decoding: Decoding,
-        seeds: list[int] | None = None,
-        initial_canvas: Tensor | None = None,
-        on_step: Callable[[Tensor, Tensor], None] | None = None,
-    ) -> sampler.Generation:
-        """Responses to embedded prompts; arguments as in `dllm.core.sampler.generate`."""
-        return sampler.finish(self.denoise(prompt, unconditional, decoding, seeds, initial_canvas), on_step)
+        return sampler.finish(self.denoise(*prompts, decoding, seeds, initial_canvas), on_step)
 
     def denoise(
         self,
@@ -168,7 +156,7 @@ print(tokenizer.batch_decode(ids, skip_special_tokens=True))"""
         seeds: list[int] | None = None,
         initial_canvas: Tensor | None = None,
     ) -> Generator[sampler.Step, None, sampler.Generation]:
-        """`respond` step by step: `dllm.core.sampler.denoise`."""
+        """Responses to embedded prompts, step by step: `dllm.core.sampler.denoise`."""
         check_diffusion_settings(self.diffusion)
         decoding.check_room(self.diffusion, prompt.valid.shape[1])
         return sampler.denoise(self, prompt, decoding, seeds, unconditional, initial_canvas)

@@ -168,10 +168,10 @@ class Writer(ABC):
         if not requests:
             return []
         prepared, settled = finish(self._prepared(requests, arguments), on_step)
-        return self._responses(self.model.respond(*prepared, on_step), settled, arguments)
+        return self._responses(finish(self.model.denoise(*prepared), on_step), settled, arguments)
 
     def _prepared(self, requests: list[Request], arguments: Arguments) -> Generator[Step, None, tuple]:
-        """What the model's `respond` and `denoise` take, and each request's template with its inner blanks written,
+        """What the model's `denoise` takes, and each request's template with its inner blanks written,
         whose steps are yielded.
         """
         decoding = arguments.decoding

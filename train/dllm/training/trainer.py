@@ -28,6 +28,11 @@ def hold_frozen(model: nn.Module, dtype: torch.dtype) -> None:
             weight.data = weight.data.to(dtype)
 
 
+def _of_the_model(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What of a batch the model takes; the rest is the trainer's own."""
+    return {name: value for name, value in batch.items() if name not in ("weights", "rates", "tail", "num_inputs")}
+
+
 class MDLMTrainer(ResumableTrainer):
     """Trains a `MaskedDiffusionLM`, whose forward returns the losses of its targets, each part at its own rate.
 
@@ -124,19 +129,16 @@ class MDLMTrainer(ResumableTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The weighted loss of a batch; its share from the padding tail after the response is logged apart."""
-        batch, inputs = inputs, dict(inputs)
-        weights, tail = inputs.pop("weights"), inputs.pop("tail")
-        del inputs["rates"], inputs["num_inputs"]
-        outputs = model(**inputs, paired=self.forward_process.paired, head_chunks=self.head_chunks)
-        targets = inputs["labels"] != IGNORE_INDEX
+        outputs = model(**_of_the_model(inputs), paired=self.forward_process.paired, head_chunks=self.head_chunks)
+        weights, tail, targets = inputs["weights"], inputs["tail"], inputs["labels"] != IGNORE_INDEX
         normalisation = self.args.loss_normalisation
         # Ranks average their gradients, so a sum over the global batch is scaled back up.
         num_tokens = None if num_items_in_batch is None else num_items_in_batch / self.accelerator.num_processes
         loss = reduce_losses(outputs.losses, weights, targets, normalisation, num_tokens)
         losses = outputs.losses.detach()
         tail_loss = reduce_losses(losses.masked_fill(~tail, 0.0), weights, targets, normalisation, num_tokens)
-        counts = batch_counts(self.diffusion, self.forward_process.paired, batch)
-        self.meter.add(**counts, **noise_counts(batch, losses), tail_loss=tail_loss)
+        counts = batch_counts(self.diffusion, self.forward_process.paired, inputs)
+        self.meter.add(**counts, **noise_counts(inputs, losses), tail_loss=tail_loss)
         self._finite.append(losses.isfinite().all(dim=-1))
         return (loss, outputs) if return_outputs else loss
 
@@ -145,10 +147,9 @@ class MDLMTrainer(ResumableTrainer):
         `perplexity` needs, nats and tokens of each sample, [B].
         """
         inputs = self._prepare_inputs(inputs)
-        weights, tail, targets = inputs.pop("weights"), inputs.pop("tail"), inputs["labels"] != IGNORE_INDEX
-        del inputs["rates"], inputs["num_inputs"]
+        weights, tail, targets = inputs["weights"], inputs["tail"], inputs["labels"] != IGNORE_INDEX
         with torch.no_grad(), self.compute_loss_context_manager():
-            outputs = model(**inputs)
+            outputs = model(**_of_the_model(inputs))
         loss = reduce_losses(outputs.losses, weights, targets, "sequence")
         return loss, response_nats(outputs.losses, weights, targets), (targets & ~tail).sum(-1)
 
@@ -188,9 +189,8 @@ class MDLMTrainer(ResumableTrainer):
         if "grad_norm" in logs:
             result |= self.part_norms.read(logs["grad_norm"], self._over_ranks, self.args.device)
         if self.step_flops:
-            done = self.step_flops(
-                *(counts[name].item() for name in ("trunk_tokens", "attention_pairs", "targets", "inputs"))
-            )
+            sizes = ("trunk_tokens", "attention_pairs", "targets", "inputs")
+            done = self.step_flops(*(counts[name].item() for name in sizes))
             result["mfu"] = done / (seconds * self.args.world_size * self.peak_rate)
         return result
 
