@@ -50,8 +50,9 @@ def test_an_impossible_setting_is_named(settings, message):
 
 
 def test_other_ids_are_excluded_where_the_settings_say_so():
-    check_diffusion_settings(tiny_config(unwritable_token_ids=[3, 7]))
-    excluded = exclude_unwritable(torch.zeros(4, VOCAB_SIZE), MASK, NUM_TOKENS, [3, 7])
+    config = tiny_config(unwritable_token_ids=[3, 7])
+    check_diffusion_settings(config)
+    excluded = exclude_unwritable(torch.zeros(4, VOCAB_SIZE), config)
     out = [token for token in range(NUM_TOKENS) if excluded[2, token].isneginf()]
     assert out == [3, 7, MASK]
     model = tiny_model("block", unwritable_token_ids=[3, 7])
@@ -61,7 +62,7 @@ def test_other_ids_are_excluded_where_the_settings_say_so():
 def test_the_mask_token_and_padding_rows_are_excluded_and_nothing_else():
     logits = torch.randn(2, 3, VOCAB_SIZE)
     before = logits.clone()
-    excluded = exclude_unwritable(logits, MASK, NUM_TOKENS)
+    excluded = exclude_unwritable(logits, tiny_config())
     assert excluded is logits, "in place: a copy of the logits would cost as much as the head"
     out = torch.tensor([token == MASK or token >= NUM_TOKENS for token in range(VOCAB_SIZE)])
     assert excluded[..., out].isneginf().all()

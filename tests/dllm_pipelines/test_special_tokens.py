@@ -53,7 +53,7 @@ def test_the_real_qwen3_vocabulary(radiology_data):
     assert (config.stop_token_ids, config.tail_token_id) == ([151645, 151643], 151643)
     assert tokenizer("a<|mask|>b").input_ids.count(151669) == 1
     check_diffusion_settings(config)
-    logits = exclude_unwritable(torch.zeros(QWEN3_VOCAB_SIZE), config.mask_token_id, config.num_tokens)
+    logits = exclude_unwritable(torch.zeros(QWEN3_VOCAB_SIZE), config)
     assert logits.isneginf().nonzero().flatten().tolist() == list(range(151669, QWEN3_VOCAB_SIZE))
     config.vocab_size = 151669
     with pytest.raises(ValueError, match="mask_token_id 151669 is outside the vocabulary of 151669"):

@@ -18,13 +18,10 @@ ERROR_FILE = "ERROR_FILE"  # environment variable of a script that starts progra
 PR_SET_PDEATHSIG = 1
 BUG = "this is a bug, please report it with the lines above"
 REMEDIES = {
-    errno.EACCES: "check its permissions, and those of its folders",
-    errno.EPERM: "check its permissions, and those of its folders",
-    errno.ENOSPC: "make room and start again",
-    errno.EDQUOT: "make room and start again",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "check its permissions, and those of its folders"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room and start again"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "check the path"),
     errno.EROFS: "choose a folder that can be written",
-    errno.ENOENT: "check the path",
-    errno.ENOTDIR: "check the path",
     errno.EISDIR: "give a file",
     errno.ELOOP: "a link leads to itself; name the file itself",
     errno.ENAMETOOLONG: "give a shorter path",

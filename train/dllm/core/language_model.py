@@ -75,9 +75,7 @@ print(tokenizer.batch_decode(ids, skip_special_tokens=True))"""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V], -inf on the mask token and on ids that may not be written or that the tokenizer has not."""
-        config = self.diffusion
-        others = config.unwritable_token_ids or ()
-        return exclude_unwritable(self.head(hidden), config.mask_token_id, config.num_tokens, others)
+        return exclude_unwritable(self.head(hidden), self.diffusion)
 
     def losses(
         self, prompt: Prompt, labels: Tensor, masked: Tensor, paired: bool = True, head_chunks: int = 1
@@ -142,8 +140,6 @@ print(tokenizer.batch_decode(ids, skip_special_tokens=True))"""
         named = list(signature(self.prepare_prompt).parameters)[2 + len(inputs) :]
         inputs += tuple(arguments.pop(name) for name in named if name in arguments)
         decoding = self.decoding(**arguments)
-        sampler.check_initial_canvas(self.diffusion, decoding, len(input_ids), initial_canvas)
-        decoding.check_room(self.diffusion, input_ids.shape[1])
         valid = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         prompts = self.prompts(input_ids, valid, *inputs, decoding=decoding)
         return sampler.finish(self.denoise(*prompts, decoding, seeds, initial_canvas), on_step)

@@ -1,6 +1,5 @@
 """What the core asks of a model, and the settings that every masked-diffusion language model carries in its config."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,13 +83,13 @@ def check_diffusion_settings(config) -> None:
             raise ValueError(f"decoding_defaults of the config: {error}") from None
 
 
-def exclude_unwritable(logits: Tensor, mask_token_id: int, num_tokens: int, others: Iterable[int] = ()) -> Tensor:
-    """Sets logits [..., V] to -inf, in place, on the mask token, ids that the tokenizer does not have, and `others`.
+def exclude_unwritable(logits: Tensor, config) -> Tensor:
+    """Sets logits [..., V] to -inf, in place, on the mask token, unwritable ids, and those the tokenizer does not have.
 
     Autograd is not told, which would cost it a copy of the gradient: whatever has probability 0 gets none.
     """
     with torch.no_grad():
-        for token in (mask_token_id, *others):
+        for token in (config.mask_token_id, *(config.unwritable_token_ids or ())):
             logits[..., token] = float("-inf")
-        logits[..., num_tokens:] = float("-inf")
+        logits[..., config.num_tokens :] = float("-inf")
     return logits

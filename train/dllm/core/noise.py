@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dllm.core.schedules import get_schedule
+from dllm.core.schedules import SCHEDULES
 
 ESTIMATORS = ("pair", "stratified", "single", "uniform", "whole_blocks", "seed_literal")
 PAIRED = ("pair", "stratified", "whole_blocks", "seed_literal")
@@ -47,7 +47,8 @@ class ForwardProcess:
             raise ValueError(f"unknown noise estimator {self.estimator!r}; known: {', '.join(ESTIMATORS)}")
         if not 0 < self.eps < 0.5:
             raise ValueError(f"noise eps must be in (0, 0.5), not {self.eps}")
-        get_schedule(self.schedule)
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"unknown noise schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
         if self.paired and self.schedule != "linear":
             raise ValueError(
                 f"the {self.estimator} estimator needs the linear schedule: with {self.schedule} it is biased"
@@ -97,7 +98,7 @@ class ForwardProcess:
             p = self.eps + (high - self.eps) * u
             return Noise.of(uniforms < p, p, 0.5 / p, 0.5 / (1 - p))
         t = self.eps + (1 - self.eps) * u
-        schedule = get_schedule(self.schedule)
+        schedule = SCHEDULES[self.schedule]
         p = schedule.mask_probability(t)
         weight = schedule.weight(t) if self.estimator == "single" else 1.0
         return Noise.of(uniforms < p, p, weight, 0.0)

@@ -13,8 +13,6 @@ class Schedule(NamedTuple):
 
     def mask_probability(self, t: float) -> float:
         """p(t) = 1 - alpha(t)."""
-        if not 0.0 <= t <= 1.0:
-            raise ValueError(f"time {t} is outside [0, 1]")
         return 1.0 - self.alpha(t)
 
     def weight(self, t: float) -> float:
@@ -29,10 +27,3 @@ SCHEDULES = {
     ),
     "sqrt": Schedule(lambda t: 1 - math.sqrt(t), lambda t: -0.5 / math.sqrt(t)),
 }
-
-
-def get_schedule(name: str) -> Schedule:
-    """The schedule of that name. Raises ValueError on an unknown name."""
-    if name not in SCHEDULES:
-        raise ValueError(f"unknown noise schedule {name!r}; known: {', '.join(SCHEDULES)}")
-    return SCHEDULES[name]

@@ -98,7 +98,7 @@ class MDLMConfig(TrainingArguments):
         self.compile_layers, self.torch_compile = self.torch_compile, False
         super().__post_init__()
         self.forward_process()  # an impossible choice is told before anything is loaded
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "eval_noise_levels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, not {getattr(self, name)}")
         if self.max_steps == 0 or (self.max_steps < 0 and not 0 < self.num_train_epochs < math.inf):
@@ -108,8 +108,6 @@ class MDLMConfig(TrainingArguments):
             )
         if not 0 <= self.learning_rate < math.inf:
             raise ValueError(f"--learning_rate must be a number of at least 0, not {self.learning_rate}")
-        if self.eval_noise_levels < 1:
-            raise ValueError(f"eval_noise_levels must be at least 1, not {self.eval_noise_levels}")
         if self.train_sampling_strategy == "batch_rebalance":
             raise ValueError("train_sampling_strategy batch_rebalance would draw other noise; use group_by_length")
         if self.loss_normalisation not in NORMALISATIONS:

@@ -21,9 +21,8 @@ def first_divergence(finite: Tensor, steps_before: int, sampler: PositionSampler
     epoch, start = divmod(step * sampler.batch, len(sampler))
     sampler.set_epoch(epoch)
     indices = [index for _, index in sampler][start : start + sampler.batch]
-    return step + 1, [
-        index for index, is_finite in zip(indices, rows[diverged[0]].tolist(), strict=True) if not is_finite
-    ]
+    flags = rows[diverged[0]].tolist()
+    return step + 1, [index for index, is_finite in zip(indices, flags, strict=True) if not is_finite]
 
 
 def describe(loss: float, grad_norm: float, step: int, names: list[str]) -> str:

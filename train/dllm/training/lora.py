@@ -31,10 +31,8 @@ def add_lora(model: MaskedDiffusionLM, rank: int, alpha: int, dropout: float, ba
     language = model.decoder
     linear = [name for name, module in language.named_modules() if isinstance(module, nn.Linear)]
     targets = [name for name in linear if "layers." in name]  # not the head
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, base_model_name_or_path=base
-    )
-    inject_adapter_in_model(config, language)
+    settings = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "target_modules": targets}
+    inject_adapter_in_model(LoraConfig(**settings, base_model_name_or_path=base), language)
 
 
 def take_adapter(model: MaskedDiffusionLM | PeftModel) -> MaskedDiffusionLM:

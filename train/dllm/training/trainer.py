@@ -80,13 +80,11 @@ class MDLMTrainer(ResumableTrainer):
     def _parameter_groups(self, model: nn.Module) -> list[dict]:
         decaying = set(self.get_decay_parameter_names(model))
         groups = []
+        trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
         for part, prefix in self.model.parts.items():
             for decay in (True, False):
-                parameters = [
-                    parameter
-                    for name, parameter in model.named_parameters()
-                    if parameter.requires_grad and name.startswith(prefix) and (name in decaying) == decay
-                ]
+                own = [(name, weight) for name, weight in trained if name.startswith(prefix)]
+                parameters = [weight for name, weight in own if (name in decaying) == decay]
                 if parameters:
                     settings = {"lr": self.args.learning_rate_of(part), "weight_decay": self.args.weight_decay * decay}
                     groups.append({"part": part, "params": parameters} | settings)
@@ -182,10 +180,9 @@ class MDLMTrainer(ResumableTrainer):
         """
         steps = self.args.gradient_accumulation_steps if self.args.loss_normalisation == "token" else 1
         memory = torch.tensor([peak_memory(self.args.device)], device=self.args.device)
-        result = figures(counts, seconds, self.model.input_unit) | {
-            "loss_tail": (counts["tail_loss"] / counts["batches"]).item() * steps,
-            "peak_memory_gb": self.accelerator.gather(memory).max().item(),
-        }
+        result = figures(counts, seconds, self.model.input_unit)
+        result["loss_tail"] = (counts["tail_loss"] / counts["batches"]).item() * steps
+        result["peak_memory_gb"] = self.accelerator.gather(memory).max().item()
         if "grad_norm" in logs:
             result |= self.part_norms.read(logs["grad_norm"], self._over_ranks, self.args.device)
         if self.step_flops:
