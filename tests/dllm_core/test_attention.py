@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dllm.core.attention import CLEAN, NOISY, PATTERNS, PROMPT, Layout, Tokens, allowed, layer_masks
+from dllm.core.attention import CLEAN, NOISY, PATTERNS, PROMPT, Layout, allowed, layer_masks
 from dllm.core.decoding import Decoding
 from dllm.core.objective import target_losses
 from dllm.core.prompt import Prompt
@@ -131,9 +131,10 @@ def test_some_queries_against_all_keys_are_rows_of_the_mask(pattern):
     """What a cache and FlexAttention ask of the predicate."""
     layout = training_layout(pattern, paired=True)
     some, every = torch.tensor([4, 0, 11]), torch.arange(layout.role.shape[1])
-    queries = Tokens(*(attribute[..., :, None] for attribute in layout.tokens(some)))
-    keys = Tokens(*(attribute[..., None, :] for attribute in layout.tokens(every)))
-    assert torch.equal(allowed(pattern, queries, keys), layout.mask(pattern)[:, 0, some])
+    queries = Layout(*(attribute[..., some, None] for attribute in layout))
+    keys = Layout(*(attribute[..., None, every] for attribute in layout))
+    same = some[:, None] == every
+    assert torch.equal(allowed(pattern, queries, keys, same), layout.mask(pattern)[:, 0, some])
     part = layout.mask(pattern, slice(2, 9), slice(12))
     assert torch.equal(part, layout.mask(pattern)[:, :, 2:9, :12])
 

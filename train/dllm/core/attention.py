@@ -28,49 +28,6 @@ SLIDING = "sliding_attention"  # transformers' name for the type of layer that h
 LayerMasks = Tensor | BlockMask | None | dict[str, Tensor | BlockMask | None]  # one for all layers, or by their type
 
 
-class Tokens(NamedTuple):
-    """Attributes of a set of tokens, as integer or boolean tensors that broadcast with each other."""
-
-    role: Tensor
-    view: Tensor
-    block: Tensor
-    valid: Tensor
-    position: Tensor
-    index: Tensor  # place in the packed sequence
-
-
-def allowed(pattern: str, q: Tokens, k: Tokens, window: int | None = None) -> Tensor:
-    """True where query `q` may attend to key `k` (broadcast of both), in a layer with a window if one is given."""
-    to_prompt = k.role == PROMPT
-    same_copy = (q.role == k.role) & (q.view == k.view)
-    if pattern == "bidirectional":
-        sees = to_prompt | (q.role == PROMPT) | same_copy
-    elif pattern == "prefix":
-        sees = to_prompt | same_copy
-    elif pattern == "block":
-        earlier_clean = (k.role == CLEAN) & (q.role != PROMPT) & (k.block < q.block)
-        sees = to_prompt | (same_copy & (k.block == q.block)) | earlier_clean
-    else:
-        raise ValueError(f"unknown attention pattern {pattern!r}; known: {', '.join(PATTERNS)}")
-    if window is not None:
-        sees = sees & ((q.position - k.position).abs() < window)
-    # Padding sees itself, so that no softmax runs over an empty row.
-    return (sees & k.valid) | (q.index == k.index)
-
-
-def layer_masks(config, length: int, make: Callable[[int | None], Tensor | BlockMask | None]) -> LayerMasks:
-    """`make(None)`, the mask of every layer; for a model with sliding layers a dict of masks by the type of layer.
-
-    `length` tokens are packed: a window that none of them can leave is none.
-    """
-    kinds = getattr(config, "layer_types", None) or ()
-    if SLIDING not in kinds:
-        return make(None)
-    full = make(None)
-    sliding = make(config.sliding_window) if config.sliding_window < length else full
-    return {kind: sliding if kind == SLIDING else full for kind in sorted(set(kinds))}
-
-
 class Layout(NamedTuple):
     """Roles of a packed batch: `role`, `view`, `block`, `valid` are [B, L]; `position` is [..., B, L]."""
 
@@ -108,18 +65,14 @@ class Layout(NamedTuple):
         changed[:, part] = role
         return self._replace(role=changed)
 
-    def tokens(self, index: Tensor) -> Tokens:
-        """Attributes of the tokens at `index` [n], each [..., B, n]."""
-        return Tokens(*(attribute[..., index] for attribute in self), index[None])
-
     def mask(
         self, pattern: str, queries: slice = slice(None), keys: slice = slice(None), window: int | None = None
     ) -> Tensor:
         """The boolean attention mask [B, 1, queries, keys], True = may attend (SDPA's convention)."""
         index = torch.arange(self.role.shape[1], device=self.role.device)
-        q = Tokens(*(attribute[..., :, None] for attribute in self.tokens(index[queries])))
-        k = Tokens(*(attribute[..., None, :] for attribute in self.tokens(index[keys])))
-        return allowed(pattern, q, k, window)[:, None]
+        q = Layout(*(attribute[..., queries, None] for attribute in self))
+        k = Layout(*(attribute[..., None, keys] for attribute in self))
+        return allowed(pattern, q, k, index[queries, None] == index[keys], window)[:, None]
 
     def block_mask(self, pattern: str, window: int | None = None) -> BlockMask:
         """The same mask for FlexAttention, which skips blocks of pairs that may not attend and stores no pair."""
@@ -127,10 +80,44 @@ class Layout(NamedTuple):
         attributes = self if window is not None else self._replace(position=self.role)
 
         def mask_mod(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return allowed(pattern, token(row, query), token(row, key), window)
+            return allowed(pattern, token(row, query), token(row, key), query == key, window)
 
-        def token(row: Tensor, index: Tensor) -> Tokens:
-            return Tokens(*(attribute[row, index] for attribute in attributes), index)
+        def token(row: Tensor, index: Tensor) -> Layout:
+            return Layout(*(attribute[row, index] for attribute in attributes))
 
         B, L = self.role.shape
         return create_block_mask(mask_mod, B, None, L, L, device=self.role.device)
+
+
+def allowed(pattern: str, q: Layout, k: Layout, same: Tensor, window: int | None = None) -> Tensor:
+    """True where query `q` may attend to key `k` (broadcast of both), in a layer with a window if one is given; `same`
+    where they are one token.
+    """
+    to_prompt = k.role == PROMPT
+    same_copy = (q.role == k.role) & (q.view == k.view)
+    if pattern == "bidirectional":
+        sees = to_prompt | (q.role == PROMPT) | same_copy
+    elif pattern == "prefix":
+        sees = to_prompt | same_copy
+    elif pattern == "block":
+        earlier_clean = (k.role == CLEAN) & (q.role != PROMPT) & (k.block < q.block)
+        sees = to_prompt | (same_copy & (k.block == q.block)) | earlier_clean
+    else:
+        raise ValueError(f"unknown attention pattern {pattern!r}; known: {', '.join(PATTERNS)}")
+    if window is not None:
+        sees = sees & ((q.position - k.position).abs() < window)
+    # Padding sees itself, so that no softmax runs over an empty row.
+    return (sees & k.valid) | same
+
+
+def layer_masks(config, length: int, make: Callable[[int | None], Tensor | BlockMask | None]) -> LayerMasks:
+    """`make(None)`, the mask of every layer; for a model with sliding layers a dict of masks by the type of layer.
+
+    `length` tokens are packed: a window that none of them can leave is none.
+    """
+    kinds = getattr(config, "layer_types", None) or ()
+    if SLIDING not in kinds:
+        return make(None)
+    full = make(None)
+    sliding = make(config.sliding_window) if config.sliding_window < length else full
+    return {kind: sliding if kind == SLIDING else full for kind in sorted(set(kinds))}
