@@ -72,23 +72,24 @@ class _Stop:
 
     def __enter__(self):
         # One that is ignored already, SIGHUP under nohup say, stays so.
-        heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
-        self.before = {number: signal.signal(number, self._receive) for number in heard}
-        self.alarm = signal.signal(signal.SIGALRM, lambda *_: self.kill())
+        heard = {number: self._receive for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN}
+        heard[signal.SIGALRM] = lambda *_: self.kill()
+        self.before = {number: signal.signal(number, handler) for number, handler in heard.items()}
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         return self
 
     def __exit__(self, *_):
         prctl(PR_SET_CHILD_SUBREAPER, 0)
         signal.alarm(0)
-        for number, handler in {**self.before, signal.SIGALRM: self.alarm}.items():
+        for number, handler in self.before.items():
             signal.signal(number, handler)
 
     def _receive(self, number: int, _) -> None:
         if not self.signal:
             self.signal, self.since = number, time.monotonic()
             signal.alarm(GRACE)
-            self._send_on()
+            if self.child:
+                _send(self.child, signal.SIGTERM)
         elif time.monotonic() > self.since + TWICE:
             self.kill()
 
@@ -97,12 +98,8 @@ class _Stop:
         signal.pthread_sigmask(signal.SIG_BLOCK, self.before)  # one that comes in here would be sent on twice
         self.child = child
         if self.signal:
-            self._send_on()
+            _send(child, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.before)
-
-    def _send_on(self) -> None:
-        if self.child:
-            _send(self.child, signal.SIGTERM)
 
     def children(self) -> list[int]:
         """The command and its orphans."""

@@ -18,16 +18,13 @@ class Recorder:
     """The graphs of one generation at a time.
 
     weights   addresses of the model's weights: what was recorded for others is of no use
+    user      a weak reference to the generation under way
     memory    [n] for keys and values, given out by `lend`
     """
 
     def __init__(self, weights: list[int]):
         self.weights, self.user = weights, None
         self.recordings, self.pool, self.memory = {}, None, None
-
-    @property
-    def is_free(self) -> bool:
-        return self.user is None or self.user() is None
 
     def run(self, key: Hashable, function: Callable, *inputs):
         """function(*inputs) for tensors, or lists and dicts of them; `key` tells all else that the call depends on."""
@@ -81,7 +78,7 @@ def recorder(model: nn.Module, user: object) -> Recorder:
     weights = [weight.data_ptr() for weight in model.parameters()]
     recorders = vars(model).setdefault("_recorders", _Recorders())
     recorders[:] = [each for each in recorders if each.weights == weights]
-    found = next((each for each in recorders if each.is_free), None)
+    found = next((each for each in recorders if each.user() is None), None)
     if found is None:
         found = Recorder(weights)
         recorders.append(found)

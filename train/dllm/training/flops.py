@@ -9,8 +9,8 @@ count.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +46,7 @@ def device_rate(device: torch.device) -> float | None:
     return peak_rate(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """What each unit of a batch's sizes adds to a step: operations, or bytes.
 
     tokens    that the trunk is fed, every copy of a packed response
@@ -63,8 +62,7 @@ class Cost:
 
     def __call__(self, tokens, pairs, targets, inputs=0):
         """The cost of these sizes, numbers or tensors."""
-        units = (self.per_token, self.per_pair, self.per_target, self.per_input)
-        return sum(unit * size for unit, size in zip(units, (tokens, pairs, targets, inputs), strict=True))
+        return sum(unit * size for unit, size in zip(self, (tokens, pairs, targets, inputs), strict=True))
 
 
 def step_costs(model: MaskedDiffusionLM, dtype: torch.dtype | None = None) -> tuple[Cost, Cost]:
