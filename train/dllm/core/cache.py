@@ -129,14 +129,14 @@ class CachedTrunk:
     def _fed(self, start: int, step: int, length: int) -> tuple[int, int]:
         """The first slot that this step feeds, and the one after the last."""
         block_end, end = start + self.decoding.block_length, self.P + length
+        last = block_end if self.pattern == "block" else end
         match self.name:
             case "none":
-                return 0, block_end if self.pattern == "block" else end
+                return 0, last
             case "exact":
-                return self.settled, block_end if self.pattern == "block" else end
-        if step == 0:
-            return 0, end
-        match self.name:
+                return self.settled, last
+            case _ if step == 0:
+                return 0, end
             case "fastdllm_prefix":
                 return start, end
             case "fastdllm_dual":
