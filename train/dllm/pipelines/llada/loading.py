@@ -3,7 +3,7 @@
 A loaded model is an `A2DLlamaLMHeadModel`, and is saved as one.
 """
 
-from dllm.pipelines.a2d import A2DLlamaConfig, A2DLlamaLMHeadModel
+from dllm.pipelines.a2d.modeling_a2d import A2DLlamaConfig, A2DLlamaLMHeadModel
 from dllm.pipelines.loading import load_whole, read_config, reading
 
 MODEL_TYPE = "llada"
@@ -25,20 +25,11 @@ SETTINGS = {
     "pad_token_id": "pad_token_id",
 }
 # What else its settings may say; Llama's layers do nothing else.
-FIXED = {
-    "block_type": "llama",
-    "layer_norm_type": "rms",
-    "activation_type": "silu",
-    "rope": True,
-    "alibi": False,
-    "include_bias": False,
-    "include_qkv_bias": False,
-    "bias_for_layer_norm": False,
-    "attention_layer_norm": False,
-    "input_emb_norm": False,
-    "scale_logits": False,
-}
-# Names of weights, as transformers' `key_mapping`.
+FIXED = {"block_type": "llama", "layer_norm_type": "rms", "activation_type": "silu", "rope": True}
+BIASES = ("include_bias", "include_qkv_bias", "bias_for_layer_norm")
+FIXED |= dict.fromkeys((*BIASES, "alibi", "attention_layer_norm", "input_emb_norm", "scale_logits"), False)
+# Names of weights, LLaDA's -> Llama's: below `model.transformer`, and in each of its `blocks`.
+WHOLE = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
 LAYER = {
     "attn_norm": "input_layernorm",
     "q_proj": "self_attn.q_proj",
@@ -50,11 +41,9 @@ LAYER = {
     "up_proj": "mlp.up_proj",
     "ff_out": "mlp.down_proj",
 }
-KEY_MAPPING = {
-    r"^model\.transformer\.wte": "model.embed_tokens",
-    r"^model\.transformer\.ln_f": "model.norm",
-    r"^model\.transformer\.ff_out": "lm_head",
-    **{rf"^model\.transformer\.blocks\.(\d+)\.{name}": rf"model.layers.\1.{ours}" for name, ours in LAYER.items()},
+KEY_MAPPING = {rf"^model\.transformer\.{name}": ours for name, ours in WHOLE.items()}  # as transformers takes them
+KEY_MAPPING |= {
+    rf"^model\.transformer\.blocks\.(\d+)\.{name}": rf"model.layers.\1.{ours}" for name, ours in LAYER.items()
 }
 
 
