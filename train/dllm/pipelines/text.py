@@ -132,14 +132,8 @@ def _trainer(
     tokenizer, model = loaded(lambda: _model(model_args, args, chat), args)
     settings = (model.diffusion, length, args.process_index == 0)
     train, held_out = (part and dataset(spec, part, tokenizer, *settings) for part in splits)
-    return MDLMTrainer(
-        model=model,
-        args=args,
-        train_dataset=train,
-        eval_dataset=held_out,
-        data_collator=ResponseCollator(model.diffusion, args.forward_process(), args.pad_to_multiple_of),
-        processing_class=tokenizer,
-    )
+    collator = ResponseCollator(model.diffusion, args.forward_process(), args.pad_to_multiple_of)
+    return MDLMTrainer(model, args, collator, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer)
 
 
 def load_writer(name: str, device: str = "cpu", dtype: str = "float32", plain: bool = False) -> TextWriter:

@@ -55,10 +55,8 @@ class A2DLMHeadModel(MaskedDiffusionLM):
             masks = {k: _added(m, embeds) for k, m in masks.items()} if kinds else _added(masks, embeds)
         elif embeds.shape[1] <= FEW_TOKENS and not torch.is_grad_enabled():
             masks = {k: self._shared(m, embeds) for k, m in masks.items()} if kinds else self._shared(masks, embeds)
-        output = self.model(
-            inputs_embeds=embeds, attention_mask=masks, position_ids=position, past_key_values=cache, use_cache=False
-        )
-        return output.last_hidden_state
+        inputs = {"inputs_embeds": embeds, "attention_mask": masks, "position_ids": position, "past_key_values": cache}
+        return self.model(**inputs, use_cache=False).last_hidden_state
 
     def _shared(self, mask: Tensor | BlockMask | None, embeds: Tensor) -> Tensor | BlockMask | None:
         if not isinstance(mask, Tensor) or getattr(self.config, "attn_logit_softcapping", None):

@@ -48,16 +48,14 @@ class Dialect:
 
 
 QWEN = (TAIL_TOKEN, "<|im_start|>", STOP_TOKEN, "<think>", "</think>")
-LLAMA = ("<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>")
 HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+LLAMA = ("<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", *HEADERS)
 GEMMA = ("<pad>", "<eos>", "<bos>", "<mask>", "<start_of_turn>", "<end_of_turn>")
 GEMMA_DIALECT = Dialect(GEMMA, "<end_of_turn>", "<eos>", GEMMA_TEMPLATE, mask="<mask>")
 DIALECTS = {
     "qwen2": Dialect(QWEN, STOP_TOKEN, TAIL_TOKEN, CHATML_TEMPLATE, free_rows=8),
     "qwen3": Dialect((*QWEN, MASK_TOKEN), STOP_TOKEN, TAIL_TOKEN, CHATML_TEMPLATE, mask=MASK_TOKEN),
-    "llama": Dialect(
-        (*LLAMA, *HEADERS), "<|eot_id|>", "<|end_of_text|>", HEADER_TEMPLATE.format(start="<|begin_of_text|>")
-    ),
+    "llama": Dialect(LLAMA, "<|eot_id|>", "<|end_of_text|>", HEADER_TEMPLATE.format(start="<|begin_of_text|>")),
     "gemma2": GEMMA_DIALECT,
     "gemma3_text": GEMMA_DIALECT,
 }
