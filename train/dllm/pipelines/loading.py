@@ -88,10 +88,8 @@ def load_whole(model_class: type[PreTrainedModel], folder: str, **kwargs) -> Pre
         )
     lacking = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
     if lacking:
-        raise ValueError(
-            f"{folder} lacks the weight {lacking[0]} in the shape of its config: its files do not belong together; "
-            f"{REMEDY}"
-        )
+        problem = f"lacks the weight {lacking[0]} in the shape of its config: its files do not belong together"
+        raise ValueError(f"{folder} {problem}; {REMEDY}")
     if "key_mapping" in kwargs:
         del model._weight_conversions  # with these `save_pretrained` would write the old names
     for name, weight in model.named_parameters():

@@ -6,10 +6,9 @@ A loaded model is an `A2DLlamaLMHeadModel`, and is saved as one.
 from dllm.pipelines.a2d.modeling_a2d import A2DLlamaConfig, A2DLlamaLMHeadModel
 from dllm.pipelines.loading import load_whole, read_config, reading
 
-MODEL_TYPE = "llada"
-PATTERN = "bidirectional"  # the only one that it was trained with
+LLADA = "llada"  # the model type
 
-# LLaDA's settings -> Llama's.
+# LLaDA's settings -> Llama's, and those that have one name.
 SETTINGS = {
     "embedding_size": "vocab_size",
     "d_model": "hidden_size",
@@ -18,12 +17,9 @@ SETTINGS = {
     "n_heads": "num_attention_heads",
     "n_kv_heads": "num_key_value_heads",
     "max_sequence_length": "max_position_embeddings",
-    "rms_norm_eps": "rms_norm_eps",
     "weight_tying": "tie_word_embeddings",
-    "mask_token_id": "mask_token_id",
-    "eos_token_id": "eos_token_id",
-    "pad_token_id": "pad_token_id",
 }
+SETTINGS |= {name: name for name in ("rms_norm_eps", "mask_token_id", "eos_token_id", "pad_token_id")}
 # What else its settings may say; Llama's layers do nothing else.
 FIXED = {"block_type": "llama", "layer_norm_type": "rms", "activation_type": "silu", "rope": True}
 BIASES = ("include_bias", "include_qkv_bias", "bias_for_layer_norm")
@@ -56,8 +52,8 @@ def load_llada(folder: str, **kwargs) -> A2DLlamaLMHeadModel:
 def read_llada_config(folder: str) -> A2DLlamaConfig:
     """The config of a LLaDA folder. Raises ValueError, naming the setting, if Llama's layers cannot be what it says."""
     published = read_config(folder)
-    if published.get("model_type") != MODEL_TYPE:
-        raise ValueError(f"{folder} holds a {published.get('model_type')} model; a {MODEL_TYPE} folder is needed")
+    if published.get("model_type") != LLADA:
+        raise ValueError(f"{folder} holds a {published.get('model_type')} model; a {LLADA} folder is needed")
     for name, value in FIXED.items():
         if published.get(name, value) != value:
             raise ValueError(f"{folder}: {name} {published[name]!r} of config.json is not supported, only {value!r}")
@@ -66,5 +62,5 @@ def read_llada_config(folder: str) -> A2DLlamaConfig:
     settings = {ours: published[name] for name, ours in SETTINGS.items() if published.get(name) is not None}
     settings.setdefault("vocab_size", published.get("vocab_size"))
     rope = {"rope_type": "default", "rope_theta": published.get("rope_theta", 10_000.0)}
-    with reading(folder):
-        return A2DLlamaConfig(**settings, attention_pattern=PATTERN, rope_parameters=rope)
+    with reading(folder):  # the pattern is the only one that LLaDA was trained with
+        return A2DLlamaConfig(**settings, attention_pattern="bidirectional", rope_parameters=rope)

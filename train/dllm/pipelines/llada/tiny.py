@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dllm.pipelines.a2d.tiny import HEADER_TEMPLATE, HEADERS, Dialect, decoder_sizes, text_parser, write_text_model
-from dllm.pipelines.llada.loading import FIXED, LAYER, MODEL_TYPE, SETTINGS, WHOLE
+from dllm.pipelines.llada.loading import FIXED, LAYER, LLADA, SETTINGS, WHOLE
 from dllm.program import run_program
 
 DIALECT = Dialect(  # the tokenizer names no mask token: the config does
@@ -30,7 +30,7 @@ def save_llada(folder: str, tokenizer: PreTrainedTokenizerFast, hidden_size: int
     llama = LlamaConfig(rms_norm_eps=1e-5, rope_parameters=rope, **sizes)
     values = llama.to_dict() | {"mask_token_id": mask, "eos_token_id": tail, "pad_token_id": tail}
     published = {name: values[ours] for name, ours in SETTINGS.items()} | FIXED
-    published |= {"model_type": MODEL_TYPE, "architectures": ["LLaDAModelLM"], "rope_theta": rope["rope_theta"]}
+    published |= {"model_type": LLADA, "architectures": ["LLaDAModelLM"], "rope_theta": rope["rope_theta"]}
     published["auto_map"] = {"AutoConfig": "configuration_llada.LLaDAConfig"}  # of code that nobody needs
     names = {f"model.transformer.{name}": ours for name, ours in WHOLE.items()}
     for n in range(layers):

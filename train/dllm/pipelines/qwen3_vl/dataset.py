@@ -86,6 +86,5 @@ def as_dataset(name: str, rows: Sequence[dict], processor, diffusion, max_length
     """Rows of any shape that `dllm.data.utils.to_conversation` knows, of memory or of a memory-mapped table."""
     if hasattr(rows, "with_format"):  # of `datasets`: as stored, so that no image is decoded before its turn
         rows = ArrowRows(rows)
-    return VisualDataset(
-        name, Rows(name, rows, range(len(rows)), to_conversation), processor, diffusion, max_length, progress
-    )
+    records = Rows(name, rows, range(len(rows)), to_conversation)
+    return VisualDataset(name, records, processor, diffusion, max_length, progress)
