@@ -97,7 +97,7 @@ def save_language_model(
     """Writes a random `a2d-*` folder of that width, with heads of 32, and its tokenizer; the autoregressive model of
     transformers if `plain`.
     """
-    model_class = FAMILIES[family].__bases__[1] if plain else FAMILIES[family]
+    model_class = FAMILIES[family].__bases__[1] if plain else FAMILIES[family]  # transformers' own, or ours
     settings = decoder_sizes(hidden_size, layers) | TRAITS.get(family, {})
     rows = len(tokenizer) + DIALECTS[family].free_rows
     config = model_class.config_class(vocab_size=rows, tie_word_embeddings=True, **settings)
