@@ -37,8 +37,8 @@ def check(folder: str, scratch: str) -> Iterator[str]:
     settings, frozen = model.diffusion, [weight.clone() for weight in vision_of(model)]
     settings.block_length = settings.gen_length = 16
     processor = AutoProcessor.from_pretrained(folder)
-    sizes = [sum(weight.numel() for weight in model.parameters()), sum(weight.numel() for weight in frozen)]
-    yield f"model: {sizes[0]:,} weights, {sizes[1]:,} of them frozen; mask token {settings.mask_token_id}"
+    number, still = (sum(weight.numel() for weight in weights) for weights in (model.parameters(), frozen))
+    yield f"model: {number:,} weights, {still:,} of them frozen; mask token {settings.mask_token_id}"
 
     names = ["q_proj", "k_proj", "v_proj", "o_proj"]
     adapted = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=names))
@@ -54,10 +54,9 @@ def check(folder: str, scratch: str) -> Iterator[str]:
     yield f"collator: {B} prompts of up to {P} tokens, {patches} patches, responses of {responses} tokens"
 
     names = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw", "labels", "masked")
+    inputs, blank = {name: batch[name] for name in names}, torch.zeros_like(batch["pixel_values"])
     with torch.no_grad():
-        losses = model(**{name: batch[name] for name in names}).losses
-        blank = torch.zeros_like(batch["pixel_values"])
-        without = model(**{name: batch[name] for name in names} | {"pixel_values": blank}).losses
+        losses, without = model(**inputs).losses, model(**inputs | {"pixel_values": blank}).losses
     if not losses.isfinite().all() or torch.equal(losses, without):
         raise ValueError("forward: the losses are not finite, or do not depend on the images")
     yield f"forward: mean loss {losses[batch['labels'] >= 0].mean():.2f}; other pixels give other losses"

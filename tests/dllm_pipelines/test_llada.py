@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from dllm.data.conversation import build_prompt
-from dllm.pipelines.a2d import A2DLlamaLMHeadModel
+from dllm.pipelines.a2d.modeling_a2d import A2DLlamaLMHeadModel
 from dllm.pipelines.a2d.tiny import train_tokenizer
 from dllm.pipelines.auto import frozen_pattern, load_text_model
 from dllm.pipelines.llada import load_llada

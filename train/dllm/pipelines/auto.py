@@ -5,10 +5,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from dllm.core.language_model import MaskedDiffusionLM
 from dllm.core.model import DiffusionSettings, check_diffusion_settings
 from dllm.data.conversation import CHATML_TEMPLATE
-from dllm.pipelines.a2d import load_a2d
-from dllm.pipelines.a2d.loading import PREFIX, read_family
-from dllm.pipelines.llada.loading import MODEL_TYPE as LLADA
-from dllm.pipelines.llada.loading import load_llada, read_llada_config
+from dllm.pipelines.a2d.loading import PREFIX, load_a2d, read_family
+from dllm.pipelines.llada.loading import LLADA, load_llada, read_llada_config
 from dllm.pipelines.loading import check_folder, read_config, reading
 from dllm.pipelines.special_tokens import set_special_tokens
 

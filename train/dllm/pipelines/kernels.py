@@ -5,7 +5,7 @@ SDPA cannot cap scores (Gemma 2: s -> c tanh(s / c)); there they are computed as
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface
 from transformers.integrations.flex_attention import flex_attention_forward
@@ -15,12 +15,7 @@ BY_MASK = "by_mask"  # the name under which transformers' attention modules find
 
 
 def attention_by_mask(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | BlockMask | None,
-    **kwargs,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | BlockMask | None, **kwargs
 ) -> tuple[Tensor, Tensor | None]:
     """Attention with transformers' interface: query, key, value [B, heads, L, d] to [B, L, heads, d]."""
     if isinstance(attention_mask, BlockMask):
@@ -41,7 +36,7 @@ def shared_mask(mask: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
 
 
 def shared_attention_forward(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, **kwargs
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, **kwargs
 ) -> tuple[Tensor, None]:
     """Attention without a copy of the keys for each of the heads that share them: those heads are more queries."""
     B, heads, n, width = query.shape
@@ -51,7 +46,7 @@ def shared_attention_forward(
 
 
 def capped_attention_forward(
-    module: torch.nn.Module,
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,

@@ -29,10 +29,8 @@ def check_folder(
 
     Raises ValueError, naming the file, unless config, safetensors weights and `files` are there and whole.
     """
-    found, shards = (
-        read_config(folder, config),
-        [] if may_lack_weights(folder, weights) else weight_files(folder, weights),
-    )
+    found = read_config(folder, config)
+    shards = [] if may_lack_weights(folder, weights) else weight_files(folder, weights)
     for file in (*(Path(folder) / name for name in files), *shards):
         _check_there(file)
     for file in shards:
@@ -52,16 +50,13 @@ def _check_there(file: Path) -> None:
 
 def weight_files(folder: str | Path, weights: str = "model.safetensors") -> list[Path]:
     """The files that hold a model's weights: one, or those that an index names."""
-    path = Path(folder)
-    index = path / f"{weights}.index.json"
-    return [path / name for name in (_shards(index) if index.is_file() else [weights])]
-
-
-def _shards(index: Path) -> list[str]:
+    index = Path(folder) / f"{weights}.index.json"
+    if not index.is_file():
+        return [Path(folder) / weights]
     names = read_json(index, REMEDY).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()) or not names:
         raise ValueError(f"{index} names no files of weights; {REMEDY}")
-    return sorted(set(names.values()))
+    return [Path(folder) / name for name in sorted(set(names.values()))]
 
 
 @contextmanager
@@ -93,10 +88,8 @@ def load_whole(model_class: type[PreTrainedModel], folder: str, **kwargs) -> Pre
         )
     lacking = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
     if lacking:
-        raise ValueError(
-            f"{folder} lacks the weight {lacking[0]} in the shape of its config: its files do not belong together; "
-            f"{REMEDY}"
-        )
+        problem = f"lacks the weight {lacking[0]} in the shape of its config: its files do not belong together"
+        raise ValueError(f"{folder} {problem}; {REMEDY}")
     if "key_mapping" in kwargs:
         del model._weight_conversions  # with these `save_pretrained` would write the old names
     for name, weight in model.named_parameters():

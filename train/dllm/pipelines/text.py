@@ -80,11 +80,10 @@ def build_pt(model_args: ModelArguments, data_args: PlainDataArguments, args: MD
     """The trainer of a run that learns plain text, in samples of `--max_seq_length` tokens, whole blocks of them. Where
     every token sees the whole canvas, that is the canvas.
     """
-    length = args.model_max_length - args.model_max_length % model_args.block_length
+    longest, block = args.model_max_length, model_args.block_length
+    length = longest - longest % block
     if length < 1:
-        raise ValueError(
-            f"--max_seq_length {args.model_max_length} is less than one block ({model_args.block_length}); raise it"
-        )
+        raise ValueError(f"--max_seq_length {longest} is less than one block ({block}); raise it")
     if model_args.attention_pattern != "block":
         model_args = replace(model_args, gen_length=length)
     return _trainer(model_args, data_args.dataset_args, args, load_pt_dataset, PackedDataset, length, chat=False)
@@ -132,14 +131,8 @@ def _trainer(
     tokenizer, model = loaded(lambda: _model(model_args, args, chat), args)
     settings = (model.diffusion, length, args.process_index == 0)
     train, held_out = (part and dataset(spec, part, tokenizer, *settings) for part in splits)
-    return MDLMTrainer(
-        model=model,
-        args=args,
-        train_dataset=train,
-        eval_dataset=held_out,
-        data_collator=ResponseCollator(model.diffusion, args.forward_process(), args.pad_to_multiple_of),
-        processing_class=tokenizer,
-    )
+    collator = ResponseCollator(model.diffusion, args.forward_process(), args.pad_to_multiple_of)
+    return MDLMTrainer(model, args, collator, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer)
 
 
 def load_writer(name: str, device: str = "cpu", dtype: str = "float32", plain: bool = False) -> TextWriter:

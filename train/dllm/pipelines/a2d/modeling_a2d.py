@@ -8,26 +8,11 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+import transformers
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    Cache,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedConfig,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, Cache, PreTrainedConfig
 
 from dllm.core.attention import LayerMasks
 from dllm.core.language_model import MaskedDiffusionLM
@@ -70,10 +55,8 @@ class A2DLMHeadModel(MaskedDiffusionLM):
             masks = {k: _added(m, embeds) for k, m in masks.items()} if kinds else _added(masks, embeds)
         elif embeds.shape[1] <= FEW_TOKENS and not torch.is_grad_enabled():
             masks = {k: self._shared(m, embeds) for k, m in masks.items()} if kinds else self._shared(masks, embeds)
-        output = self.model(
-            inputs_embeds=embeds, attention_mask=masks, position_ids=position, past_key_values=cache, use_cache=False
-        )
-        return output.last_hidden_state
+        inputs = {"inputs_embeds": embeds, "attention_mask": masks, "position_ids": position, "past_key_values": cache}
+        return self.model(**inputs, use_cache=False).last_hidden_state
 
     def _shared(self, mask: Tensor | BlockMask | None, embeds: Tensor) -> Tensor | BlockMask | None:
         if not isinstance(mask, Tensor) or getattr(self.config, "attn_logit_softcapping", None):
@@ -109,7 +92,7 @@ def _added(mask: Tensor | None, embeds: Tensor) -> Tensor:
 
 
 @strict
-class A2DQwen3Config(DiffusionSettings, Qwen3Config):
+class A2DQwen3Config(DiffusionSettings, transformers.Qwen3Config):
     """Qwen3's config with the settings of masked diffusion.
 
     Published `a2d-*` folders carry none of these settings: they were trained bidirectionally, and their special tokens
@@ -119,59 +102,59 @@ class A2DQwen3Config(DiffusionSettings, Qwen3Config):
     model_type = "a2d-qwen3"
 
 
-class A2DQwen3LMHeadModel(A2DLMHeadModel, Qwen3ForCausalLM):
+class A2DQwen3LMHeadModel(A2DLMHeadModel, transformers.Qwen3ForCausalLM):
     """Qwen3 as a masked-diffusion model."""
 
     config_class = A2DQwen3Config
 
 
 @strict
-class A2DQwen2Config(DiffusionSettings, Qwen2Config):
+class A2DQwen2Config(DiffusionSettings, transformers.Qwen2Config):
     """Qwen2's config with the settings of masked diffusion."""
 
     model_type = "a2d-qwen2"
 
 
-class A2DQwen2LMHeadModel(A2DLMHeadModel, Qwen2ForCausalLM):
+class A2DQwen2LMHeadModel(A2DLMHeadModel, transformers.Qwen2ForCausalLM):
     """Qwen2 as a masked-diffusion model."""
 
     config_class = A2DQwen2Config
 
 
 @strict
-class A2DLlamaConfig(DiffusionSettings, LlamaConfig):
+class A2DLlamaConfig(DiffusionSettings, transformers.LlamaConfig):
     """Llama's config with the settings of masked diffusion."""
 
     model_type = "a2d-llama"
 
 
-class A2DLlamaLMHeadModel(A2DLMHeadModel, LlamaForCausalLM):
+class A2DLlamaLMHeadModel(A2DLMHeadModel, transformers.LlamaForCausalLM):
     """Llama as a masked-diffusion model."""
 
     config_class = A2DLlamaConfig
 
 
 @strict
-class A2DGemma2Config(DiffusionSettings, Gemma2Config):
+class A2DGemma2Config(DiffusionSettings, transformers.Gemma2Config):
     """Gemma 2's config with the settings of masked diffusion."""
 
     model_type = "a2d-gemma2"
 
 
-class A2DGemma2LMHeadModel(A2DLMHeadModel, Gemma2ForCausalLM):
+class A2DGemma2LMHeadModel(A2DLMHeadModel, transformers.Gemma2ForCausalLM):
     """Gemma 2 as a masked-diffusion model."""
 
     config_class = A2DGemma2Config
 
 
 @strict
-class A2DGemma3Config(DiffusionSettings, Gemma3TextConfig):
+class A2DGemma3Config(DiffusionSettings, transformers.Gemma3TextConfig):
     """Gemma 3's config with the settings of masked diffusion."""
 
     model_type = "a2d-gemma3_text"
 
 
-class A2DGemma3LMHeadModel(A2DLMHeadModel, Gemma3ForCausalLM):
+class A2DGemma3LMHeadModel(A2DLMHeadModel, transformers.Gemma3ForCausalLM):
     """Gemma 3 as a masked-diffusion model."""
 
     config_class = A2DGemma3Config

@@ -3,7 +3,10 @@
 python -m dllm.pipelines.a2d.tiny --family llama --out exp/tiny_llama
 """
 
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -45,117 +48,100 @@ class Dialect:
 
 
 QWEN = (TAIL_TOKEN, "<|im_start|>", STOP_TOKEN, "<think>", "</think>")
-LLAMA = ("<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>")
 HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+LLAMA = ("<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", *HEADERS)
 GEMMA = ("<pad>", "<eos>", "<bos>", "<mask>", "<start_of_turn>", "<end_of_turn>")
 GEMMA_DIALECT = Dialect(GEMMA, "<end_of_turn>", "<eos>", GEMMA_TEMPLATE, mask="<mask>")
 DIALECTS = {
     "qwen2": Dialect(QWEN, STOP_TOKEN, TAIL_TOKEN, CHATML_TEMPLATE, free_rows=8),
     "qwen3": Dialect((*QWEN, MASK_TOKEN), STOP_TOKEN, TAIL_TOKEN, CHATML_TEMPLATE, mask=MASK_TOKEN),
-    "llama": Dialect(
-        (*LLAMA, *HEADERS), "<|eot_id|>", "<|end_of_text|>", HEADER_TEMPLATE.format(start="<|begin_of_text|>")
-    ),
+    "llama": Dialect(LLAMA, "<|eot_id|>", "<|end_of_text|>", HEADER_TEMPLATE.format(start="<|begin_of_text|>")),
     "gemma2": GEMMA_DIALECT,
     "gemma3_text": GEMMA_DIALECT,
 }
 INITIALIZER_RANGE = 0.08  # the usual 0.02 suits wide models; a narrow one starts to see much later with it
 
 # What makes a family itself, in a size in which it shows.
+ROPE = {"rope_type": "llama3", "rope_theta": 500_000.0, "original_max_position_embeddings": 256}  # of Llama 3.1
+ROPE |= {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+WINDOWS = {"sliding_window": 16, "query_pre_attn_scalar": 32}  # in every other layer
 TRAITS = {
-    "llama": {
-        "rope_parameters": {
-            "rope_type": "llama3",  # of Llama 3.1
-            "rope_theta": 500_000.0,
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 256,
-        }
-    },
-    "gemma2": {"sliding_window": 16, "query_pre_attn_scalar": 32},  # every other layer has the window
-    "gemma3_text": {"sliding_window": 16, "query_pre_attn_scalar": 32, "sliding_window_pattern": 2},
+    "llama": {"rope_parameters": ROPE},
+    "gemma2": WINDOWS,
+    "gemma3_text": WINDOWS | {"sliding_window_pattern": 2},
 }
 
 
 def train_tokenizer(texts: list[str], vocab_size: int, dialect: Dialect | str = "qwen3") -> PreTrainedTokenizerFast:
     """A byte-level BPE of the texts with the special tokens and the chat template of a family, given by its name."""
     dialect = DIALECTS[dialect] if isinstance(dialect, str) else dialect
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(dialect.tokens),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    bpe.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        eos_token=dialect.stop,
-        pad_token=dialect.tail,
-        mask_token=dialect.mask,
-        chat_template=dialect.template,
-    )
+    bpe, alphabet = Tokenizer(models.BPE()), pre_tokenizers.ByteLevel.alphabet()
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    settings = {"special_tokens": list(dialect.tokens), "initial_alphabet": alphabet, "show_progress": False}
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size, **settings))
+    special = {"eos_token": dialect.stop, "pad_token": dialect.tail, "mask_token": dialect.mask}
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, chat_template=dialect.template, **special)
 
 
 def decoder_sizes(hidden_size: int, layers: int) -> dict:
     """Settings of a narrow decoder, whose heads have a width of 32."""
-    return {
-        "hidden_size": hidden_size,
-        "intermediate_size": 3 * hidden_size,
-        "num_hidden_layers": layers,
-        "num_attention_heads": hidden_size // 32,
-        "num_key_value_heads": hidden_size // 32,
-        "head_dim": 32,
-        "max_position_embeddings": 2048,
-        "initializer_range": INITIALIZER_RANGE,
-    }
+    heads = hidden_size // 32
+    sizes = {"hidden_size": hidden_size, "intermediate_size": 3 * hidden_size, "num_hidden_layers": layers}
+    sizes |= {"head_dim": 32, "num_attention_heads": heads, "num_key_value_heads": heads}
+    return sizes | {"max_position_embeddings": 2048, "initializer_range": INITIALIZER_RANGE}
 
 
 def save_language_model(
-    folder: str,
-    tokenizer: PreTrainedTokenizerFast,
-    hidden_size: int,
-    layers: int,
-    family: str = "qwen3",
-    plain: bool = False,
+    folder: str, tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int, family="qwen3", plain=False
 ) -> None:
     """Writes a random `a2d-*` folder of that width, with heads of 32, and its tokenizer; the autoregressive model of
     transformers if `plain`.
     """
-    model_class = FAMILIES[family]
-    if plain:
-        model_class = model_class.__bases__[1]  # that of transformers
-    config = model_class.config_class(
-        vocab_size=len(tokenizer) + DIALECTS[family].free_rows,
-        tie_word_embeddings=True,
-        **decoder_sizes(hidden_size, layers),
-        **TRAITS.get(family, {}),
-    )
+    model_class = FAMILIES[family].__bases__[1] if plain else FAMILIES[family]  # transformers' own, or ours
+    settings = decoder_sizes(hidden_size, layers) | TRAITS.get(family, {})
+    rows = len(tokenizer) + DIALECTS[family].free_rows
+    config = model_class.config_class(vocab_size=rows, tie_word_embeddings=True, **settings)
     if not plain:
         set_special_tokens(config, tokenizer)
     model_class(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def main() -> None:
-    """Writes a folder from the command line."""
-    parser = argument_parser(__doc__)
-    parser.add_argument("--family", choices=DIALECTS, required=True, help="of the language model")
+def tiny_parser(description: str, vocab_size: int = 512, hidden_size: int = 64, layers: int = 2) -> ArgumentParser:
+    """The command line of a program that writes a tiny model with a tokenizer of its own, with these defaults."""
+    parser = argument_parser(description)
     parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--text_path", help="text that the tokenizer is trained on; default: bytes alone")
-    parser.add_argument("--vocab_size", type=int, default=512, help="tokens of the tokenizer at most")
-    parser.add_argument("--hidden_size", type=int, default=64, help="a multiple of 32")
-    parser.add_argument("--layers", type=int, default=2, help="of the language model")
-    parser.add_argument("--plain", action="store_true", help="the autoregressive model, not its masked-diffusion twin")
+    parser.add_argument("--vocab_size", type=int, default=vocab_size, help="tokens of the tokenizer at most")
+    parser.add_argument("--hidden_size", type=int, default=hidden_size, help="of the language model, a multiple of 32")
+    parser.add_argument("--layers", type=int, default=layers, help="of the language model")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights")
-    args = parser.parse_args()
+    return parser
+
+
+def text_parser(description: str) -> ArgumentParser:
+    """That of a text model's."""
+    parser = tiny_parser(description)
+    parser.add_argument("--text_path", help="text that the tokenizer is trained on; default: bytes alone")
+    return parser
+
+
+def write_text_model(args: Namespace, name: str, dialect: Dialect, save: Callable[..., None]) -> None:
+    """Does what the command line says; `save` writes a folder of its tokenizer, its width and its number of layers."""
     torch.manual_seed(args.seed)
     text = Path(args.text_path).read_text(encoding="utf-8") if args.text_path else ""
-    tokenizer = train_tokenizer(text.splitlines(), args.vocab_size, args.family)
-    save_language_model(args.out, tokenizer, args.hidden_size, args.layers, args.family, args.plain)
-    print(f"tiny {args.family} in {args.out}: {len(tokenizer)} tokens")
+    tokenizer = train_tokenizer(text.splitlines(), args.vocab_size, dialect)
+    save(args.out, tokenizer, args.hidden_size, args.layers)
+    print(f"tiny {name} in {args.out}: {len(tokenizer)} tokens")
+
+
+def main() -> None:
+    """Writes a folder from the command line."""
+    parser = text_parser(__doc__)
+    parser.add_argument("--family", choices=DIALECTS, required=True, help="of the language model")
+    parser.add_argument("--plain", action="store_true", help="the autoregressive model, not its masked-diffusion twin")
+    args = parser.parse_args()
+    save = partial(save_language_model, family=args.family, plain=args.plain)
+    write_text_model(args, args.family, DIALECTS[args.family], save)
 
 
 if __name__ == "__main__":

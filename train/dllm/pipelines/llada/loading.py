@@ -3,13 +3,12 @@
 A loaded model is an `A2DLlamaLMHeadModel`, and is saved as one.
 """
 
-from dllm.pipelines.a2d import A2DLlamaConfig, A2DLlamaLMHeadModel
+from dllm.pipelines.a2d.modeling_a2d import A2DLlamaConfig, A2DLlamaLMHeadModel
 from dllm.pipelines.loading import load_whole, read_config, reading
 
-MODEL_TYPE = "llada"
-PATTERN = "bidirectional"  # the only one that it was trained with
+LLADA = "llada"  # the model type
 
-# LLaDA's settings -> Llama's.
+# LLaDA's settings -> Llama's, and those that have one name.
 SETTINGS = {
     "embedding_size": "vocab_size",
     "d_model": "hidden_size",
@@ -18,27 +17,15 @@ SETTINGS = {
     "n_heads": "num_attention_heads",
     "n_kv_heads": "num_key_value_heads",
     "max_sequence_length": "max_position_embeddings",
-    "rms_norm_eps": "rms_norm_eps",
     "weight_tying": "tie_word_embeddings",
-    "mask_token_id": "mask_token_id",
-    "eos_token_id": "eos_token_id",
-    "pad_token_id": "pad_token_id",
 }
+SETTINGS |= {name: name for name in ("rms_norm_eps", "mask_token_id", "eos_token_id", "pad_token_id")}
 # What else its settings may say; Llama's layers do nothing else.
-FIXED = {
-    "block_type": "llama",
-    "layer_norm_type": "rms",
-    "activation_type": "silu",
-    "rope": True,
-    "alibi": False,
-    "include_bias": False,
-    "include_qkv_bias": False,
-    "bias_for_layer_norm": False,
-    "attention_layer_norm": False,
-    "input_emb_norm": False,
-    "scale_logits": False,
-}
-# Names of weights, as transformers' `key_mapping`.
+FIXED = {"block_type": "llama", "layer_norm_type": "rms", "activation_type": "silu", "rope": True}
+BIASES = ("include_bias", "include_qkv_bias", "bias_for_layer_norm")
+FIXED |= dict.fromkeys((*BIASES, "alibi", "attention_layer_norm", "input_emb_norm", "scale_logits"), False)
+# Names of weights, LLaDA's -> Llama's: below `model.transformer`, and in each of its `blocks`.
+WHOLE = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
 LAYER = {
     "attn_norm": "input_layernorm",
     "q_proj": "self_attn.q_proj",
@@ -50,11 +37,9 @@ LAYER = {
     "up_proj": "mlp.up_proj",
     "ff_out": "mlp.down_proj",
 }
-KEY_MAPPING = {
-    r"^model\.transformer\.wte": "model.embed_tokens",
-    r"^model\.transformer\.ln_f": "model.norm",
-    r"^model\.transformer\.ff_out": "lm_head",
-    **{rf"^model\.transformer\.blocks\.(\d+)\.{name}": rf"model.layers.\1.{ours}" for name, ours in LAYER.items()},
+KEY_MAPPING = {rf"^model\.transformer\.{name}": ours for name, ours in WHOLE.items()}  # as transformers takes them
+KEY_MAPPING |= {
+    rf"^model\.transformer\.blocks\.(\d+)\.{name}": rf"model.layers.\1.{ours}" for name, ours in LAYER.items()
 }
 
 
@@ -67,8 +52,8 @@ def load_llada(folder: str, **kwargs) -> A2DLlamaLMHeadModel:
 def read_llada_config(folder: str) -> A2DLlamaConfig:
     """The config of a LLaDA folder. Raises ValueError, naming the setting, if Llama's layers cannot be what it says."""
     published = read_config(folder)
-    if published.get("model_type") != MODEL_TYPE:
-        raise ValueError(f"{folder} holds a {published.get('model_type')} model; a {MODEL_TYPE} folder is needed")
+    if published.get("model_type") != LLADA:
+        raise ValueError(f"{folder} holds a {published.get('model_type')} model; a {LLADA} folder is needed")
     for name, value in FIXED.items():
         if published.get(name, value) != value:
             raise ValueError(f"{folder}: {name} {published[name]!r} of config.json is not supported, only {value!r}")
@@ -77,5 +62,5 @@ def read_llada_config(folder: str) -> A2DLlamaConfig:
     settings = {ours: published[name] for name, ours in SETTINGS.items() if published.get(name) is not None}
     settings.setdefault("vocab_size", published.get("vocab_size"))
     rope = {"rope_type": "default", "rope_theta": published.get("rope_theta", 10_000.0)}
-    with reading(folder):
-        return A2DLlamaConfig(**settings, attention_pattern=PATTERN, rope_parameters=rope)
+    with reading(folder):  # the pattern is the only one that LLaDA was trained with
+        return A2DLlamaConfig(**settings, attention_pattern="bidirectional", rope_parameters=rope)

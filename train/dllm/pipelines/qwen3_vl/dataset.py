@@ -16,14 +16,7 @@ from dllm.data.rows import ArrowRows
 from dllm.data.specs import Rows
 from dllm.data.text import TextDataset
 from dllm.data.utils import to_conversation
-from dllm.pipelines.qwen3_vl.processing import (
-    PLACE,
-    build_visual_prompt,
-    image_inputs,
-    load_image,
-    open_image,
-    place_images,
-)
+from dllm.pipelines.qwen3_vl import processing
 from dllm.training.arguments import MDLMConfig
 
 
@@ -41,10 +34,11 @@ class VisualDataset(TextDataset):
 
     def prompt(self, record: dict, history: list[dict]) -> tuple[list[int], list, int]:
         images = images_of(record)
-        turns = place_images(history, record["conversations"], len(images))
-        images = [self._below(image) for image in images[: sum(turn["value"].count(PLACE) for turn in turns)]]
-        sizes = [open_image(image).size for image in images]
-        ids = build_visual_prompt(self.processor, turns, sizes, record.get("system"))
+        turns = processing.place_images(history, record["conversations"], len(images))
+        images = images[: sum(turn["value"].count(processing.PLACE) for turn in turns)]
+        images = [str(self.folder / image) if isinstance(image, str | Path) else image for image in images]
+        sizes = [processing.open_image(image).size for image in images]
+        ids = processing.build_visual_prompt(self.processor, turns, sizes, record.get("system"))
         return ids, images, ids.count(self.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>"))
 
     def remedies(self, prompt: list[int], num_inputs: int) -> list[str]:
@@ -54,13 +48,10 @@ class VisualDataset(TextDataset):
     def __getitem__(self, index: int) -> dict:
         sample = self.sample(index)
         try:
-            images = [load_image(image) for image in sample.inputs]
+            images = [processing.load_image(image) for image in sample.inputs]
         except ValueError as error:
             raise ValueError(f"{self.data_path}, {self.name(index)}: {error}") from error
-        return self.as_item(sample) | (image_inputs(self.processor, images) if images else {})
-
-    def _below(self, image):
-        return str(self.folder / image) if isinstance(image, str | Path) else image
+        return self.as_item(sample) | (processing.image_inputs(self.processor, images) if images else {})
 
 
 def images_of(record: dict) -> list:
@@ -85,7 +76,8 @@ class Qwen3VLDataCollator(ResponseCollator):
 
     def __call__(self, samples: list[dict]) -> dict[str, Tensor]:
         assert self.config is not None, "it is the trainer that calls its collator"
-        seen = [sample for sample in samples if "pixel_values" in sample] or [image_inputs(self.processor, [])]
+        seen = [sample for sample in samples if "pixel_values" in sample]
+        seen = seen or [processing.image_inputs(self.processor, [])]
         names = ("pixel_values", "image_grid_thw")
         return super().__call__(samples) | {name: torch.cat([sample[name] for sample in seen]) for name in names}
 
@@ -94,6 +86,5 @@ def as_dataset(name: str, rows: Sequence[dict], processor, diffusion, max_length
     """Rows of any shape that `dllm.data.utils.to_conversation` knows, of memory or of a memory-mapped table."""
     if hasattr(rows, "with_format"):  # of `datasets`: as stored, so that no image is decoded before its turn
         rows = ArrowRows(rows)
-    return VisualDataset(
-        name, Rows(name, rows, range(len(rows)), to_conversation), processor, diffusion, max_length, progress
-    )
+    records = Rows(name, rows, range(len(rows)), to_conversation)
+    return VisualDataset(name, records, processor, diffusion, max_length, progress)

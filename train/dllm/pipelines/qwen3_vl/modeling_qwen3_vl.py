@@ -14,11 +14,7 @@ import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, Cache
-from transformers.models.qwen3_vl.configuration_qwen3_vl import (
-    Qwen3VLConfig,
-    Qwen3VLTextConfig,
-    Qwen3VLVisionConfig,
-)
+from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLConfig, Qwen3VLTextConfig, Qwen3VLVisionConfig
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLForConditionalGeneration, Qwen3VLTextModel
 
 from dllm.core.attention import LayerMasks
@@ -65,9 +61,8 @@ class A2DQwen3VLConfig(Qwen3VLConfig):
             raise ValueError(f"{folder} holds a {config.model_type} model; a qwen3_vl or a2d-qwen3_vl folder is needed")
         if config.text_config.mask_token_id is None:
             set_special_tokens(config.text_config, AutoTokenizer.from_pretrained(folder))
-            marks = (config.image_token_id, config.video_token_id)
-            marks += (config.vision_start_token_id, config.vision_end_token_id)
-            config.text_config.unwritable_token_ids = list(marks)
+            marks = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+            config.text_config.unwritable_token_ids = [getattr(config, mark) for mark in marks]
         return config
 
 
@@ -101,15 +96,8 @@ class A2DQwen3VLTextModel(Qwen3VLTextModel):
         if deepstack is not None:
             behind = embeds.shape[1] - deepstack.shape[1]  # tokens of the response
             deepstack = F.pad(deepstack, (0, 0, 0, 0, 0, behind)).unbind(2)  # K times [B, n, D]
-        output = self(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=False,
-            deepstack_visual_embeds=deepstack,
-        )
-        return output.last_hidden_state
+        inputs = {"inputs_embeds": embeds, "attention_mask": mask, "position_ids": position, "past_key_values": cache}
+        return self(**inputs, use_cache=False, deepstack_visual_embeds=deepstack).last_hidden_state
 
     def _deepstack_process(self, hidden_states: Tensor, visual_pos_masks: None, visual_embeds: Tensor) -> Tensor:
         """Hidden states [B, n, D] plus features [B, n, D], 0 where there is no image: no device waits for an index."""
@@ -182,9 +170,8 @@ print(processor.batch_decode(model.generate(**batch).ids))"""
         if pixel_values is not None:
             tokens, deepstack = self.see(pixel_values, image_grid_thw)  # [N, D], [N, K, D]
         prompt = self.fill(input_ids, attention_mask, place, tokens)
-        prompt.positions, _ = self.model.get_rope_index(  # [3, B, P]
-            input_ids, is_image.int(), image_grid_thw, attention_mask=attention_mask
-        )
+        places = (input_ids, is_image.int(), image_grid_thw)
+        prompt.positions, _ = self.model.get_rope_index(*places, attention_mask=attention_mask)  # [3, B, P]
         if deepstack is not None:
             nothing = deepstack.new_zeros(*input_ids.shape, *deepstack.shape[1:])  # [B, P, K, D]
             prompt.extras["deepstack"] = nothing.masked_scatter(is_image[..., None, None], deepstack)
@@ -205,17 +192,14 @@ print(processor.batch_decode(model.generate(**batch).ids))"""
         """Of an image that is one visual token: what patches of a large image cost by seeing each other is left out."""
         config = self.config.vision_config
         side = config.spatial_merge_size
-        grid, patches = torch.tensor([[1, side, side]]), side**2
-        width = config.in_channels * config.temporal_patch_size * config.patch_size**2
+        patches, width = side**2, config.in_channels * config.temporal_patch_size * config.patch_size**2
 
         def see(model: Qwen3VLForMaskedLM, pixel_values: Tensor) -> Tensor:
             # What is computed of the grid has no part in the costs, and would be on another device.
-            places = {"image_position_ids": (2, torch.long), "image_interp_indices": (4, torch.long)}
-            places |= {"image_interp_weights": (4, pixel_values.dtype)}
-            computed = {
-                name: pixel_values.new_zeros(patches, size, dtype=dtype) for name, (size, dtype) in places.items()
-            }
-            tokens, deepstack = model.see(pixel_values, grid, **computed)
+            zeros = pixel_values.new_zeros(patches, 4)
+            computed = {"image_position_ids": zeros[:, :2].long(), "image_interp_indices": zeros.long()}
+            grid = torch.tensor([[1, side, side]])
+            tokens, deepstack = model.see(pixel_values, grid, **computed, image_interp_weights=zeros)
             return torch.cat([tokens, deepstack.flatten(0, 1)])
 
         return see, torch.zeros(patches, width)

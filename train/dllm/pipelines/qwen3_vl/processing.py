@@ -70,20 +70,17 @@ if not is_torchvision_available():
     qwen3_vl.Qwen3VLProcessor = Qwen3VLProcessor
 
 
-def num_visual_tokens(processor, size: tuple[int, int]) -> int:
-    """Visual tokens of an image of that width and height in pixels. Raises ValueError if it is too narrow."""
-    images = processor.image_processor
-    return images.get_number_of_image_patches(size[1], size[0], {}) // images.merge_size**2
-
-
 def build_visual_prompt(
     processor, turns: list[dict], sizes: Sequence[tuple[int, int]], system: str | None = None
 ) -> list[int]:
     """Ids of everything before an answer (`dllm.data.conversation.build_prompt`); the i-th PLACE in the text becomes
-    the visual tokens of an image of `sizes[i]` between their marks, as Qwen3-VL's chat template has them.
+    the visual tokens of an image of `sizes[i]`, width and height in pixels, between their marks, as Qwen3-VL's chat
+    template has them. Raises ValueError if an image is too narrow.
     """
     start, image, end = processor.tokenizer.convert_tokens_to_ids(list(MARKS))
-    placeholders = [[start, *[image] * num_visual_tokens(processor, size), end] for size in sizes]
+    images = processor.image_processor
+    patches = [images.get_number_of_image_patches(height, width, {}) for width, height in sizes]
+    placeholders = [[start, *[image] * (number // images.merge_size**2), end] for number in patches]
     return build_prompt(processor.tokenizer, turns, system, PLACE, placeholders)
 
 

@@ -39,13 +39,12 @@ def sft(description: str, **defaults) -> None:
 
 def build(model_args: VisualModelArguments, data_args: VisualDataArguments, args: MDLMConfig) -> Qwen3VLTrainer:
     """The trainer of a run."""
-    splits = wanted_splits(load_sft_dataset, data_args.dataset_args, args)
+    spec, folder = data_args.dataset_args, data_args.image_folder
+    splits = wanted_splits(load_sft_dataset, spec, args)
     model, processor = loaded(lambda: _model(model_args), args)
     collator = create_qwen3_vl_collator(processor, data_args.mask_prompt_loss)
-    limits, folder = (model.diffusion, args.model_max_length, args.process_index == 0), data_args.image_folder
-    learnt, held_out = (
-        part and VisualDataset(data_args.dataset_args, part, processor, *limits, folder=folder) for part in splits
-    )
+    limits = (model.diffusion, args.model_max_length, args.process_index == 0)
+    learnt, held_out = (part and VisualDataset(spec, part, processor, *limits, folder=folder) for part in splits)
     return Qwen3VLTrainer(model=model, args=args, train_dataset=learnt, eval_dataset=held_out, data_collator=collator)
 
 

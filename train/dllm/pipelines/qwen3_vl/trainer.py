@@ -34,20 +34,10 @@ class Qwen3VLTrainer(MDLMTrainer):
         model, processor = take_adapter(model), data_collator.processor
         check_diffusion_settings(model.diffusion)
         data_collator.set_up(model.diffusion, args)
-
-        def samples(name: str, rows) -> VisualDataset | None:
-            if rows is None or isinstance(rows, VisualDataset):
-                return rows
-            show = args.process_index == 0
-            return as_dataset(name, rows, processor, model.diffusion, args.model_max_length, show)
-
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=samples("train_dataset", train_dataset),
-            eval_dataset=samples("eval_dataset", eval_dataset),
-            data_collator=data_collator,
-            processing_class=processor.tokenizer,
-            processors=(processor.image_processor,),
-            **kwargs,
-        )
+        settings = (processor, model.diffusion, args.model_max_length, args.process_index == 0)
+        sets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        for name, rows in sets.items():
+            if rows is not None and not isinstance(rows, VisualDataset):
+                sets[name] = as_dataset(name, rows, *settings)
+        beside = {"processing_class": processor.tokenizer, "processors": (processor.image_processor,)}
+        super().__init__(model=model, args=args, data_collator=data_collator, **sets, **beside, **kwargs)
