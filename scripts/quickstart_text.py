@@ -58,9 +58,10 @@ def make_data(args: argparse.Namespace, data: Path, model: Path) -> None:
         save_language_model(model, train_tokenizer(texts, VOCABULARY), **SIZES)
 
 
-def train(args: argparse.Namespace, data: Path, start: Path) -> tuple[Path, Path]:
-    """Trains the model and its twin; returns their folders."""
-    model, twin = args.out / "model", args.out / "twin"
+def train(args: argparse.Namespace) -> tuple[Path, Path]:
+    """Data, a model of random weights, its training and that of its twin; the folders of both."""
+    data, start, model, twin = (args.out / name for name in ("data", "initial", "model", "twin"))
+    make_data(args, data, start)
     paths = options(model_name_or_path=start, dataset_args=data, output_dir=model)
     sizes = options(num_train_epochs=args.epochs, per_device_train_batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE)
     command = (*LAUNCH, "examples/qwen3/sft.py", *paths, *sizes, *FLAGS.split())
@@ -81,10 +82,10 @@ class Questions:
     """The test questions and their answers, the tasks in turn."""
 
     def __init__(self, path: Path):
-        self.path, self.records = path, read_records(path)
-        turns = [[turn["value"] for turn in record["conversations"]] for record in self.records]
+        records = read_records(path)
+        turns = [[turn["value"] for turn in record["conversations"]] for record in records]
         self.questions, self.answers = zip(*turns, strict=True)
-        self.tasks = [record["task"] for record in self.records]
+        self.tasks = [record["task"] for record in records]
 
     def exact_match(self, texts: list[str]) -> dict[str, float]:
         """Of all answers and by task, the share that is right."""
@@ -137,8 +138,9 @@ def measure_twin(folder: Path, test: Questions) -> dict[str, float]:
     return test.exact_match([text.strip() for text in texts])
 
 
-def summarise(model: Path, twin: Path, test: Questions) -> dict:
+def summarise(args: argparse.Namespace, model: Path, twin: Path) -> dict:
     """What the run found, as written to summary.json."""
+    test = Questions(args.out / "data/test.jsonl")
     found = measure_model(model, test) | {"twin": measure_twin(twin, test)}
     logs = {"model": train_log(model), "twin": train_log(twin)}
     rows = ("model", "several", "blind", "twin")
@@ -168,17 +170,10 @@ def print_summary(summary: dict) -> None:
         print(f"{name + ':':8}{steps} steps in {summary['seconds'][name]:.0f} s")
 
 
-def work(args: argparse.Namespace) -> dict:
-    """All steps; what the run found."""
-    data, initial = args.out / "data", args.out / "initial"
-    make_data(args, data, initial)
-    return summarise(*train(args, data, initial), Questions(data / "test.jsonl"))
-
-
 def main() -> None:
     args = parse_arguments()
     settings = {"sizes": SIZES, "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE, "flags": FLAGS}
-    quickstart(args, settings, lambda: work(args), print_summary)
+    quickstart(args, settings, lambda: summarise(args, *train(args)), print_summary)
 
 
 if __name__ == "__main__":
