@@ -5,26 +5,12 @@ python examples/chat.py --model_name_or_path exp/llama3_sft --threshold 0.9
 /clear begins a new conversation; /exit, Ctrl-D or Ctrl-C ends.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import sys
-from typing import TYPE_CHECKING
 
-from dllm.inference.command_line import (
-    LiveText,
-    add_arguments,
-    canvas_text,
-    decoding_arguments,
-    printable,
-    seed_of,
-    settle_device,
-)
+from dllm.inference.command_line import add_arguments, decoding_arguments, seed_of, settle_device, write_live
 from dllm.program import argument_parser, run_program
-
-if TYPE_CHECKING:
-    from dllm.inference.text import TextRequest, TextWriter
 
 with contextlib.suppress(ImportError):  # it is not on every system
     import readline  # noqa: F401  with it `input` lets a line be edited
@@ -55,7 +41,7 @@ def main() -> None:
             continue
         name, seed = "the conversation (/clear begins a new one)", seed_of(args.seed, str(len(turns)))
         try:
-            answer = answered(writer, TextRequest([], question, seed, "", name, args.system, turns), arguments)
+            answer = write_live(writer, TextRequest([], question, seed, "", name, args.system, turns), arguments)
         except ValueError as error:  # of a conversation that is too long, say
             print(f"error: {error}", flush=True)
             continue
@@ -69,17 +55,6 @@ def ask() -> str | None:
     except EOFError:
         return None
     return None if question == "/exit" else question
-
-
-def answered(writer: TextWriter, request: TextRequest, arguments: dict) -> str:
-    """The answer to a request, shown; on a terminal at every step."""
-    live = LiveText() if sys.stdout.isatty() else None
-    on_step = live and (lambda canvas, todo: live.show(canvas_text(writer, canvas[0], todo[0])))
-    (answer,) = writer.write([request], on_step=on_step, **arguments)
-    if live:
-        live.show(answer.text, whole=True)
-    print("" if live else printable(answer.text), flush=True)
-    return answer.text
 
 
 if __name__ == "__main__":

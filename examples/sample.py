@@ -12,12 +12,12 @@ A template's text stays, the model fills the blanks. FILE has a prompt a line, o
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dllm.data.files import sha256
 from dllm.inference.command_line import add_arguments, decoding_arguments, seed_of, settle_device, step_printer
 from dllm.program import argument_parser, run_program
 
@@ -52,13 +52,16 @@ def main() -> None:
     args = parse_arguments()
     arguments = {"blank_length": args.blank_length} | decoding_arguments(args)
     rows = read_prompts(args.prompts) if args.prompts else {"0": {"prompt": args.prompt}}
-    from dllm.inference.writer import pace  # these take seconds: mistakes are told before
+    from dllm.inference.text import TextRequest  # these take seconds: mistakes are told before
+    from dllm.inference.writer import pace
     from dllm.pipelines.text import load_writer
 
     settle_device(args)
     writer = load_writer(args.model_name_or_path, args.device, args.dtype, args.plain)
-    given = {name: getattr(args, name) for name in OPTIONAL}
-    requests = {key: request(key, given | row, args.seed) for key, row in rows.items()}
+    requests, given = {}, {name: getattr(args, name) for name in OPTIONAL}
+    for key, row in rows.items():  # whose key names its seed
+        row, seed = given | row, seed_of(args.seed, key)
+        requests[key] = TextRequest([], row["prompt"], seed, row["template"], f"prompt {key}", row["system"])
     if args.prompts:
         answer_all(args, writer, requests, arguments)
         return
@@ -66,13 +69,6 @@ def main() -> None:
     (answer,) = writer.write(list(requests.values()), on_step=on_step, **arguments)
     print(f"answer: {answer.text}")
     print(f"steps:  {pace(answer)}")
-
-
-def request(key: str, row: dict, seed: int) -> TextRequest:
-    """The request of a prompt, whose key names its seed."""
-    from dllm.inference.text import TextRequest
-
-    return TextRequest([], row["prompt"], seed_of(seed, key), row["template"], f"prompt {key}", row["system"])
 
 
 def read_prompts(path: str) -> dict[str, dict]:
@@ -107,7 +103,7 @@ def answer_all(args: argparse.Namespace, writer, requests: dict[str, TextRequest
 
     settings = {
         "model": os.path.realpath(writer.model.name_or_path),
-        "prompts": hashlib.sha256(Path(args.prompts).read_bytes()).hexdigest(),
+        "prompts": sha256(args.prompts),
         **{name: getattr(args, name) for name in (*OPTIONAL, "plain", "blank_length", "seed", "dtype")},
         **asdict(writer.parse(arguments).decoding),
     }

@@ -20,13 +20,12 @@ from dllm.data.files import read_json
 from dllm.program import argument_parser, run_program
 from llava.phantom.generate import ANNOTATION, CAPTIONS
 from llava.radiology.curation import write_subset, write_training_sets
-from quickstart_common import ON_CPU, PROCESSES, ROOT, print_table, quickstart, run
+from quickstart_common import ON_CPU, PROCESSES, REMEDY, ROOT, options, print_table, quickstart, run, trainer_state
 from report_scores.lmms_eval_output import generations, read_scores, results_file
 from report_scores.scorer import FINDING_F1
 
 DISK_SPACE = 1e9  # bytes
 BASELINES = ("constant_report", "nearest_image")
-REMEDY = "remove the folder and start again"
 REPORTS = "reports_llava.json"  # of real studies, as stage 2 reads them
 REAL_IMAGES = {"image_size": 128}  # a phantom shows its findings at half the side
 # What measured best in the time (docs/experiments). Stage 1 trains the towers too: they start from random weights.
@@ -102,18 +101,10 @@ def make_data(args: argparse.Namespace, data: Path) -> Path:
     if not (data / "test_llava_llada.json").is_file():
         if args.annotation:
             write_subset(args.annotation, data / ANNOTATION, args.train, args.test)
-        elif not (data / ANNOTATION).is_file():
-            generator = (sys.executable, "-m", "llava.phantom.generate", "--out", data, "--seed", 0, "--size", 128)
-            run(
-                f"phantom images: studies with known findings -> {data}",
-                *generator,
-                "--train",
-                args.train,
-                "--val",
-                args.test,
-                "--test",
-                args.test,
-            )
+        else:
+            sizes = options(out=data, seed=0, size=128, train=args.train, val=args.test, test=args.test)
+            title = f"phantom images: studies with known findings -> {data}"
+            run(title, sys.executable, "-m", "llava.phantom.generate", *sizes, done=data / ANNOTATION)
         convert = (sys.executable, "convert_data.py", "--annotation", data / ANNOTATION, "--out_dir", data)
         run(f"conversion: the studies as LLaVA JSON -> {data}", *convert, "--images", images)
     if args.annotation and not (data / CAPTIONS).is_file():
@@ -126,20 +117,10 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
     """Both stages, through the scripts of a full run, and the distillation; returns the folder of the last model."""
     towers, stage1, stage2 = args.out / "towers", args.out / "stage1", args.out / "stage2"
     reports = data / (REPORTS if args.annotation else "train_llava_llada.json")
-    if not (towers / "vision_tower/preprocessor_config.json").is_file():
-        sizes = TOWERS | (REAL_IMAGES if args.annotation else {})
-        flags = [part for name, size in sizes.items() for part in (f"--{name}", size)]
-        run(
-            f"tiny towers: language model and vision tower of random weights -> {towers}",
-            sys.executable,
-            "-m",
-            "llava.model.tiny",
-            "--data_path",
-            reports,
-            "--out",
-            towers,
-            *flags,
-        )
+    sizes = options(data_path=reports, out=towers, **TOWERS | (REAL_IMAGES if args.annotation else {}))
+    title = f"tiny towers: language model and vision tower of random weights -> {towers}"
+    command = (sys.executable, "-m", "llava.model.tiny", *sizes)
+    run(title, *command, done=towers / "vision_tower/preprocessor_config.json")
     captions, caption_images = (args.captions, args.caption_images) if args.captions else (data / CAPTIONS, images)
     tower = train_tower(args, towers, captions, caption_images)
     env = {"LM_PATH": towers / "language_model", "VISION_TOWER": tower, "NUM_TRAIN_EPOCHS": args.caption_epochs}
@@ -157,21 +138,20 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
     model = distil(args, data, images, model, args.out / "distilled", last_length)
     held_out = data / "val_llava_llada.json"
     if held_out.is_file() and not read_json(model / "config.json", REMEDY)["text_config"].get("decoding_defaults"):
-        command = (sys.executable, "-m", "llava.distill", "--model_path", model, "--image_folder", images)
-        command += ("--data_path", held_out, "--limit", args.test, "--set_threshold")
+        paths = options(model_path=model, image_folder=images, data_path=held_out, limit=args.test)
+        measure = (sys.executable, "-m", "llava.distill", *paths, "--set_threshold")
         title = f"threshold: the fastest that keeps the words of one token a step -> {model / 'config.json'}"
-        run(title, *command, env={"OMP_NUM_THREADS": PROCESSES})
+        run(title, *measure, env={"OMP_NUM_THREADS": PROCESSES})
     return model
 
 
 def distil(args: argparse.Namespace, data: Path, images: Path, model: Path, out: Path, block_length: int) -> Path:
     """Lets a model learn its own reports; returns the folder `out` of the one that did, whose name the reports take."""
     own = out.with_suffix(".json")
-    if not own.is_file():
-        command = (sys.executable, "-m", "llava.distill", "--model_path", model, "--image_folder", images)
-        command += ("--data_path", data / "train_llava_llada.json", "--out", own, "--limit", args.own_reports)
-        title = f"own reports: the model's own for its training images -> {own}"
-        run(title, *command, env={"OMP_NUM_THREADS": PROCESSES})
+    paths = options(model_path=model, image_folder=images, data_path=data / "train_llava_llada.json", out=own)
+    write = (sys.executable, "-m", "llava.distill", *paths, "--limit", args.own_reports)
+    title = f"own reports: the model's own for its training images -> {own}"
+    run(title, *write, env={"OMP_NUM_THREADS": PROCESSES}, done=own)
     go_on = {"VISION_TOWER": "", "PRETRAIN_MM_MLP_ADAPTER": "", "LM_PATH": model, "BLOCK_LENGTH": block_length}
     title = "distillation: it learns them, to write several tokens a step"
     stage(title, "llada_v_finetune.sh", out, own, images, go_on | DISTILL)
@@ -181,31 +161,22 @@ def distil(args: argparse.Namespace, data: Path, images: Path, model: Path, out:
 def train_tower(args: argparse.Namespace, towers: Path, captions: Path, images: Path) -> Path:
     """Teaches the vision tower the words of the captions; returns its folder."""
     trained = towers / "trained_vision_tower"
-    if not (trained / "preprocessor_config.json").is_file():
-        library, colon, start = str(args.vision_tower or towers / "vision_tower").rpartition(":")
-        start = Path(start).resolve() if Path(start).is_dir() else start  # else its name on the hub
-        program = ("torchrun", "--standalone", "--nproc_per_node", PROCESSES, "-m", "llava.train.pretrain_tower")
-        flags = ("--vision_tower", f"{library}{colon}{start}", "--out", trained, "--epochs", args.tower_epochs)
-        flags += ("--data_path", captions, "--image_folder", images)
-        flags += (f"--select_layer={SETTINGS['MM_VISION_SELECT_LAYER']}", *["--augment"] * bool(args.annotation))
-        run(f"vision tower: it learns the words of the reports -> {trained}", *program, *flags)
+    library, colon, start = str(args.vision_tower or towers / "vision_tower").rpartition(":")
+    start = Path(start).resolve() if Path(start).is_dir() else start  # else its name on the hub
+    program = ("torchrun", "--standalone", "--nproc_per_node", PROCESSES, "-m", "llava.train.pretrain_tower")
+    flags = options(vision_tower=f"{library}{colon}{start}", out=trained, epochs=args.tower_epochs)
+    flags += options(data_path=captions, image_folder=images)
+    flags += [f"--select_layer={SETTINGS['MM_VISION_SELECT_LAYER']}", *["--augment"] * bool(args.annotation)]
+    title = f"vision tower: it learns the words of the reports -> {trained}"
+    run(title, *program, *flags, done=trained / "preprocessor_config.json")
     return trained
 
 
 def stage(title: str, script: str, out: Path, data: Path, images: Path, env: dict) -> None:
     """Runs a stage script, unless its model is there already."""
-    if not (out / "config.json").is_file():  # a model that is published gets it last
-        env = SETTINGS | {"DATA_PATH": data, "IMAGE_FOLDER": images, "OUTPUT_DIR": out} | env
-        run(
-            f"{title} -> {out}",
-            "bash",
-            f"train/scripts/{script}",
-            1,
-            PROCESSES,
-            "--mm_vision_tower_lr",
-            VISION_RATE,
-            env=env,
-        )
+    env = SETTINGS | {"DATA_PATH": data, "IMAGE_FOLDER": images, "OUTPUT_DIR": out} | env
+    command = ("bash", f"train/scripts/{script}", 1, PROCESSES, "--mm_vision_tower_lr", VISION_RATE)
+    run(f"{title} -> {out}", *command, env=env, done=out / "config.json")  # a model that is published gets it last
 
 
 def summarise(args: argparse.Namespace, model: Path, results: Path) -> dict:
@@ -214,7 +185,7 @@ def summarise(args: argparse.Namespace, model: Path, results: Path) -> dict:
     whole_scores = next(results.glob("*/scores.json"))
     whole, seconds = read_json(whole_scores, REMEDY)["scores"], {}
     for name in ("stage1", "stage2"):
-        state = read_json(args.out / name / "trainer_state.json", REMEDY)
+        state = trainer_state(args.out / name)
         seconds[name] = round(state["log_history"][-1]["train_runtime"] / state["global_step"], 3)
     summary = {
         "metrics": scores["model"],
@@ -238,11 +209,8 @@ def summarise(args: argparse.Namespace, model: Path, results: Path) -> dict:
 
 def print_summary(summary: dict) -> None:
     """Prints the scores beside those of the control and of both baselines, and a report."""
-    rows = {
-        "model": summary["metrics"],
-        "shuffled_images": summary["floors"]["shuffled_images"],
-        **summary["baselines"],
-    }
+    shuffled = summary["floors"]["shuffled_images"]
+    rows = {"model": summary["metrics"], "shuffled_images": shuffled, **summary["baselines"]}
     rows = {name: {metric: row[metric] for metric in summary["metrics"]} for name, row in rows.items()}
     for name, f1 in summary.get("finding_f1", {}).items():
         rows[name]["finding_f1"] = f1

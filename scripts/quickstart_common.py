@@ -12,21 +12,31 @@ from dllm.launch import launch
 
 ROOT = Path(__file__).resolve().parents[1]
 PROCESSES = 2
+REMEDY = "remove the folder and start again"  # for a file of an earlier step that cannot be read
 ON_CPU = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
 # Starts a program in PROCESSES processes.
 LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", PROCESSES)
 
 
-def run(title: str, *command: object, env: dict | None = None, log: Path | None = None) -> None:
-    """Runs one step of the job in the repository root. `title`: in one line what it does, and where its result lies.
-    `log`: a file that gets what the step prints.
+def run(
+    title: str, *command: object, env: dict | None = None, log: Path | None = None, done: Path | None = None
+) -> None:
+    """Runs one step of the job in the repository root, unless the file `done`, which it writes last, is there. `title`:
+    in one line what it does, and where its result lies. `log`: a file that gets what the step prints.
     """
+    if done is not None and done.is_file():
+        return
     env = {name: str(value) for name, value in (env or {}).items()}
     print(f"\n== {title}\n  ", *(f"{name}={value!r}" for name, value in env.items()), *command, flush=True)
     status, cause = launch([str(part) for part in command], os.environ | ON_CPU | env, ROOT, log)
     if status:
         step, cause = title.partition(":")[0], cause.rpartition("error: ")[2]
         raise ValueError(f"step {step!r}: {cause} (the same command goes on from here once that is mended)")
+
+
+def options(**values: object) -> list[object]:
+    """Arguments of a command line by their names: --train, 100, --test, 10."""
+    return [part for name, value in values.items() for part in (f"--{name}", value)]
 
 
 def quickstart(
@@ -60,6 +70,11 @@ def quickstart(
         lock.release()
     show(summary)
     print(f"model: {summary['checkpoint']}\ntook:  {(time.time() - start) / 60:.1f} minutes")
+
+
+def trainer_state(folder: Path) -> dict:
+    """What a training run logged: `log_history`, and `global_step` at its end."""
+    return read_json(folder / "trainer_state.json", REMEDY)
 
 
 def shares(right: list[bool], kinds: list[str]) -> dict[str, float]:

@@ -9,14 +9,14 @@ the same questions with another table shown. An interrupted run goes on from the
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from PIL import Image
 
+from dllm.data.files import read_json, write_json
 from dllm.program import argument_parser, run_program
-from quickstart_common import LAUNCH, ROOT, print_table, quickstart, run, shares
+from quickstart_common import LAUNCH, REMEDY, ROOT, options, print_table, quickstart, run, shares, trainer_state
 
 SIZES = {"hidden_size": 64, "layers": 3}
 VISION_STEPS = 150
@@ -42,17 +42,9 @@ def parse_arguments() -> argparse.Namespace:
 def train(args: argparse.Namespace) -> tuple[Path, Path]:
     """Data, a model of random weights, its sight, and the training; the folders of the trained model and the data."""
     start, model, data = args.out / "initial", args.out / "model", args.out / "data"
-    if not (data / "train.parquet").is_file():
-        sizes = ("--train", args.train, "--test", args.test)
-        run(
-            f"tables: pictures of tables and questions on them -> {data}",
-            sys.executable,
-            "-m",
-            "dllm.pipelines.qwen3_vl.tiny_tables",
-            "--out",
-            data,
-            *sizes,
-        )
+    sizes = options(out=data, train=args.train, test=args.test)
+    title = f"tables: pictures of tables and questions on them -> {data}"
+    run(title, sys.executable, "-m", "dllm.pipelines.qwen3_vl.tiny_tables", *sizes, done=data / "train.parquet")
     if not (start / "sight.json").is_file():
         print(f"\n== tiny model: it learns to see -> {start}", flush=True)
         import torch  # such imports take seconds: mistakes are told before
@@ -64,12 +56,11 @@ def train(args: argparse.Namespace) -> tuple[Path, Path]:
         torch.manual_seed(0)
         save_model(str(start), [turn["content"] for row in make_rows(1000, 0) for turn in row["messages"]], **SIZES)
         told = pretrain(str(start), VISION_STEPS)
-        (start / "sight.json").write_text(json.dumps(dict(zip(("colour", "row", "column"), told, strict=True))))
-    if not (model / "model.safetensors").is_file():
-        paths = ("--model_name_or_path", start, "--dataset_args", data, "--output_dir", model)
-        sizes = ("--num_train_epochs", args.epochs, "--per_device_train_batch_size", BATCH_SIZE)
-        title = f"training: the model learns to read tables -> {model}"
-        run(title, *LAUNCH, "examples/qwen3_vl/sft.py", *paths, *sizes, *FLAGS.split())
+        write_json(start / "sight.json", dict(zip(("colour", "row", "column"), told, strict=True)))
+    paths = options(model_name_or_path=start, dataset_args=data, output_dir=model)
+    sizes = options(num_train_epochs=args.epochs, per_device_train_batch_size=BATCH_SIZE)
+    command = (*LAUNCH, "examples/qwen3_vl/sft.py", *paths, *sizes, *FLAGS.split())
+    run(f"training: the model learns to read tables -> {model}", *command, done=model / "model.safetensors")
     return model, data
 
 
@@ -113,11 +104,11 @@ def kind_of(question: str) -> str:
 def summarise(args: argparse.Namespace, model: Path, data: Path) -> dict:
     """What the run found, as written to summary.json."""
     accuracy, example = measure(model, data)
-    state = json.loads((model / "trainer_state.json").read_text())
+    state = trainer_state(model)
     return {
         "accuracy": {name: each["all"] for name, each in accuracy.items()},
         "kinds": accuracy,
-        "sight": json.loads((args.out / "initial/sight.json").read_text()),
+        "sight": read_json(args.out / "initial/sight.json", REMEDY),
         "losses": [[entry["step"], entry["loss"]] for entry in state["log_history"] if "loss" in entry],
         "steps": state["global_step"],
         "seconds": state["log_history"][-1]["train_runtime"],

@@ -14,11 +14,10 @@ import sys
 from pathlib import Path
 
 from dllm.data.conversation import build_prompt
-from dllm.data.files import read_json
 from dllm.data.records import read_records
 from dllm.data.tiny_tasks import LENGTH, TASKS
 from dllm.program import argument_parser, run_program
-from quickstart_common import LAUNCH, ROOT, print_table, quickstart, run, shares
+from quickstart_common import LAUNCH, ROOT, options, print_table, quickstart, run, shares, trainer_state
 
 SIZES = {"hidden_size": 64, "layers": 3}
 VOCABULARY = 316
@@ -47,17 +46,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def make_data(args: argparse.Namespace, data: Path, model: Path) -> None:
     """Writes the tasks, and a model of random weights with a tokenizer of their words."""
-    if not (data / "test.jsonl").is_file():
-        sizes = ("--train", args.train, "--test", args.test)
-        run(
-            f"tasks: generated questions and answers -> {data}",
-            sys.executable,
-            "-m",
-            "dllm.data.tiny_tasks",
-            "--out",
-            data,
-            *sizes,
-        )
+    command = (sys.executable, "-m", "dllm.data.tiny_tasks", *options(out=data, train=args.train, test=args.test))
+    run(f"tasks: generated questions and answers -> {data}", *command, done=data / "test.jsonl")
     if not (model / "tokenizer.json").is_file():
         import torch  # such imports take seconds: mistakes are told before
 
@@ -68,50 +58,34 @@ def make_data(args: argparse.Namespace, data: Path, model: Path) -> None:
         save_language_model(model, train_tokenizer(texts, VOCABULARY), **SIZES)
 
 
-def train(args: argparse.Namespace, data: Path, start: Path) -> tuple[Path, Path]:
-    """Trains the model and its twin; returns their folders."""
-    model, twin = args.out / "model", args.out / "twin"
-    rates = ("--learning_rate", LEARNING_RATE)
-    if not (model / "model.safetensors").is_file():
-        paths = ("--model_name_or_path", start, "--dataset_args", data, "--output_dir", model)
-        sizes = ("--num_train_epochs", args.epochs, "--per_device_train_batch_size", BATCH_SIZE)
-        run(
-            f"training: the model learns the answers -> {model}",
-            *LAUNCH,
-            "examples/qwen3/sft.py",
-            *paths,
-            *sizes,
-            *rates,
-            *FLAGS.split(),
-        )
-    if not (twin / "model.safetensors").is_file():
-        paths = ("--like", start, "--data", data, "--out", twin)
-        sizes = ("--seconds", train_log(model)["train_runtime"], "--batch_size", BATCH_SIZE)
-        run(
-            f"twin: an autoregressive model of the same size, for comparison -> {twin}",
-            *LAUNCH,
-            "benchmarks/autoregressive.py",
-            *paths,
-            *sizes,
-            *rates,
-        )
+def train(args: argparse.Namespace) -> tuple[Path, Path]:
+    """Data, a model of random weights, its training and that of its twin; the folders of both."""
+    data, start, model, twin = (args.out / name for name in ("data", "initial", "model", "twin"))
+    make_data(args, data, start)
+    paths = options(model_name_or_path=start, dataset_args=data, output_dir=model)
+    sizes = options(num_train_epochs=args.epochs, per_device_train_batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE)
+    command = (*LAUNCH, "examples/qwen3/sft.py", *paths, *sizes, *FLAGS.split())
+    run(f"training: the model learns the answers -> {model}", *command, done=model / "model.safetensors")
+    paths = options(like=start, data=data, out=twin)
+    sizes = options(seconds=train_log(model)["train_runtime"], batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE)
+    title = f"twin: an autoregressive model of the same size, for comparison -> {twin}"
+    run(title, *LAUNCH, "benchmarks/autoregressive.py", *paths, *sizes, done=twin / "model.safetensors")
     return model, twin
 
 
 def train_log(folder: Path) -> dict:
     """The last figures of each name that a run logged, and its steps."""
-    state = read_json(folder / "trainer_state.json", "remove the folder and start again")
-    return {name: value for entry in state["log_history"] for name, value in entry.items()}
+    return {name: value for entry in trainer_state(folder)["log_history"] for name, value in entry.items()}
 
 
 class Questions:
     """The test questions and their answers, the tasks in turn."""
 
     def __init__(self, path: Path):
-        self.path, self.records = path, read_records(path)
-        turns = [[turn["value"] for turn in record["conversations"]] for record in self.records]
+        records = read_records(path)
+        turns = [[turn["value"] for turn in record["conversations"]] for record in records]
         self.questions, self.answers = zip(*turns, strict=True)
-        self.tasks = [record["task"] for record in self.records]
+        self.tasks = [record["task"] for record in records]
 
     def exact_match(self, texts: list[str]) -> dict[str, float]:
         """Of all answers and by task, the share that is right."""
@@ -164,8 +138,9 @@ def measure_twin(folder: Path, test: Questions) -> dict[str, float]:
     return test.exact_match([text.strip() for text in texts])
 
 
-def summarise(model: Path, twin: Path, test: Questions) -> dict:
+def summarise(args: argparse.Namespace, model: Path, twin: Path) -> dict:
     """What the run found, as written to summary.json."""
+    test = Questions(args.out / "data/test.jsonl")
     found = measure_model(model, test) | {"twin": measure_twin(twin, test)}
     logs = {"model": train_log(model), "twin": train_log(twin)}
     rows = ("model", "several", "blind", "twin")
@@ -195,17 +170,10 @@ def print_summary(summary: dict) -> None:
         print(f"{name + ':':8}{steps} steps in {summary['seconds'][name]:.0f} s")
 
 
-def work(args: argparse.Namespace) -> dict:
-    """All steps; what the run found."""
-    data, initial = args.out / "data", args.out / "initial"
-    make_data(args, data, initial)
-    return summarise(*train(args, data, initial), Questions(data / "test.jsonl"))
-
-
 def main() -> None:
     args = parse_arguments()
     settings = {"sizes": SIZES, "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE, "flags": FLAGS}
-    quickstart(args, settings, lambda: work(args), print_summary)
+    quickstart(args, settings, lambda: summarise(args, *train(args)), print_summary)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+import quickstart_common
 import quickstart_qwen3_vl as quickstart
 from dllm.pipelines.qwen3_vl import tiny_tables
 from dllm.pipelines.qwen3_vl.tiny_tables import CELL_PX, COLOURS, LETTERS, make_rows
@@ -55,7 +56,7 @@ def test_it_runs_end_to_end_and_goes_on_where_it_was(tmp_path, monkeypatch, caps
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("accuracy", "shuffled_images", "cell", "row", "column", "4 steps"))
 
-    monkeypatch.setattr(quickstart, "run", None)  # nothing is left to run
+    monkeypatch.setattr(quickstart_common, "launch", None)  # nothing is left to run
     quickstart.main()
     assert json.loads((tmp_path / "out/summary.json").read_text()) == summary
     monkeypatch.setattr(sys, "argv", ["quickstart_qwen3_vl.py", *arguments[:-1], "2"])

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import quickstart_common
 import quickstart_text
 from dllm.data.tiny_tasks import TASKS
 from dllm.program import run_program
@@ -25,7 +26,7 @@ def test_it_runs_end_to_end_and_goes_on_where_it_was(tmp_path, monkeypatch, caps
     table = capsys.readouterr().out
     assert all(word in table for word in (*TASKS, "another question", "twin", "tokens/step"))
 
-    monkeypatch.setattr(quickstart_text, "run", None)  # nothing is left to run
+    monkeypatch.setattr(quickstart_common, "launch", None)  # nothing is left to run
     quickstart_text.main()
     assert json.loads((tmp_path / "out/summary.json").read_text()) == summary
     monkeypatch.setattr(sys, "argv", ["quickstart_text.py", *arguments[:-1], "2"])

@@ -16,11 +16,10 @@ from dllm.training.processes import shared_out
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer: the id of its record, the ids of prompt and answer, and what its prompt is given beside text, counted
-    in the model's `input_unit`.
+    """One answer: the ids of its prompt and its own, and what the prompt is given beside text, counted in the model's
+    `input_unit`.
     """
 
-    record_id: str
     prompt_ids: list[int]
     response_ids: list[int]
     inputs: list = field(default_factory=list)
@@ -56,9 +55,11 @@ class ConversationDataset(Dataset):
         self.diffusion, self.max_length, self.show_progress = diffusion, max_length, show_progress
         self.left_out: list[str] = []
         tables, left_out, look_alikes = zip(*shared_out(self._measure, len(records)), strict=True)
-        self.left_out = sum(left_out, [])
-        if show_progress:
-            self._tell_look_alikes(sum(look_alikes, []))
+        self.left_out, look_alikes = sum(left_out, []), sum(look_alikes, [])
+        if show_progress and look_alikes:
+            name, token = look_alikes[0]
+            told = f"{len(look_alikes)} records hold text like a special token, read as text"
+            print(f"{data_path}: {told}; the first: record {name!r} with {token!r}", file=sys.stderr)
         table = np.concatenate(tables)  # [samples, 6]
         self.places, self.sizes, self.lengths = table[:, :2], table[:, 2:5], table[:, 5].tolist()
 
@@ -96,18 +97,10 @@ class ConversationDataset(Dataset):
             except ValueError as error:
                 self.refuse(error)
             else:
-                if token := look_alike(self.tokenizer, record):
+                texts = [record.get("system") or "", *(turn["value"] for turn in record["conversations"])]
+                if token := find_control_token(self.tokenizer, "\n".join(texts)):
                     look_alikes.append((record.get("id"), token))
         return np.array(table, np.int64).reshape(-1, 6), self.left_out, look_alikes
-
-    def _tell_look_alikes(self, found: list[tuple[str, str]]) -> None:
-        if found:
-            (name, token), number = found[0], len(found)
-            print(
-                f"{self.data_path}: {number} records hold text like a special token, read as text; the first: record "
-                f"{name!r} with {token!r}",
-                file=sys.stderr,
-            )
 
     def _sizes(self, record: dict, turn: int) -> tuple[int, int, int, int]:
         """A sample's row of `sizes`, and its length."""
@@ -121,7 +114,7 @@ class ConversationDataset(Dataset):
         turns = record["conversations"]
         prompt, inputs, num_inputs = self.prompt(record, turns[:turn])
         response = build_response(self.tokenizer, turns[turn]["value"], self.diffusion.stop_token_ids[0])
-        return Sample(record.get("id"), prompt, response, inputs, num_inputs)
+        return Sample(prompt, response, inputs, num_inputs)
 
     def _length(self, sample: Sample) -> int:
         """Tokens of a sample with its canvas. Raises ValueError if there is no room for it."""
@@ -132,10 +125,8 @@ class ConversationDataset(Dataset):
         limited = self.max_length <= positions
         room = f"{self.max_length_flag} {self.max_length}" if limited else f"the {positions} positions of the model"
         remedies = ["raise it"] * limited + self.remedies(sample.prompt_ids, sample.num_inputs)
-        raise ValueError(
-            f"a prompt of {prompt} tokens leaves no room for a response of {response} ({canvas} with its tail) in "
-            f"{room}; {' or '.join(remedies)}"
-        )
+        told = f"a prompt of {prompt} tokens leaves no room for a response of {response} ({canvas} with its tail)"
+        raise ValueError(f"{told} in {room}; {' or '.join(remedies)}")
 
     def __len__(self) -> int:
         return len(self.places)
@@ -155,9 +146,3 @@ class ConversationDataset(Dataset):
             "response_ids": np.array(sample.response_ids, np.int32),
             "num_inputs": sample.num_inputs,
         }
-
-
-def look_alike(tokenizer: PreTrainedTokenizerBase, record: dict) -> str | None:
-    """The first part of a record's text that looks like a special token; None if there is none."""
-    texts = [record.get("system") or "", *(turn["value"] for turn in record["conversations"])]
-    return next((token for text in texts if (token := find_control_token(tokenizer, text))), None)

@@ -50,9 +50,8 @@ class Lock:
                 fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
                 self.file.close()
-                raise ValueError(
-                    f"another process {what} ({self.path} is locked); wait for it, or choose another"
-                ) from None
+                remedy = "wait for it, or choose another"
+                raise ValueError(f"another process {what} ({self.path} is locked); {remedy}") from None
             except OSError:  # a file system without locks
                 return
 
@@ -129,18 +128,21 @@ class Walk:
 
     def __init__(self, root: str | Path):
         self.root, self.hidden, self.unreadable = Path(root), 0, []
-        self._seen: set[tuple[int, int]] = set()
 
     def __iter__(self) -> Iterator[tuple[Path, list[str], list[str]]]:
-        waiting = [self.root]
-        while waiting:
-            folder = waiting.pop()
-            found = self._entries(folder)
-            if found is None:
+        seen = set()
+        for folder, folders, files in os.walk(self.root, onerror=self._note, followlinks=True):
+            folder, status = Path(folder), os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()  # os.walk enters those that are left in its list
                 continue
-            folders, files = found
-            yield folder, folders, files
-            waiting += [folder / name for name in reversed(folders)]
+            seen.add((status.st_dev, status.st_ino))
+            for name in filter(is_hidden, folders):
+                self.hidden += sum(len(below) for *_, below in os.walk(folder / name))
+            self.hidden += sum(map(is_hidden, files))
+            folders[:] = sorted(name for name in folders if not is_hidden(name))
+            files = sorted(name for name in files if not is_hidden(name))
+            yield folder, folders, [name for name in files if self._is_file(folder / name)]
 
     def notes(self) -> tuple[str, ...]:
         """Lines for the end of a summary on what was left out."""
@@ -148,31 +150,16 @@ class Walk:
         unreadable = f"{len(self.unreadable)} files or folders could not be read: {'; '.join(self.unreadable[:4])}"
         return (*hidden, unreadable) if self.unreadable else hidden
 
-    def _entries(self, folder: Path) -> tuple[list[str], list[str]] | None:
-        """Names of the folders and files in a folder; None if it cannot be read or has been visited."""
-        folders, files = [], []
+    def _is_file(self, path: Path) -> bool:
+        """Whether it is a regular file, which a pipe is not; a link to nothing is told."""
         try:
-            identity = os.stat(folder)
-            if (identity.st_dev, identity.st_ino) in self._seen:
-                return None
-            self._seen.add((identity.st_dev, identity.st_ino))
-            names = sorted(os.listdir(folder))
+            return stat.S_ISREG(os.stat(path).st_mode)
         except OSError as error:
-            self.unreadable.append(f"{folder} ({error.strerror})")
-            return None
-        for name in names:
-            try:
-                mode = os.stat(folder / name).st_mode
-            except OSError as error:
-                self.unreadable.append(f"{folder / name} ({error.strerror})")
-                continue
-            if is_hidden(name):
-                self.hidden += sum(len(files) for *_, files in os.walk(folder / name)) if stat.S_ISDIR(mode) else 1
-            elif stat.S_ISDIR(mode):
-                folders.append(name)
-            elif stat.S_ISREG(mode):
-                files.append(name)
-        return folders, files
+            self._note(error)
+            return False
+
+    def _note(self, error: OSError) -> None:
+        self.unreadable.append(f"{error.filename} ({error.strerror})")
 
 
 def is_hidden(name: str) -> bool:

@@ -47,9 +47,8 @@ def open_splits(name: str, config: str | None = None) -> dict[str, Sequence[dict
         found = _load(path, name, config)
     except Exception as error:  # of pyarrow, of `datasets`, of the hub: they have no type in common
         if path.exists():
-            raise ValueError(
-                f"{name} cannot be read as a data set ({_first_line(error.__cause__ or error)})"
-            ) from error
+            cause = _first_line(error.__cause__ or error)
+            raise ValueError(f"{name} cannot be read as a data set ({cause})") from error
         if isinstance(error, (ConnectionError, FileNotFoundError)) and not isinstance(error, DatasetNotFoundError):
             remedy = "the hub cannot be reached; download it and give its folder"
         else:

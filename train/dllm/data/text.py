@@ -45,9 +45,7 @@ class TextDataset(ConversationDataset):
 
     def _sample(self, record: dict, turn: int) -> Sample:
         sample = super()._sample(record, turn)
-        if self.mask_prompt_loss:
-            return sample
-        return Sample(sample.record_id, [], sample.prompt_ids + sample.response_ids)
+        return sample if self.mask_prompt_loss else Sample([], sample.prompt_ids + sample.response_ids)
 
 
 class PackedDataset(Dataset):

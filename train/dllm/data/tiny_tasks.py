@@ -60,8 +60,7 @@ def make_records(number: int, rng: random.Random, without: frozenset[str] = froz
         question = draw_question(task, rng)
         while operands(question) in without:
             question = draw_question(task, rng)
-        turns = (("user", question), ("assistant", solve(question)))
-        messages = [{"role": role, "content": content} for role, content in turns]
+        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": solve(question)}]
         records.append({"id": f"{task}-{n}", "task": task, "messages": messages})
     return records
 

@@ -27,10 +27,8 @@ def to_conversation(row: dict, name: str, index: int) -> dict:
     if isinstance(row, dict):
         shape = next((shape for shape in SHAPES if shape.COLUMNS <= row.keys()), None)
         if shape is None and not row.keys() & {"messages", "conversations"}:
-            raise ValueError(
-                f"{where} has the columns {', '.join(map(str, row))}; known are messages, conversations, or "
-                "instruction and output"
-            )
+            known = "known are messages, conversations, or instruction and output"
+            raise ValueError(f"{where} has the columns {', '.join(map(str, row))}; {known}")
         row = shape.to_messages(row) if shape else {name: value for name, value in row.items() if value is not None}
     return {"id": str(index)} | as_conversation(row, where)
 

@@ -137,8 +137,6 @@ class DiffusionLM(TemplateLM):
             ]
             likelihoods, greedy = self._likelihoods(pairs, chat), are_greedy(self.model, pairs, self.batch_size, chat)
             results |= dict(zip(indices, zip(likelihoods, greedy, strict=True), strict=True))
-        for index, (texts, *_) in enumerate(requests):
-            self.cache_hook.add_partial("loglikelihood", texts, results[index])
         return [results[index] for index in range(len(requests))]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
@@ -152,8 +150,6 @@ class DiffusionLM(TemplateLM):
         likelihoods = self._likelihoods([pair for _, pair in pieces], chat=False)
         for (number, _), likelihood in zip(pieces, likelihoods, strict=True):
             sums[number] += likelihood
-        for request, value in zip(requests, sums, strict=True):
-            self.cache_hook.add_partial("loglikelihood_rolling", request.args, value)
         return sums
 
     def _likelihoods(self, pairs: list[Pair], chat: bool) -> list[float]:

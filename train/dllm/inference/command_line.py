@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import fields
-from itertools import groupby
+from itertools import count, groupby
 from typing import TYPE_CHECKING, get_args
 from unicodedata import east_asian_width
 
@@ -23,7 +23,7 @@ from dllm.program import has_no_default
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dllm.inference.writer import Writer
+    from dllm.inference.writer import Request, Writer
 
 DTYPES = ("float32", "bfloat16", "float16")
 MASKED = "·"
@@ -31,9 +31,8 @@ MASKED = "·"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How responses are written, on which device."""
-    parser.add_argument(
-        "--blank_length", type=int, default=BLANK_LENGTH, help="most tokens of a blank that text follows"
-    )
+    most = "most tokens of a blank that text follows"
+    parser.add_argument("--blank_length", type=int, default=BLANK_LENGTH, help=most)
     for each in fields(Decoding):
         value = {"action": "store_true"} if each.type is bool else {"type": next(iter(get_args(each.type)), each.type)}
         told = has_no_default(each.default) or "default" in each.metadata["help"]
@@ -97,14 +96,19 @@ def canvas_text(writer: Writer, canvas: Tensor, todo: Tensor) -> str:
 
 def step_printer(writer: Writer) -> Callable[[Tensor, Tensor], None]:
     """A callback that prints the first canvas of a batch, a line for every step."""
-    step = 0
+    step = count(1)
+    return lambda canvas, todo: print(f"{next(step):3d} {canvas_text(writer, canvas[0], todo[0])!r}")
 
-    def show(canvas: Tensor, todo: Tensor) -> None:
-        nonlocal step
-        step += 1
-        print(f"{step:3d} {canvas_text(writer, canvas[0], todo[0])!r}")
 
-    return show
+def write_live(writer: Writer, request: Request, arguments: dict) -> str:
+    """The text that answers a request, shown; on a terminal at every step."""
+    live = LiveText() if sys.stdout.isatty() else None
+    on_step = live and (lambda canvas, todo: live.show(canvas_text(writer, canvas[0], todo[0])))
+    (answer,) = writer.write([request], on_step=on_step, **arguments)
+    if live:
+        live.show(answer.text, whole=True)
+    print("" if live else printable(answer.text), flush=True)
+    return answer.text
 
 
 class LiveText:

@@ -6,6 +6,8 @@
 
 import json
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dllm.data.files import Lock, replacing
@@ -29,10 +31,14 @@ class ResultsFile:
         self.start = f'{{"{self.key}": '  # of every line
         self.settings = json.loads(json.dumps(settings))
         self.results: dict[str, Response] = {}
-        self._lock()
+        # The lines of two processes would be refused.
+        with self._writing():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = Lock(self.path.with_name(f".{self.path.name}.lock"), f"writes {self.path}")
+        weakref.finalize(self, lock.release)
         lines, rest = self._lines()
         kept = [line for number, line in enumerate(lines, start=1) if self._take(line, f"{self.path}:{number}")]
-        try:
+        with self._writing():
             if rest or kept != lines:
                 with replacing(self.path) as partial:
                     partial.write_text("".join(kept), encoding="utf-8")
@@ -40,8 +46,6 @@ class ResultsFile:
                 pass
             if not kept:
                 self.path.unlink()
-        except OSError as error:
-            raise self._unwritable(error) from None
 
     def add(self, key: str, response: Response) -> None:
         """Appends a response."""
@@ -54,20 +58,16 @@ class ResultsFile:
         self._append({self.key: key, "error": error})
 
     def _append(self, entry: dict) -> None:
-        try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-        except OSError as error:
-            raise self._unwritable(error) from None
+        with self._writing(), open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
 
-    def _lock(self) -> None:
-        """No other process may write the file as long as this object lives: the lines of both would be refused."""
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Inside, what the file system refuses is a line with a remedy."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = Lock(self.path.with_name(f".{self.path.name}.lock"), f"writes {self.path}")
+            yield
         except OSError as error:
-            raise self._unwritable(error) from None
-        weakref.finalize(self, lock.release)
+            raise ValueError(f"{self.path}: cannot be written ({error.strerror}); choose another --out") from None
 
     def _lines(self) -> tuple[list[str], str]:
         """The whole lines of the file, and what there is of a line that was being written when the run was killed."""
@@ -108,6 +108,3 @@ class ResultsFile:
             old, new = settings.get(name), self.settings.get(name)
             if old != new:
                 raise ValueError(f"{where} was written with {name} {old!r}, not {new!r}; choose another --out")
-
-    def _unwritable(self, error: OSError) -> ValueError:
-        return ValueError(f"{self.path}: cannot be written ({error.strerror}); choose another --out")

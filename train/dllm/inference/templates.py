@@ -37,10 +37,8 @@ class Template:
             self.closed += 1
             self.ids[-1].append(config.stop_token_ids[0])
         if (least := len(self.canvas([[self.mask]] * self.closed))) > gen_length:
-            raise ValueError(
-                f"the template needs {least} tokens, one for each blank, but gen_length is {gen_length}: raise "
-                "gen_length or shorten the template"
-            )
+            told = f"the template needs {least} tokens, one for each blank, but gen_length is {gen_length}"
+            raise ValueError(f"{told}: raise gen_length or shorten the template")
 
     def canvas(self, blanks: Sequence[list[int]]) -> list[int]:
         """The canvas up to where it is open, with these ids in the blanks that text follows."""

@@ -37,9 +37,8 @@ def check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"--device {device}: {str(error).splitlines()[0]}; give cpu, or cuda where there is a GPU"
-        ) from None
+        cause = str(error).splitlines()[0]
+        raise ValueError(f"--device {device}: {cause}; give cpu, or cuda where there is a GPU") from None
 
 
 @dataclass
@@ -174,11 +173,8 @@ class Writer(ABC):
         """What the model's `denoise` takes, and each request's template with its inner blanks written,
         whose steps are yielded.
         """
-        decoding = arguments.decoding
-        templates = [
-            Template(request.template or OPEN, self.tokenizer, self.diffusion, decoding.gen_length)
-            for request in requests
-        ]
+        decoding, texts = arguments.decoding, [request.template or OPEN for request in requests]
+        templates = [Template(text, self.tokenizer, self.diffusion, decoding.gen_length) for text in texts]
         if self.diffusion.attention_pattern == "block" and any(template.closed for template in templates):
             warn(BLIND)
         ids = [self._checked_ids(request, decoding) for request in requests]
@@ -187,9 +183,8 @@ class Writer(ABC):
         decode, most, settled = self.tokenizer.decode, arguments.blank_length, []
         for row, (request, template) in enumerate(zip(requests, templates, strict=True)):
             alone = [each and each.keep(torch.tensor([row], device=each.valid.device)) for each in prompts]
-            settled.append(
-                (yield from settle(self.model.denoise, decode, template, alone, decoding, request.seed, most))
-            )
+            done = yield from settle(self.model.denoise, decode, template, alone, decoding, request.seed, most)
+            settled.append(done)
         canvas = rectangle([each.canvas for each in settled], self.diffusion.mask_token_id).to(self.model.device)
         return (*prompts, decoding, [request.seed for request in requests], canvas), settled
 

@@ -269,13 +269,11 @@ class Page:
         record |= asdict(response) | {"truth": session.truth}
         if session.given is not None:
             record["input_sha256"] = hashlib.sha256(session.given.tobytes()).hexdigest()
-        rate = f"{tokens_per_step([response]):.1f} tokens per step"
+        told = f"{response.tokens} tokens in {response.steps} steps ({tokens_per_step([response]):.1f} tokens per step)"
         was = " ".join(text for text, choice in edited or [] if choice != "strike out")
         saved = f"Save settings and {self.product}", f"{self.product}.json", "application/json", json.dumps(record)
         return {
-            self.status: say(
-                f"{response.tokens} tokens in {response.steps} steps ({rate}), {seconds:.2f} s of the model"
-            ),
+            self.status: say(f"{told}, {seconds:.2f} s of the model"),
             self.remarked: self.remarks(session, response.text),
             self.saved: link(*saved),
             self.draft: (time.monotonic_ns(), self.split(response.text)[:MAX_SENTENCES]),
