@@ -49,15 +49,18 @@ def add_arguments(parser: argparse.ArgumentParser, tokens: int) -> None:
 
 
 def answer_file(
-    args: argparse.Namespace, source: str, asked: Callable[[dict], tuple], out: Path, field: str = "response"
+    args: argparse.Namespace, source: str, prompt: Callable[[dict], str], out: Path, names: tuple[str, str, str]
 ) -> None:
-    """`answer` for a file of records. `asked` says of one its key, what is asked, and the path of its clip, from the
-    working folder, or else from that of the file.
+    """`answer` for a file of records. `prompt` says what is asked of one; its fields have the `names`: its id, the path
+    of its clip (from the working folder, or else from that of the file), and where its answer is written.
     """
+    key, audio, field = names
     records, questions = read_records(source), []
-    for key, text, path in map(asked, records):
-        is_here = path is None or Path(path).is_file()
-        questions.append(Question(key, text, path if is_here else str(Path(source).parent / path)))
+    for record in records:
+        path = record.get(audio)
+        if path is not None and not Path(path).is_file():
+            path = str(Path(source).parent / path)
+        questions.append(Question(str(record[key]), prompt(record), path))
     answer(args, records, questions, out, field)
 
 
@@ -86,8 +89,9 @@ def answer(args: argparse.Namespace, records: list[dict], questions: list[Questi
     file = ResultsFile(out.with_name(f"{out.stem}.progress.jsonl"), settings, names=("question", "response"))
 
     errors: dict[str, str] = {}
-    for floor in (None, *args.floors):
-        asked = {_key(question, floor): question for question in questions if question.key not in errors}
+    for floor in ("", *args.floors):
+        mark = floor and f" {floor}"  # behind a question's key
+        asked = {question.key + mark: question for question in questions if question.key not in errors}
         clips = _clips([question.audio for question in asked.values()], floor)
 
         def to_request(key: str, asked=asked, clips=clips) -> Request:
@@ -101,20 +105,16 @@ def answer(args: argparse.Namespace, records: list[dict], questions: list[Questi
         label = {"desc": floor or "answers", "unit": "question"}
         failed = fill(file, writer, list(asked), to_request, args.batch_size, **label, **decoding)
         errors = errors or failed
-        answers = (file.results.get(_key(question, floor)) for question in questions)
+        answers = (file.results.get(key + mark) for key in keys)
         written = [_answered(*each, field) for each in zip(records, answers, map(errors.get, keys), strict=True)]
-        path = out if floor is None else floor_file(out, floor)
+        path = floor_file(out, floor) if floor else out
         write_records(path, written)
         print(f"{path}: {len(questions)} questions, {len(errors)} of them without an answer")
     for key, error in list(errors.items())[:3]:
         print(f"question {key} counts as wrong: {error}", file=sys.stderr)
 
 
-def _key(question: Question, floor: str | None) -> str:
-    return question.key if floor is None else f"{question.key} {floor}"
-
-
-def _clips(audio: list[str | bytes | None], floor: str | None) -> dict:
+def _clips(audio: list[str | bytes | None], floor: str) -> dict:
     """By clip: what is heard in its place, another one or nothing on a floor."""
     clips = list(dict.fromkeys(audio))
     if floor == "no_audio":

@@ -76,8 +76,5 @@ def print_scores(
     for field in (response, answer):
         lacking = [record for record in records if not record.get(field)]
         if lacking:
-            first = lacking[0]
-            reason = f" ({first['error']})" if first.get("error") else ""
-            print(
-                f"{len(lacking)} without {field} count as wrong; the first: {first.get('id')}{reason}", file=sys.stderr
-            )
+            told, reason = f"{len(lacking)} without {field} count as wrong; the first: ", lacking[0].get("error")
+            print(f"{told}{lacking[0].get('id')}" + (f" ({reason})" if reason else ""), file=sys.stderr)
