@@ -11,7 +11,7 @@ from diffa.constants import AUDIO_TOKEN_INDEX
 from diffa.data.audio import read_audio
 from diffa.data.dataset import AudioCollator, AudioDataset
 from diffa.data.records import read_records
-from diffa.model.builder import preprocessor
+from diffa.model.audio_encoder import AudioPreprocessor
 from dllm.core.noise import ForwardProcess
 from oracles.sounds import tone, write_wav
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def listener(sounds):
     """(tokenizer, model, preprocessor)."""
     tokenizer, model, extractor = sounds.build(stage=1)
-    return tokenizer, model, preprocessor(model, extractor)
+    return tokenizer, model, AudioPreprocessor(extractor, model.config)
 
 
 def dataset(listener, path, **settings) -> AudioDataset:

@@ -57,9 +57,9 @@ def num_states(num_frames):
 class AudioPreprocessor:
     """Turns clips, 16 kHz and mono, into the encoder's features, and counts the tokens that they take in a prompt."""
 
-    def __init__(self, extractor: WhisperFeatureExtractor, num_learnt_tokens: int):
-        """`num_learnt_tokens` are those before a clip's semantic ones, whatever its length."""
-        self.extractor, self.num_learnt_tokens = extractor, num_learnt_tokens
+    def __init__(self, extractor: WhisperFeatureExtractor, config):
+        """`config` is the DiffaConfig of the model."""
+        self.extractor, self.num_learnt_tokens = extractor, config.num_learnt_tokens
         self.max_samples = extractor.n_samples
 
     def num_frames(self, num_samples: int) -> int:
@@ -75,8 +75,7 @@ class AudioPreprocessor:
 
     def features(self, clip: np.ndarray) -> Tensor:
         """Log-mel features [M, 2 T] of a clip, filled up with silence."""
-        found = self.extractor(clip, sampling_rate=SAMPLING_RATE, return_tensors="pt")
-        return found.input_features[0]
+        return self.extractor(clip, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_features[0]
 
     def batch(self, clips: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         """Features [n, M, 2 T] and frames [n] of clips; of a silent one that no prompt asks for, if there are none."""

@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from diffa.constants import PARTS
-from diffa.model.audio_encoder import AudioPreprocessor, load_audio_encoder
+from diffa.model.audio_encoder import load_audio_encoder
 from diffa.model.frozen import check_same, identify
 from diffa.model.modeling_diffa import DiffaConfig, DiffaModelLM
 from dllm.core.model import DiffusionSettings, check_diffusion_settings
@@ -119,8 +119,3 @@ def load_stage(model: DiffaModelLM, folder: str) -> None:
     if PARTS["language_model"] in parts:
         model.config.frozen.pop("language_model", None)
     load_parts(model, state, (PARTS["semantic_adapter"], *parts), folder, "give the settings of stage 1")
-
-
-def preprocessor(model: DiffaModelLM, extractor: WhisperFeatureExtractor) -> AudioPreprocessor:
-    """What makes a model's inputs of clips."""
-    return AudioPreprocessor(extractor, model.config.num_learnt_tokens)
