@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffa.data.audio import fit, read_audio
-from diffa.evaluation.files import FLOORS, floor_file, read_records, write_records
+from diffa.evaluation.files import FLOORS, exchanged, floor_file, read_records, write_records
 from dllm.data.files import weights_sha256
 from dllm.inference.command_line import add_device, announce, settle_device
-from dllm.inference.floors import derangement
 
 if TYPE_CHECKING:
     from dllm.inference.writer import Request, Response
@@ -91,16 +90,16 @@ def answer(args: argparse.Namespace, records: list[dict], questions: list[Questi
     errors: dict[str, str] = {}
     for floor in ("", *args.floors):
         mark = floor and f" {floor}"  # behind a question's key
-        asked = {question.key + mark: question for question in questions if question.key not in errors}
-        clips = _clips([question.audio for question in asked.values()], floor)
+        left = [question for question in questions if question.key not in errors]
+        clips = _clips([question.audio for question in left], floor)
+        asked = {question.key + mark: (question.text, clips[question.audio]) for question in left}
 
-        def to_request(key: str, asked=asked, clips=clips) -> Request:
-            question = asked[key]
-            if question.audio is None:
+        def to_request(key: str, asked=asked, floor=floor) -> Request:
+            text, clip = asked[key]
+            if clip is None and not floor:
                 raise ValueError("the question has no audio")
-            given = [read_audio(clip) for clip in [clips[question.audio]] if clip is not None]
-            inputs = [fit(clip, writer.preprocessor.max_samples, args.cut_long_audio) for clip in given]
-            return Request(inputs, question.text, name=f"question {key}")
+            most, cut = writer.preprocessor.max_samples, args.cut_long_audio
+            return Request([] if clip is None else [fit(read_audio(clip), most, cut)], text, name=f"question {key}")
 
         label = {"desc": floor or "answers", "unit": "question"}
         failed = fill(file, writer, list(asked), to_request, args.batch_size, **label, **decoding)
@@ -116,11 +115,9 @@ def answer(args: argparse.Namespace, records: list[dict], questions: list[Questi
 
 def _clips(audio: list[str | bytes | None], floor: str) -> dict:
     """By clip: what is heard in its place, another one or nothing on a floor."""
-    clips = list(dict.fromkeys(audio))
-    if floor == "no_audio":
-        return dict.fromkeys(clips)
-    order = derangement(len(clips)) if floor else range(len(clips))
-    return {clip: clips[other] for clip, other in zip(clips, order, strict=True)}
+    if floor == "shuffled_audio":
+        return exchanged(audio)
+    return {clip: None if floor else clip for clip in audio}
 
 
 def _answered(record: dict, answer: Response | None, error: str | None, field: str) -> dict:

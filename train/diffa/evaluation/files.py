@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dllm.data.files import replacing
 from dllm.data.rows import json_rows
+from dllm.inference.floors import derangement
 
 FLOORS = ("shuffled_audio", "no_audio")
 
@@ -36,6 +37,12 @@ def floor_file(path: str | Path, floor: str) -> Path:
     """Where the answers of a floor are: answers.jsonl -> answers.shuffled_audio.jsonl."""
     path = Path(path)
     return path.with_name(f"{path.stem}.{floor}{path.suffix}")
+
+
+def exchanged(clips: Iterable) -> dict:
+    """By clip: another one in its place."""
+    clips = list(dict.fromkeys(clips))
+    return {clip: clips[other] for clip, other in zip(clips, derangement(len(clips)), strict=True)}
 
 
 def accuracy(records: list[dict], is_right: Callable[[dict], bool]) -> float:

@@ -39,8 +39,7 @@ def load_audio_encoder(folder: str, dtype: torch.dtype) -> tuple[AudioEncoder, W
         raise ValueError(
             f"{folder}: preprocessor_config.json makes {made} features, the model takes {taken}; copy it again"
         )
-    mapping = {r"^(model\.)?encoder\.": ""}
-    encoder = load_whole(AudioEncoder, folder, config=config, dtype=dtype, key_mapping=mapping)
+    encoder = load_whole(AudioEncoder, folder, config=config, dtype=dtype, key_mapping={r"^(model\.)?encoder\.": ""})
     return encoder.requires_grad_(False).eval(), extractor
 
 

@@ -35,19 +35,14 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
     tokenizer, model, extractor = loaded(lambda: _model(model_args, args), args)
     limits = (model.diffusion, args.model_max_length, args.process_index == 0)
     preprocessor = AudioPreprocessor(extractor, model.config)
-
-    def dataset(path: str) -> AudioDataset:
-        return AudioDataset(path, tokenizer, preprocessor, *limits, cut=data_args.cut_long_audio)
-
-    return DiffaTrainer(
-        model=model,
-        args=args,
-        train_dataset=dataset(data_args.train_dataset_path),
-        eval_dataset=dataset(data_args.eval_dataset_path) if data_args.eval_dataset_path else None,
-        data_collator=AudioCollator(model.diffusion, args.forward_process(), args.pad_to_multiple_of),
-        processing_class=tokenizer,
-        processors=(extractor,),
-    )
+    paths = {"train_dataset": data_args.train_dataset_path, "eval_dataset": data_args.eval_dataset_path}
+    datasets = {
+        name: AudioDataset(path, tokenizer, preprocessor, *limits, cut=data_args.cut_long_audio)
+        for name, path in paths.items()
+        if path
+    }
+    collator = AudioCollator(model.diffusion, args.forward_process(), args.pad_to_multiple_of)
+    return DiffaTrainer(model, args, collator, **datasets, processing_class=tokenizer, processors=(extractor,))
 
 
 def _model(model_args: ModelArguments, args: TrainingArguments):

@@ -9,8 +9,7 @@ from lmms_eval.api.task import ConfigurableTask
 from lmms_eval.tasks import TaskManager
 from writer_model import WriterModel
 
-from diffa.evaluation.files import FLOORS
-from dllm.inference.floors import derangement
+from diffa.evaluation.files import FLOORS, exchanged
 from dllm.program import boundary
 
 OF_OTHER_MODELS = ("do_sample", "top_p", "num_beams", "max_new_tokens")
@@ -59,9 +58,7 @@ class Diffa(WriterModel):
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         if self.floor == "shuffled_audio":
-            documents = list(dict.fromkeys(request.args[3:] for request in requests))  # (number, task, split)
-            order = derangement(len(documents))
-            self.donors = {document: documents[other] for document, other in zip(documents, order, strict=True)}
+            self.donors = exchanged(request.args[3:] for request in requests)  # (number, task, split)
         return super().generate_until(requests)
 
     def gen_kwargs(self, request: Instance) -> dict:
