@@ -96,7 +96,7 @@ def test_long_clips_are_cut_when_asked_for_and_told(listener, tmp_path, capsys):
     data = AudioDataset(path, tokenizer, prepare, model.diffusion, 512, cut=True)
     assert "of 1 clips the first 3 s alone are heard, as asked for" in capsys.readouterr().err
     assert data[0]["num_frames"] == 300
-    assert torch.equal(data[0]["audio"], prepare.features(read_audio(tmp_path / "x.wav")[:48_000]))
+    assert torch.equal(data[0]["audio"], prepare.batch([read_audio(tmp_path / "x.wav")[:48_000]])[0][0])
 
 
 def test_a_clip_that_changed_is_told(listener, tmp_path):

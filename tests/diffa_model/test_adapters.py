@@ -10,8 +10,8 @@ from diffa.model import convert_pickle
 from diffa.model.adapters import AcousticAdapter, SemanticAdapter
 from diffa.model.audio_encoder import AudioPreprocessor
 from diffa.model.builder import load_pretrained_model
+from diffa.model.convert_pickle import convert
 from diffa.model.modeling_diffa import DiffaConfig
-from diffa.model.published import convert
 from oracles.published_diffa import PublishedAdapters, prompt_text
 from oracles.sounds import tone
 

@@ -56,7 +56,7 @@ def test_the_text_hears_the_clip_and_guidance_leads_away_from_silence(listener):
     ids, valid, audio, frames = batch(listener, [0])
     plain, other = (model.generate(ids, valid, each, frames).ids for each in (audio, audio.flip(-1)))
     assert not torch.equal(plain, other)
-    assert torch.equal(prepare.features(tone(0.5) * 0), torch.full_like(audio[0], SILENCE))
+    assert torch.equal(prepare.batch([tone(0.5) * 0])[0], torch.full_like(audio, SILENCE))
     guided = model.generate(ids, valid, audio, frames, cfg_scale=2.0, cfg_against="blank_inputs").ids
     assert not torch.equal(plain, guided)
     silent = torch.full_like(audio, SILENCE)

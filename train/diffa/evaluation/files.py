@@ -63,14 +63,10 @@ def tally(
 
 
 def print_scores(
-    path: str,
-    response: str,
-    answer: str,
-    is_right: Callable[[dict], bool],
-    report: Callable[[list[dict], list[bool]], str],
+    path: str, response: str, answer: str, is_right: Callable[[dict], bool], report: Callable[..., str]
 ) -> None:
-    """Prints the scores of a file of answers, beside them those of its floors, and how many questions count as wrong
-    because they have nothing in the field `response` or `answer`.
+    """Prints what `report` says of the records in a file of answers and of which `is_right`, beside it the accuracy of
+    its floors, and how many questions count as wrong because they have nothing in the field `response` or `answer`.
     """
     records = read_records(path)
     print(report(records, list(map(is_right, records))))

@@ -72,12 +72,11 @@ class AudioPreprocessor:
             raise ValueError(f"{num_samples / SAMPLING_RATE:.3f} s of audio are too short to be heard; leave it out")
         return self.num_learnt_tokens + semantic
 
-    def features(self, clip: np.ndarray) -> Tensor:
-        """Log-mel features [M, 2 T] of a clip, filled up with silence."""
-        return self.extractor(clip, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_features[0]
-
     def batch(self, clips: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Features [n, M, 2 T] and frames [n] of clips; of a silent one that no prompt asks for, if there are none."""
+        """Log-mel features [n, M, 2 T] of clips, each filled up with silence, and the frames [n] that are its own; of a
+        silent one that no prompt asks for, if there are none.
+        """
         clips = clips or [np.zeros(self.max_samples, np.float32)]
+        made = [self.extractor(clip, sampling_rate=SAMPLING_RATE, return_tensors="pt") for clip in clips]
         frames = torch.tensor([self.num_frames(len(clip)) for clip in clips])
-        return torch.stack([self.features(clip) for clip in clips]), frames
+        return torch.cat([each.input_features for each in made]), frames

@@ -97,8 +97,7 @@ def load_pretrained_model(
         for name in DiffusionSettings.__annotations__:
             setattr(language.config, name, getattr(config.text_config, name))
         model.put("language_model", language)
-    extractor = WhisperFeatureExtractor.from_pretrained(model_path)
-    return load_tokenizer(model_path), model.to(device).eval(), extractor
+    return load_tokenizer(model_path), model.to(device).eval(), WhisperFeatureExtractor.from_pretrained(model_path)
 
 
 def load_stage(model: DiffaModelLM, folder: str) -> None:

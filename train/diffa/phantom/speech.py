@@ -15,13 +15,10 @@ WINDOW = 4096  # samples in which a phoneme is shaped: the longest has 4000
 FADE = 160  # samples over which a phoneme comes and goes
 
 # Formants in Hz, and how loud each is. The two last phonemes are noise in a band instead: its centre and its width.
-FORMANTS = np.column_stack(  # the first, the second, the third one
-    [
-        (280, 400, 660, 730, 570, 300, 490, 250),
-        (2250, 2000, 1720, 1090, 840, 870, 1350, 1200),
-        (2900, 2600, 2410, 2440, 2410, 2250, 1690, 2100),
-    ]
-)
+F1 = (280, 400, 660, 730, 570, 300, 490, 250)
+F2 = (2250, 2000, 1720, 1090, 840, 870, 1350, 1200)
+F3 = (2900, 2600, 2410, 2440, 2410, 2250, 1690, 2100)
+FORMANTS = np.column_stack([F1, F2, F3])  # [voiced, 3]
 LOUDNESS = np.array([1.0, 0.6, 0.35])
 BANDS = [(2600, 500), (5200, 800)]
 PHONEMES = len(FORMANTS) + len(BANDS)
