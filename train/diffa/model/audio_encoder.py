@@ -36,9 +36,8 @@ def load_audio_encoder(folder: str, dtype: torch.dtype) -> tuple[AudioEncoder, W
     made, taken = (extractor.feature_size, extractor.nb_max_frames), (config.num_mel_bins, frames_of(config))
     if made != taken:
         made, taken = (" x ".join(map(str, shape)) for shape in (made, taken))
-        raise ValueError(
-            f"{folder}: preprocessor_config.json makes {made} features, the model takes {taken}; copy it again"
-        )
+        problem = f"preprocessor_config.json makes {made} features, the model takes {taken}"
+        raise ValueError(f"{folder}: {problem}; copy it again")
     encoder = load_whole(AudioEncoder, folder, config=config, dtype=dtype, key_mapping={r"^(model\.)?encoder\.": ""})
     return encoder.requires_grad_(False).eval(), extractor
 

@@ -56,10 +56,8 @@ def check_pattern(folder: str, diffusion: dict) -> None:
     """Raises ValueError if the settings ask a frozen language model for a pattern that it has not learnt."""
     known, asked = frozen_pattern(folder), diffusion.get("attention_pattern")
     if asked not in (None, known):
-        raise ValueError(
-            f"{folder} is frozen and knows the attention_pattern {known} alone, not {asked}; ask for that, or train "
-            "language_model too (or its LoRA)"
-        )
+        problem = f"{folder} is frozen and knows the attention_pattern {known} alone, not {asked}"
+        raise ValueError(f"{problem}; ask for that, or train language_model too (or its LoRA)")
     blocks, asked = read_config(folder).get("block_length"), diffusion.get("block_length")
     if known == "block" and asked not in (None, blocks):
         raise ValueError(f"{folder} is frozen and knows blocks of {blocks} tokens alone, not {asked}; give the same")

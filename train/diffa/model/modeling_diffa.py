@@ -102,8 +102,7 @@ print(processor.batch_decode(model.generate(**batch).ids))"""
     def __init__(self, config: DiffaConfig):
         super().__init__(config)
         config.check()
-        self.audio_encoder = None
-        self.language_model = None
+        self.audio_encoder = self.language_model = None
         if "language_model" not in config.frozen:
             self.language_model = MODEL_FOR_MASKED_LM_MAPPING[type(config.text_config)](config.text_config)
         self.semantic_adapter = SemanticAdapter(config)

@@ -121,6 +121,5 @@ def check_packages(tasks: list) -> None:
         for start, packages in NEEDED.items():
             missing = [package for package in packages if find_spec(package) is None]
             if missing and (task.startswith(start) or start.startswith(f"{task}_")):
-                raise ValueError(
-                    f"{task} needs {', '.join(missing)}: pip install -e 'eval/lmms-eval[speech]', or leave the task out"
-                )
+                remedy = "pip install -e 'eval/lmms-eval[speech]', or leave the task out"
+                raise ValueError(f"{task} needs {', '.join(missing)}: {remedy}")
