@@ -26,9 +26,10 @@ def listener(sounds):
     return tokenizer, model, AudioPreprocessor(extractor, model.config)
 
 
-def dataset(listener, path, **settings) -> AudioDataset:
+def dataset(listener, path) -> AudioDataset:
     tokenizer, model, prepare = listener
-    return AudioDataset(str(path), tokenizer, prepare, model.diffusion, 512, show_progress=False, **settings)
+    show_progress = False
+    return AudioDataset(str(path), tokenizer, prepare, model.diffusion, 512, show_progress)
 
 
 def test_a_sample_is_the_prompt_of_its_clip_and_the_answer(sounds, listener):
