@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser, tokens: int) -> None:
 def answer_file(
     args: argparse.Namespace, source: str, prompt: Callable[[dict], str], out: Path, names: tuple[str, str, str]
 ) -> None:
-    """`answer` for a file of records. `prompt` says what is asked of one; its fields have the `names`: its id, the path
-    of its clip (from the working folder, or else from that of the file), and where its answer is written.
+    """`answer` for a file of records. `prompt` says what is asked of one. The `names` are those of three fields: the
+    id, the path of the clip (from the working folder, or else from that of the file), and the answer.
     """
     key, audio, field = names
     records, questions = read_records(source), []

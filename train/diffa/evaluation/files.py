@@ -40,7 +40,7 @@ def floor_file(path: str | Path, floor: str) -> Path:
 
 
 def exchanged(clips: Iterable) -> dict:
-    """By clip: another one in its place."""
+    """By clip, or by what names one: another one in its place, no two the same."""
     clips = list(dict.fromkeys(clips))
     return {clip: clips[other] for clip, other in zip(clips, derangement(len(clips)), strict=True)}
 
