@@ -24,26 +24,13 @@ from diffa.phantom.questions import TASKS
 from dllm.program import argument_parser, run_program
 from quickstart_common import LAUNCH, PROCESSES, ROOT, print_table, quickstart, run
 
-STAGES = {
-    "ATTENTION_PATTERN": "block",
-    "BLOCK_LENGTH": "4",
-    "GEN_LENGTH": "8",
-    "TUNABLE_PARTS": "semantic_adapter,language_model",
-    "NUM_PROMPTS": "4",
-    "PROMPT_SIZE": "8",
-    "ACOUSTIC_LAYERS": "1,2,3,4",
-    "ACOUSTIC_INTERMEDIATE_SIZE": "288",
-    "LEARNING_RATE": "2e-3",
-    "LR_SCHEDULER_TYPE": "cosine",
-    "WARMUP": "0.05",
-    "WEIGHT_DECAY": "0.01",
-    "BATCH_SIZE": "16",
-    "GRADIENT_ACCUMULATION_STEPS": "1",
-    "SAVE_STRATEGY": "no",
-    "LOGGING_STEPS": "25",
-    "DATALOADER_NUM_WORKERS": "0",
-    "DEEPSPEED": "",  # plain DDP: partitioning a million weights takes most of the time and changes no loss
-}
+STAGES = {"ATTENTION_PATTERN": "block", "BLOCK_LENGTH": "4", "GEN_LENGTH": "8"}
+STAGES |= {"TUNABLE_PARTS": "semantic_adapter,language_model", "NUM_PROMPTS": "4", "PROMPT_SIZE": "8"}
+STAGES |= {"ACOUSTIC_LAYERS": "1,2,3,4", "ACOUSTIC_INTERMEDIATE_SIZE": "288"}
+STAGES |= {"LEARNING_RATE": "2e-3", "LR_SCHEDULER_TYPE": "cosine", "WARMUP": "0.05", "WEIGHT_DECAY": "0.01"}
+STAGES |= {"BATCH_SIZE": "16", "GRADIENT_ACCUMULATION_STEPS": "1", "SAVE_STRATEGY": "no", "LOGGING_STEPS": "25"}
+STAGES |= {"DATALOADER_NUM_WORKERS": "0"}
+STAGES |= {"DEEPSPEED": ""}  # plain DDP: partitioning a million weights takes most of the time and changes no loss
 SETTINGS = {name: os.environ.get(name, value) for name, value in STAGES.items()}
 STAGE_2 = {"TUNABLE_PARTS": "semantic_adapter,acoustic_adapter,language_model", "LEARNING_RATE": "1e-3"}
 ACOUSTIC = ("voice", "background")  # questions on how it sounds, not on what is said
@@ -58,9 +45,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=200, help="test clips")
     parser.add_argument("--encoder_epochs", type=float, default=2, help="passes of the encoder over the clips")
     parser.add_argument("--stage1_epochs", type=float, default=4, help="passes of stage 1 over the clips")
-    parser.add_argument(
-        "--stage2_epochs", type=float, default=0.8, help="passes of stage 2 over three tasks of each clip"
-    )
+    passes = "passes of stage 2 over three tasks of each clip"
+    parser.add_argument("--stage2_epochs", type=float, default=0.8, help=passes)
     args = parser.parse_args()
     for name, value in STAGES.items():
         if value and not SETTINGS[name]:
@@ -74,37 +60,18 @@ def train(args: argparse.Namespace) -> tuple[Path, Path, Path]:
     data, towers, encoder, stage1, stage2 = (args.out / name for name in names)
     python = (sys.executable, "-m")
     if not (data / "truth.json").is_file():
-        counts = ("--train", args.train, "--test", args.test)
-        run(
-            f"synthetic speech: clips and questions on them -> {data}",
-            *python,
-            "diffa.phantom.generate",
-            "--out",
-            data,
-            *counts,
-        )
+        flags = ("--out", data, "--train", args.train, "--test", args.test)
+        run(f"synthetic speech: clips and questions on them -> {data}", *python, "diffa.phantom.generate", *flags)
     if not (towers / "audio_encoder/preprocessor_config.json").is_file():
-        run(
-            f"tiny towers: language model and encoder of random weights -> {towers}",
-            *python,
-            "diffa.model.tiny",
-            "--data_path",
-            data / "stage2.json",
-            "--out",
-            towers,
-        )
+        title = f"tiny towers: language model and encoder of random weights -> {towers}"
+        run(title, *python, "diffa.model.tiny", "--data_path", data / "stage2.json", "--out", towers)
     if not (encoder / "preprocessor_config.json").is_file():
         flags = ("--whisper_model", towers / "audio_encoder", "--truth", data / "truth.json", "--out", encoder)
         program = (*LAUNCH, "-m", "diffa.phantom.pretrain_encoder", *flags, "--epochs", args.encoder_epochs)
         run(f"encoder: it learns the sounds on its own -> {encoder}", *program)
     env = SETTINGS | {"LLM_MODEL": towers / "language_model", "WHISPER_MODEL": encoder}
-    stage(
-        "stage 1: the semantic adapter learns to transcribe",
-        1,
-        env | {"TRAIN_DATASET_PATH": data / "stage1.json"},
-        stage1,
-        args.stage1_epochs,
-    )
+    env |= {"TRAIN_DATASET_PATH": data / "stage1.json"}
+    stage("stage 1: the semantic adapter learns to transcribe", 1, env, stage1, args.stage1_epochs)
     env |= STAGE_2 | {"TRAIN_DATASET_PATH": data / "stage2.json", "STAGE1_CKPT": stage1}
     stage("stage 2: both adapters learn to answer", 2, env, stage2, args.stage2_epochs)
     return data, stage1, stage2
@@ -144,27 +111,25 @@ def evaluate(args: argparse.Namespace, data: Path, stage1: Path, stage2: Path) -
     transcribe = ("-m", "diffa.evaluation.asr", "--data_path", data / "test.json", "--output_json")
     ask = ("examples/diffa/inference_stage2_mmsu.py", "--answers", "text", "--input_jsonl", data / "test_mmsu.jsonl")
     ask += ("--output_jsonl",)
-    after_stage_1 = answers("stage1.json", transcribe, stage1, SHUFFLED)
-    texts = answers("stage2.json", transcribe, stage2, SHUFFLED)
+    first = answers("stage1.json", transcribe, stage1, SHUFFLED)
+    last = answers("stage2.json", transcribe, stage2, SHUFFLED)
     asked = answers("questions.jsonl", ask, stage2, SHUFFLED)
     deaf = without_acoustic_adapter(stage2, args.out / WITHOUT)
     asked[WITHOUT] = answers(f"{WITHOUT}.jsonl", ask, deaf)["model"]
     return {
-        "wer": {name: word_error_rate(records) for name, records in texts.items()},
-        "wer_after_stage_1": {name: word_error_rate(records) for name, records in after_stage_1.items()},
-        "accuracy": {name: share_right(records) for name, records in asked.items()},
-        "acoustic_accuracy": {name: share_right(records, ACOUSTIC) for name, records in asked.items()},
-        "accuracy_by_task": {
-            task: {name: share_right(records, (task,)) for name, records in asked.items()} for task in TASKS
-        },
+        "wer": {name: word_error_rate(records) for name, records in last.items()},
+        "wer_after_stage_1": {name: word_error_rate(records) for name, records in first.items()},
+        "accuracy": shares_right(asked, TASKS),
+        "acoustic_accuracy": shares_right(asked, ACOUSTIC),
+        "accuracy_by_task": {task: shares_right(asked, (task,)) for task in TASKS},
         "checkpoint": str(stage2),
     }
 
 
-def share_right(records: list[dict], tasks: Collection[str] = TASKS) -> float:
-    """The share of the questions of these tasks that are answered rightly."""
-    asked = [record for record in records if record["task_name"] in tasks]
-    return accuracy(asked, partial(mmsu.is_right, answers="text"))
+def shares_right(answered: dict[str, list[dict]], tasks: Collection[str]) -> dict[str, float]:
+    """Of each group of answered records the share of these tasks' questions that are answered rightly."""
+    asked = {name: [record for record in records if record["task_name"] in tasks] for name, records in answered.items()}
+    return {name: accuracy(records, partial(mmsu.is_right, answers="text")) for name, records in asked.items()}
 
 
 def print_summary(summary: dict) -> None:

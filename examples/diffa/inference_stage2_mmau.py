@@ -14,16 +14,12 @@ from dllm.program import argument_parser, run_program
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--input_json_path", default="data/mmau/mmau-test-mini.json", help="questions as published")
-    parser.add_argument(
-        *("--output_json_path", "--output_json"), type=Path, required=True, help="the questions with `model_prediction`"
-    )
+    spellings = ("--output_json_path", "--output_json")
+    parser.add_argument(*spellings, type=Path, required=True, help="the questions with `model_prediction`")
     add_arguments(parser, tokens=16)
     args = parser.parse_args()
-
-    def asked(record: dict) -> tuple[str, str, str | None]:
-        return str(record["id"]), mmau.prompt(record), record.get("audio_id")
-
-    answer_file(args, args.input_json_path, asked, args.output_json_path, "model_prediction")
+    names = ("id", "audio_id", "model_prediction")
+    answer_file(args, args.input_json_path, mmau.prompt, args.output_json_path, names)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ python examples/diffa/inference_stage2_mmsu.py --model_path DIR --input_jsonl mm
     --steps 4 --block_length 4 --max_new_tokens 4
 """
 
+from functools import partial
 from pathlib import Path
 
 from diffa.evaluation import mmsu
@@ -15,16 +16,12 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--input_jsonl", default="data/mmsu/question/mmsu.jsonl", help="questions as published")
     parser.add_argument("--output_jsonl", type=Path, required=True, help="the questions with their `response`")
-    parser.add_argument(
-        "--answers", choices=mmsu.ANSWERS, default="letter", help="what the model was trained to answer"
-    )
+    learnt = "what the model was trained to answer"
+    parser.add_argument("--answers", choices=mmsu.ANSWERS, default="letter", help=learnt)
     add_arguments(parser, tokens=4)
     args = parser.parse_args()
-
-    def asked(record: dict) -> tuple[str, str, str | None]:
-        return str(record["id"]), mmsu.prompt(record, args.answers), record.get("audio_path")
-
-    answer_file(args, args.input_jsonl, asked, args.output_jsonl)
+    prompt, names = partial(mmsu.prompt, answers=args.answers), ("id", "audio_path", "response")
+    answer_file(args, args.input_jsonl, prompt, args.output_jsonl, names)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from diffa.constants import AUDIO_TOKEN_INDEX
 from diffa.data.audio import read_audio
 from diffa.data.dataset import AudioCollator, AudioDataset
 from diffa.data.records import read_records
-from diffa.model.builder import preprocessor
+from diffa.model.audio_encoder import AudioPreprocessor
 from dllm.core.noise import ForwardProcess
 from oracles.sounds import tone, write_wav
 
@@ -23,12 +23,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def listener(sounds):
     """(tokenizer, model, preprocessor)."""
     tokenizer, model, extractor = sounds.build(stage=1)
-    return tokenizer, model, preprocessor(model, extractor)
+    return tokenizer, model, AudioPreprocessor(extractor, model.config)
 
 
-def dataset(listener, path, **settings) -> AudioDataset:
+def dataset(listener, path) -> AudioDataset:
     tokenizer, model, prepare = listener
-    return AudioDataset(str(path), tokenizer, prepare, model.diffusion, 512, show_progress=False, **settings)
+    show_progress = False
+    return AudioDataset(str(path), tokenizer, prepare, model.diffusion, 512, show_progress)
 
 
 def test_a_sample_is_the_prompt_of_its_clip_and_the_answer(sounds, listener):
@@ -96,7 +97,7 @@ def test_long_clips_are_cut_when_asked_for_and_told(listener, tmp_path, capsys):
     data = AudioDataset(path, tokenizer, prepare, model.diffusion, 512, cut=True)
     assert "of 1 clips the first 3 s alone are heard, as asked for" in capsys.readouterr().err
     assert data[0]["num_frames"] == 300
-    assert torch.equal(data[0]["audio"], prepare.features(read_audio(tmp_path / "x.wav")[:48_000]))
+    assert torch.equal(data[0]["audio"], prepare.batch([read_audio(tmp_path / "x.wav")[:48_000]])[0][0])
 
 
 def test_a_clip_that_changed_is_told(listener, tmp_path):

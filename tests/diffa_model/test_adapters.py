@@ -8,9 +8,10 @@ import torch
 from diffa.conversation import build_prompt
 from diffa.model import convert_pickle
 from diffa.model.adapters import AcousticAdapter, SemanticAdapter
-from diffa.model.builder import load_pretrained_model, preprocessor
+from diffa.model.audio_encoder import AudioPreprocessor
+from diffa.model.builder import load_pretrained_model
+from diffa.model.convert_pickle import convert
 from diffa.model.modeling_diffa import DiffaConfig
-from diffa.model.published import convert
 from oracles.published_diffa import PublishedAdapters, prompt_text
 from oracles.sounds import tone
 
@@ -76,7 +77,7 @@ def test_the_whole_prompt_is_the_published_one(sounds, stage):
     tokenizer, model, extractor = sounds.build(torch.float64, stage=stage, mask_padding=False)
     published = published_for(model)
     model.load_state_dict(convert(published.state_dict(), stage), strict=False)
-    prepare, question = preprocessor(model, extractor), "Which tone? <|eot_id|> <|mdm_mask|> "
+    prepare, question = AudioPreprocessor(extractor, model.config), "Which tone? <|eot_id|> <|mdm_mask|> "
     for seconds in (0.1, 0.73, 3.0):
         clip = tone(seconds)
         ids = build_prompt(tokenizer, question, prepare.num_tokens(len(clip)))
@@ -121,7 +122,7 @@ def test_padding_is_not_heard_unless_published_weights_want_it(sounds):
     torch.nn.init.normal_(model.acoustic_adapter.proj[1].weight)
     clip, other = tone(0.5), tone(0.5)
     other = torch.cat([torch.tensor(other), torch.full((8000,), 0.2)]).numpy()  # what follows the clip
-    prepare = preprocessor(model, extractor)
+    prepare = AudioPreprocessor(extractor, model.config)
     audio, frames = prepare.batch([clip, other])
     states = model.audio_encoder(audio)
     mixed = [torch.stack([state[0], torch.cat([state[0, :25], state[1, 25:]])]) for state in states]

@@ -7,8 +7,7 @@ import torch
 
 from diffa.constants import AUDIO_TOKEN_INDEX
 from diffa.conversation import build_prompt
-from diffa.model.audio_encoder import SILENCE
-from diffa.model.builder import preprocessor
+from diffa.model.audio_encoder import SILENCE, AudioPreprocessor
 from dllm.inference.writer import rectangle
 from oracles.published_diffa import generate
 from oracles.sounds import tone
@@ -23,7 +22,7 @@ def listener(request, sounds):
     """(tokenizer, model, its inputs) in float64; the model sees and hears."""
     trained = {"freeze_language_model": False, "diffusion": {"attention_pattern": request.param}}
     tokenizer, model, extractor = sounds.build(torch.float64, **trained)
-    return tokenizer, widen(model), preprocessor(model, extractor)
+    return tokenizer, widen(model), AudioPreprocessor(extractor, model.config)
 
 
 def batch(listener, rows: list[int]) -> tuple:
@@ -57,7 +56,7 @@ def test_the_text_hears_the_clip_and_guidance_leads_away_from_silence(listener):
     ids, valid, audio, frames = batch(listener, [0])
     plain, other = (model.generate(ids, valid, each, frames).ids for each in (audio, audio.flip(-1)))
     assert not torch.equal(plain, other)
-    assert torch.equal(prepare.features(tone(0.5) * 0), torch.full_like(audio[0], SILENCE))
+    assert torch.equal(prepare.batch([tone(0.5) * 0])[0], torch.full_like(audio, SILENCE))
     guided = model.generate(ids, valid, audio, frames, cfg_scale=2.0, cfg_against="blank_inputs").ids
     assert not torch.equal(plain, guided)
     silent = torch.full_like(audio, SILENCE)
@@ -76,7 +75,7 @@ def test_places_and_tokens_must_match(listener):
 def test_tokens_are_those_of_the_published_loop(sounds):
     """100 random cases of four steps' choices; ours never writes a stop token here, after which theirs goes on."""
     tokenizer, model, extractor = sounds.build(torch.float64)
-    model, prepare, draw = widen(model), preprocessor(model, extractor), random.Random(5)
+    model, prepare, draw = widen(model), AudioPreprocessor(extractor, model.config), random.Random(5)
     config = model.diffusion
     ends = torch.nn.Linear(config.hidden_size, config.vocab_size, dtype=torch.float64)
     ends.weight, ends.bias.data[:] = model.language_model.lm_head.weight, 0.0
@@ -111,7 +110,7 @@ def test_real_clips_go_through_the_whole_path(tmp_path, radiology_data):
     world = make_world(tmp_path)
     write_whisper(world.whisper, hidden_size=32, layers=2, num_mel_bins=80, seconds=30)
     tokenizer, model, extractor = world.build()
-    prepare, files = preprocessor(model, extractor), sorted((radiology_data / "audio").glob("*.*a*"))
+    prepare, files = AudioPreprocessor(extractor, model.config), sorted((radiology_data / "audio").glob("*.*a*"))
     clips = [read_audio(file) for file in files if file.suffix in (".flac", ".wav")]
     assert len(clips) == 19 and 1.7 < min(map(len, clips)) / 16_000 and max(map(len, clips)) / 16_000 < 11.1
     counts = [prepare.num_tokens(len(clip)) for clip in clips]

@@ -4,11 +4,10 @@ from torch import Tensor
 
 from diffa.model.builder import load_pretrained_model
 from diffa.model.processing import DiffaProcessor
-from dllm.inference import writer
-from dllm.inference.writer import DTYPES, Request
+from dllm.inference.writer import DTYPES, Request, Writer
 
 
-class SpeechWriter(writer.Writer):
+class SpeechWriter(Writer):
     """A trained DiffaModelLM behind text: requests with at most one clip each (fp32 [samples], 16 kHz), answers out.
 
     `llm_path` and `whisper_path` are the folders of the frozen parts, if they are no longer where the model's folder

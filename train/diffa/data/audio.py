@@ -37,24 +37,20 @@ def read_audio(source: str | Path | bytes, name: str | None = None, max_samples:
 
 def _decode(container: av.container.InputContainer, max_samples: int | None) -> np.ndarray:
     """The samples of the first stream of sound; channels are averaged here, as the resampler would make them louder."""
-    resampler, parts, count = av.AudioResampler(format="fltp", rate=SAMPLING_RATE), [], 0
+    resampler, parts, count = av.AudioResampler(format="fltp", rate=SAMPLING_RATE), [np.zeros(0, np.float32)], 0
     for decoded in chain(container.decode(audio=0), [None]):  # None flushes the resampler
-        if decoded is None and not parts:
-            break
-        frames = resampler.resample(decoded)
-        parts += [frame.to_ndarray().mean(axis=0, dtype=np.float32) for frame in frames]  # [samples] each
-        count += sum(frame.samples for frame in frames)
+        for frame in resampler.resample(decoded):
+            parts.append(frame.to_ndarray().mean(axis=0, dtype=np.float32))  # [samples]
+            count += frame.samples
         if max_samples is not None and count >= max_samples:
             break
-    return np.concatenate(parts)[:max_samples] if parts else np.zeros(0, np.float32)
+    return np.concatenate(parts)[:max_samples]
 
 
 def write_wav(file: str | io.BytesIO, samples: np.ndarray) -> None:
     """Samples within -1 and 1, at 16 kHz, as a file of 16 bits."""
     with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(SAMPLING_RATE)
+        out.setparams((1, 2, SAMPLING_RATE, 0, "NONE", "not compressed"))  # channels, bytes of a sample
         out.writeframes((samples * 32767).astype("<i2").tobytes())
 
 

@@ -24,17 +24,17 @@ class AudioDataset(ConversationDataset):
     long as its record says, and be no longer than the model can hear, unless `cut` has its beginning taken.
     """
 
-    def __init__(
-        self, data_path: str, tokenizer, preprocessor: AudioPreprocessor, *limits, cut: bool = False, **settings
-    ):
-        """`limits` and `settings` are the last arguments of `ConversationDataset`."""
+    def __init__(self, data_path: str, tokenizer, preprocessor: AudioPreprocessor, *limits, cut: bool = False):
+        """`limits` are the last arguments of `ConversationDataset`."""
         self.preprocessor, self.cut = preprocessor, cut
         found = read_records(data_path)
         clips = ((record["audio"], record["duration"]) for record in found)
         self.clips: dict[tuple, int | str] = check_inputs(self._num_samples, clips, "check clips", "clip")
-        super().__init__(data_path, found, tokenizer, *limits, **settings)
-        if self.show_progress and (told := self._cut_clips()):
-            print(f"{data_path}: {told}", file=sys.stderr)
+        super().__init__(data_path, found, tokenizer, *limits)
+        long = [path for (path, _), samples in self.clips.items() if samples > preprocessor.max_samples]
+        if self.show_progress and long:
+            heard = f"of {len(long)} clips the first {preprocessor.max_samples / SAMPLING_RATE:g} s alone are heard"
+            print(f"{data_path}: {heard}, as asked for; one is {long[0]}", file=sys.stderr)
 
     def prompt(self, record: dict, history: list[dict]) -> tuple[list[int], list[tuple[str, int]], int]:
         samples = usable(self.clips, (record["audio"], record["duration"]), "clips")
@@ -54,12 +54,6 @@ class AudioDataset(ConversationDataset):
             raise ValueError(f"{path} lasts {seconds:.2f} s, its record says {duration:g}; mend either")
         self.preprocessor.num_tokens(len(fit(samples, self.preprocessor.max_samples, self.cut, path)))
         return len(samples)
-
-    def _cut_clips(self) -> str | None:
-        heard = self.preprocessor.max_samples
-        long = [clip for (clip, _), found in self.clips.items() if not isinstance(found, str) and found > heard]
-        seconds = heard / SAMPLING_RATE
-        return long and f"of {len(long)} clips the first {seconds:g} s alone are heard, as asked for; one is {long[0]}"
 
     def __getitem__(self, index: int) -> dict:
         sample = self.sample(index)

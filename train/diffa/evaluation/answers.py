@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffa.data.audio import fit, read_audio
-from diffa.evaluation.files import FLOORS, floor_file, read_records, write_records
+from diffa.evaluation.files import FLOORS, exchanged, floor_file, read_records, write_records
 from dllm.data.files import weights_sha256
 from dllm.inference.command_line import add_device, announce, settle_device
-from dllm.inference.floors import derangement
 
 if TYPE_CHECKING:
     from dllm.inference.writer import Request, Response
@@ -49,15 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser, tokens: int) -> None:
 
 
 def answer_file(
-    args: argparse.Namespace, source: str, asked: Callable[[dict], tuple], out: Path, field: str = "response"
+    args: argparse.Namespace, source: str, prompt: Callable[[dict], str], out: Path, names: tuple[str, str, str]
 ) -> None:
-    """`answer` for a file of records. `asked` says of one its key, what is asked, and the path of its clip, from the
-    working folder, or else from that of the file.
+    """`answer` for a file of records. `prompt` says what is asked of one. The `names` are those of three fields: the
+    id, the path of the clip (from the working folder, or else from that of the file), and the answer.
     """
+    key, audio, field = names
     records, questions = read_records(source), []
-    for key, text, path in map(asked, records):
-        is_here = path is None or Path(path).is_file()
-        questions.append(Question(key, text, path if is_here else str(Path(source).parent / path)))
+    for record in records:
+        path = record.get(audio)
+        if path is not None and not Path(path).is_file():
+            path = str(Path(source).parent / path)
+        questions.append(Question(str(record[key]), prompt(record), path))
     answer(args, records, questions, out, field)
 
 
@@ -86,41 +88,36 @@ def answer(args: argparse.Namespace, records: list[dict], questions: list[Questi
     file = ResultsFile(out.with_name(f"{out.stem}.progress.jsonl"), settings, names=("question", "response"))
 
     errors: dict[str, str] = {}
-    for floor in (None, *args.floors):
-        asked = {_key(question, floor): question for question in questions if question.key not in errors}
-        clips = _clips([question.audio for question in asked.values()], floor)
+    for floor in ("", *args.floors):
+        mark = floor and f" {floor}"  # behind a question's key
+        left = [question for question in questions if question.key not in errors]
+        clips = _clips([question.audio for question in left], floor)
+        asked = {question.key + mark: (question.text, clips[question.audio]) for question in left}
 
-        def to_request(key: str, asked=asked, clips=clips) -> Request:
-            question = asked[key]
-            if question.audio is None:
+        def to_request(key: str, asked=asked, floor=floor) -> Request:
+            text, clip = asked[key]
+            if clip is None and not floor:
                 raise ValueError("the question has no audio")
-            given = [read_audio(clip) for clip in [clips[question.audio]] if clip is not None]
-            inputs = [fit(clip, writer.preprocessor.max_samples, args.cut_long_audio) for clip in given]
-            return Request(inputs, question.text, name=f"question {key}")
+            most, cut = writer.preprocessor.max_samples, args.cut_long_audio
+            return Request([] if clip is None else [fit(read_audio(clip), most, cut)], text, name=f"question {key}")
 
         label = {"desc": floor or "answers", "unit": "question"}
         failed = fill(file, writer, list(asked), to_request, args.batch_size, **label, **decoding)
         errors = errors or failed
-        answers = (file.results.get(_key(question, floor)) for question in questions)
+        answers = (file.results.get(key + mark) for key in keys)
         written = [_answered(*each, field) for each in zip(records, answers, map(errors.get, keys), strict=True)]
-        path = out if floor is None else floor_file(out, floor)
+        path = floor_file(out, floor) if floor else out
         write_records(path, written)
         print(f"{path}: {len(questions)} questions, {len(errors)} of them without an answer")
     for key, error in list(errors.items())[:3]:
         print(f"question {key} counts as wrong: {error}", file=sys.stderr)
 
 
-def _key(question: Question, floor: str | None) -> str:
-    return question.key if floor is None else f"{question.key} {floor}"
-
-
-def _clips(audio: list[str | bytes | None], floor: str | None) -> dict:
+def _clips(audio: list[str | bytes | None], floor: str) -> dict:
     """By clip: what is heard in its place, another one or nothing on a floor."""
-    clips = list(dict.fromkeys(audio))
-    if floor == "no_audio":
-        return dict.fromkeys(clips)
-    order = derangement(len(clips)) if floor else range(len(clips))
-    return {clip: clips[other] for clip, other in zip(clips, order, strict=True)}
+    if floor == "shuffled_audio":
+        return exchanged(audio)
+    return {clip: None if floor else clip for clip in audio}
 
 
 def _answered(record: dict, answer: Response | None, error: str | None, field: str) -> dict:

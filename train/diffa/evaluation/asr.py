@@ -5,6 +5,7 @@
 A record's `input` is what the model is asked, its `target` the transcription.
 """
 
+from operator import itemgetter
 from pathlib import Path
 
 from diffa.evaluation.answers import add_arguments, answer_file
@@ -41,11 +42,8 @@ def main() -> None:
     parser.add_argument("--output_json", type=Path, required=True, help="the records with their `response`")
     add_arguments(parser, tokens=128)
     args = parser.parse_args()
-
-    def asked(record: dict) -> tuple[str, str, str | None]:
-        return record["audio_id"], record["input"], record.get("audio_filepath")
-
-    answer_file(args, args.data_path, asked, args.output_json)
+    names = ("audio_id", "audio_filepath", "response")
+    answer_file(args, args.data_path, itemgetter("input"), args.output_json, names)
     records = read_records(args.output_json)
     print(f"WER: {word_error_rate(records):.4f} over {len(records)} clips")
     for floor in args.floors:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dllm.data.files import replacing
 from dllm.data.rows import json_rows
+from dllm.inference.floors import derangement
 
 FLOORS = ("shuffled_audio", "no_audio")
 
@@ -38,6 +39,12 @@ def floor_file(path: str | Path, floor: str) -> Path:
     return path.with_name(f"{path.stem}.{floor}{path.suffix}")
 
 
+def exchanged(clips: Iterable) -> dict:
+    """By clip, or by what names one: another one in its place, no two the same."""
+    clips = list(dict.fromkeys(clips))
+    return {clip: clips[other] for clip, other in zip(clips, derangement(len(clips)), strict=True)}
+
+
 def accuracy(records: list[dict], is_right: Callable[[dict], bool]) -> float:
     """The share of the records that are answered rightly."""
     return sum(map(is_right, records)) / len(records)
@@ -56,14 +63,10 @@ def tally(
 
 
 def print_scores(
-    path: str,
-    response: str,
-    answer: str,
-    is_right: Callable[[dict], bool],
-    report: Callable[[list[dict], list[bool]], str],
+    path: str, response: str, answer: str, is_right: Callable[[dict], bool], report: Callable[..., str]
 ) -> None:
-    """Prints the scores of a file of answers, beside them those of its floors, and how many questions count as wrong
-    because they have nothing in the field `response` or `answer`.
+    """Prints what `report` says of the records in a file of answers and of which `is_right`, beside it the accuracy of
+    its floors, and how many questions count as wrong because they have nothing in the field `response` or `answer`.
     """
     records = read_records(path)
     print(report(records, list(map(is_right, records))))
@@ -76,8 +79,5 @@ def print_scores(
     for field in (response, answer):
         lacking = [record for record in records if not record.get(field)]
         if lacking:
-            first = lacking[0]
-            reason = f" ({first['error']})" if first.get("error") else ""
-            print(
-                f"{len(lacking)} without {field} count as wrong; the first: {first.get('id')}{reason}", file=sys.stderr
-            )
+            told, reason = f"{len(lacking)} without {field} count as wrong; the first: ", lacking[0].get("error")
+            print(f"{told}{lacking[0].get('id')}" + (f" ({reason})" if reason else ""), file=sys.stderr)

@@ -36,11 +36,9 @@ def load_audio_encoder(folder: str, dtype: torch.dtype) -> tuple[AudioEncoder, W
     made, taken = (extractor.feature_size, extractor.nb_max_frames), (config.num_mel_bins, frames_of(config))
     if made != taken:
         made, taken = (" x ".join(map(str, shape)) for shape in (made, taken))
-        raise ValueError(
-            f"{folder}: preprocessor_config.json makes {made} features, the model takes {taken}; copy it again"
-        )
-    mapping = {r"^(model\.)?encoder\.": ""}
-    encoder = load_whole(AudioEncoder, folder, config=config, dtype=dtype, key_mapping=mapping)
+        problem = f"preprocessor_config.json makes {made} features, the model takes {taken}"
+        raise ValueError(f"{folder}: {problem}; copy it again")
+    encoder = load_whole(AudioEncoder, folder, config=config, dtype=dtype, key_mapping={r"^(model\.)?encoder\.": ""})
     return encoder.requires_grad_(False).eval(), extractor
 
 
@@ -57,9 +55,9 @@ def num_states(num_frames):
 class AudioPreprocessor:
     """Turns clips, 16 kHz and mono, into the encoder's features, and counts the tokens that they take in a prompt."""
 
-    def __init__(self, extractor: WhisperFeatureExtractor, num_learnt_tokens: int):
-        """`num_learnt_tokens` are those before a clip's semantic ones, whatever its length."""
-        self.extractor, self.num_learnt_tokens = extractor, num_learnt_tokens
+    def __init__(self, extractor: WhisperFeatureExtractor, config):
+        """`config` is the DiffaConfig of the model."""
+        self.extractor, self.num_learnt_tokens = extractor, config.num_learnt_tokens
         self.max_samples = extractor.n_samples
 
     def num_frames(self, num_samples: int) -> int:
@@ -73,13 +71,11 @@ class AudioPreprocessor:
             raise ValueError(f"{num_samples / SAMPLING_RATE:.3f} s of audio are too short to be heard; leave it out")
         return self.num_learnt_tokens + semantic
 
-    def features(self, clip: np.ndarray) -> Tensor:
-        """Log-mel features [M, 2 T] of a clip, filled up with silence."""
-        found = self.extractor(clip, sampling_rate=SAMPLING_RATE, return_tensors="pt")
-        return found.input_features[0]
-
     def batch(self, clips: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Features [n, M, 2 T] and frames [n] of clips; of a silent one that no prompt asks for, if there are none."""
+        """Log-mel features [n, M, 2 T] of clips, each filled up with silence, and the frames [n] that are its own; of a
+        silent one that no prompt asks for, if there are none.
+        """
         clips = clips or [np.zeros(self.max_samples, np.float32)]
+        made = [self.extractor(clip, sampling_rate=SAMPLING_RATE, return_tensors="pt") for clip in clips]
         frames = torch.tensor([self.num_frames(len(clip)) for clip in clips])
-        return torch.stack([self.features(clip) for clip in clips]), frames
+        return torch.cat([each.input_features for each in made]), frames

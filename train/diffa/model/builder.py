@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from diffa.constants import PARTS
-from diffa.model.audio_encoder import AudioPreprocessor, load_audio_encoder
+from diffa.model.audio_encoder import load_audio_encoder
 from diffa.model.frozen import check_same, identify
 from diffa.model.modeling_diffa import DiffaConfig, DiffaModelLM
 from dllm.core.model import DiffusionSettings, check_diffusion_settings
@@ -56,10 +56,8 @@ def check_pattern(folder: str, diffusion: dict) -> None:
     """Raises ValueError if the settings ask a frozen language model for a pattern that it has not learnt."""
     known, asked = frozen_pattern(folder), diffusion.get("attention_pattern")
     if asked not in (None, known):
-        raise ValueError(
-            f"{folder} is frozen and knows the attention_pattern {known} alone, not {asked}; ask for that, or train "
-            "language_model too (or its LoRA)"
-        )
+        problem = f"{folder} is frozen and knows the attention_pattern {known} alone, not {asked}"
+        raise ValueError(f"{problem}; ask for that, or train language_model too (or its LoRA)")
     blocks, asked = read_config(folder).get("block_length"), diffusion.get("block_length")
     if known == "block" and asked not in (None, blocks):
         raise ValueError(f"{folder} is frozen and knows blocks of {blocks} tokens alone, not {asked}; give the same")
@@ -97,8 +95,7 @@ def load_pretrained_model(
         for name in DiffusionSettings.__annotations__:
             setattr(language.config, name, getattr(config.text_config, name))
         model.put("language_model", language)
-    extractor = WhisperFeatureExtractor.from_pretrained(model_path)
-    return load_tokenizer(model_path), model.to(device).eval(), extractor
+    return load_tokenizer(model_path), model.to(device).eval(), WhisperFeatureExtractor.from_pretrained(model_path)
 
 
 def load_stage(model: DiffaModelLM, folder: str) -> None:
@@ -119,8 +116,3 @@ def load_stage(model: DiffaModelLM, folder: str) -> None:
     if PARTS["language_model"] in parts:
         model.config.frozen.pop("language_model", None)
     load_parts(model, state, (PARTS["semantic_adapter"], *parts), folder, "give the settings of stage 1")
-
-
-def preprocessor(model: DiffaModelLM, extractor: WhisperFeatureExtractor) -> AudioPreprocessor:
-    """What makes a model's inputs of clips."""
-    return AudioPreprocessor(extractor, model.config.num_learnt_tokens)

@@ -3,20 +3,52 @@ r"""Turns a published DIFFA checkpoint, which is a pickle, into a folder that ev
     python -m diffa.model.convert_pickle --pickle DIFFA/pytorch_model.bin --llm_model LLaDA-8B-Instruct \
         --whisper_model whisper-small --out model/diffa
 
-The only program that opens a pickle, and it takes tensors alone from it (`weights_only`). The folder names the language
-model and Whisper, and does not hold them.
+The only program that opens a pickle, and it takes tensors alone from it (`weights_only`). Of DIFFA's and DIFFA-2's
+weights it knows which is which of ours. The file also holds copies of the frozen parts, which are not read: the folder
+names the language model and Whisper, and does not hold them.
 """
 
 import pickle
+import re
 from pathlib import Path
 
 import torch
 
 from diffa.constants import PARTS
 from diffa.model.builder import build_model
-from diffa.model.published import convert
 from dllm.pipelines.parts import load_parts
 from dllm.program import argument_parser, run_program
+
+FROZEN = ("whisper_model.", "llm_model.")
+NAMES = {  # a regular expression -> what takes its place
+    r"^trainable_prompts\.": "semantic_adapter.prompts.",
+    r"^semantic_connector\.": "semantic_adapter.",
+    r"^acoustic_connector\.": "acoustic_adapter.",
+    r"(\.layer\.\d+\.(?:cross)?attention)\.self\.": r"\1.attention.",  # BERT's layers, in the names of BLIP-2's
+    r"(\.layer\.\d+)\.intermediate\.": r"\1.intermediate_query.",
+    r"(\.layer\.\d+)\.output\.": r"\1.output_query.",
+}
+LAYER_PROMPTS = "acoustic_adapter.layer_prompts"
+
+
+def rename(name: str) -> str:
+    """Our name of a published weight."""
+    for pattern, replacement in NAMES.items():
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def convert(state: dict[str, torch.Tensor], stage: int) -> dict[str, torch.Tensor]:
+    """The adapters' weights of a published state dict, as a model of this stage has them: stage 1 has learnt prompts
+    and no acoustic adapter, stage 2 the reverse. The queries of the layers, [1, queries, W] each, become one weight.
+    """
+    left_behind = "semantic_adapter.prompts." if stage == 2 else "acoustic_adapter."
+    named = {rename(name): weight for name, weight in state.items() if not name.startswith(FROZEN)}
+    found = {name: weight for name, weight in named.items() if not name.startswith(left_behind)}
+    layers = sorted(int(name.rpartition(".")[2]) for name in found if name.startswith(LAYER_PROMPTS))
+    if layers:
+        found[LAYER_PROMPTS] = torch.cat([found.pop(f"{LAYER_PROMPTS}.{layer}") for layer in layers])
+    return found
 
 
 def read_pickle(file: str) -> dict[str, torch.Tensor]:
@@ -43,9 +75,8 @@ def main() -> None:
     parser.add_argument("--stage", type=int, default=2, help="1: of the first stage, with learnt prompts")
     args = parser.parse_args()
     state = convert(read_pickle(args.pickle), args.stage)
-    tokenizer, model, extractor = build_model(
-        args.llm_model, args.whisper_model, {}, torch.bfloat16, stage=args.stage, mask_padding=False
-    )
+    parts = (args.llm_model, args.whisper_model)
+    tokenizer, model, extractor = build_model(*parts, {}, torch.bfloat16, stage=args.stage, mask_padding=False)
     load_parts(model, state, tuple(PARTS.values()), args.pickle, "give the parts that it was trained with")
     for each in (tokenizer, extractor, model):  # the weights last: where they are, the folder is whole
         each.save_pretrained(args.out)

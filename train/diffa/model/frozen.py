@@ -16,10 +16,8 @@ def check_same(what: str, named: dict[str, str], folder: str) -> None:
     """Raises ValueError if the weights of `folder` are not those that were `named`; `what` is who named them."""
     found = identify(folder)["sha256"]
     if found != named["sha256"]:
-        raise ValueError(
-            f"{what} was trained with the weights of {named['folder']}, sha256 {named['sha256'][:12]}...; {folder} has "
-            f"others, {found[:12]}...; give a folder with the same"
-        )
+        known = f"{what} was trained with the weights of {named['folder']}, sha256 {named['sha256'][:12]}..."
+        raise ValueError(f"{known}; {folder} has others, {found[:12]}...; give a folder with the same")
 
 
 def leave_out(model: nn.Module) -> None:

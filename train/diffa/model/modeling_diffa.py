@@ -5,14 +5,8 @@ from collections.abc import Callable
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import (
-    MODEL_FOR_MASKED_LM_MAPPING,
-    AutoConfig,
-    AutoModel,
-    PreTrainedConfig,
-    PreTrainedModel,
-    WhisperConfig,
-)
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, WhisperConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
 import dllm.pipelines.auto  # noqa: F401 registers its models
 from diffa.constants import AUDIO_TOKEN_INDEX, PARTS
@@ -66,12 +60,10 @@ class DiffaConfig(PreTrainedConfig):
         if self.stage not in STAGES:
             raise ValueError(f"training_stage {self.stage} is unknown; known: 1, 2")
         depth = self.audio_config.encoder_layers
-        unknown = [layer for layer in self.acoustic_layers if not 0 <= layer <= depth]
-        if unknown or not self.acoustic_layers:
-            found = unknown[0] if unknown else "none"
-            raise ValueError(
-                f"acoustic_layers: {found} is no state of an encoder of {depth} layers; give some of 0-{depth}"
-            )
+        for layer in self.acoustic_layers or ["none"]:
+            if layer not in range(depth + 1):
+                there = f"an encoder of {depth} layers; give some of 0-{depth}"
+                raise ValueError(f"acoustic_layers: {layer} is no state of {there}")
         for name in ("num_prompts", "prompt_size", "acoustic_intermediate_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -110,8 +102,7 @@ print(processor.batch_decode(model.generate(**batch).ids))"""
     def __init__(self, config: DiffaConfig):
         super().__init__(config)
         config.check()
-        self.audio_encoder = None
-        self.language_model = None
+        self.audio_encoder = self.language_model = None
         if "language_model" not in config.frozen:
             self.language_model = MODEL_FOR_MASKED_LM_MAPPING[type(config.text_config)](config.text_config)
         self.semantic_adapter = SemanticAdapter(config)

@@ -16,7 +16,7 @@ class DiffaProcessor(PromptProcessor):
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, extractor: WhisperFeatureExtractor, config: DiffaConfig):
         super().__init__(tokenizer, extractor)
-        self.audio = AudioPreprocessor(extractor, config.num_learnt_tokens)
+        self.audio = AudioPreprocessor(extractor, config)
 
     @classmethod
     def from_pretrained(cls, folder: str, **kwargs) -> "DiffaProcessor":

@@ -53,8 +53,7 @@ def write_release(out: Path, counts: dict[str, int], seed: int) -> Path:
         (out / "audio" / split).mkdir(parents=True, exist_ok=True)
         write = partial(write_clip, out, seed, split)
         written = map_parallel(write, range(counts[split]), f"{split} clips", "clip")
-        truth, records, questions = zip(*written, strict=True)
-        truths[split] = truth
+        truths[split], records, questions = zip(*written, strict=True)
         if split == "train":
             files["stage1.json"] = json.dumps([each[0] for each in records], indent=1)
             files["stage2.json"] = json.dumps([record for each in records for record in each[1:]], indent=1)

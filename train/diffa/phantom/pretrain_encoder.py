@@ -44,13 +44,12 @@ class PhonemeDataset(Dataset):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> dict:
         clip = self.clips[index]
         samples = read_audio(self.folder / clip["audio_filepath"])
         features = self.extractor(samples, sampling_rate=RATE, return_tensors="pt").input_features[0]
         numbers = {"voice": list(VOICES).index(clip["voice"]), "background": BACKGROUNDS.index(clip["background"])}
-        tensors = {name: torch.tensor(number) for name, number in numbers.items()}
-        return {"features": features, "phonemes": torch.from_numpy(frame_labels(clip["spans"]))} | tensors
+        return {"features": features, "phonemes": frame_labels(clip["spans"])} | numbers
 
 
 def frame_labels(spans: list[tuple[int, int, int]]) -> np.ndarray:

@@ -4,10 +4,9 @@ import numpy as np
 
 from diffa.conversation import TRANSCRIBE
 from diffa.evaluation import mmsu
-from diffa.phantom.speech import BACKGROUNDS, DIGITS, VOICES, Clip
+from diffa.phantom.speech import BACKGROUNDS, NAMES, VOICES, Clip
 
-NAMES = list(DIGITS)  # from zero
-NUMBERS = ("two", "three", "four", "five")  # of words in a clip
+NUMBERS = NAMES[2:6]  # of words in a clip
 SAID = "Linguistics"  # what is said; the other questions are on how
 HEARD = "Paralinguistics"
 TASKS = {  # question, category, sub-category, and what is true of a clip

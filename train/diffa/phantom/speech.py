@@ -15,33 +15,16 @@ WINDOW = 4096  # samples in which a phoneme is shaped: the longest has 4000
 FADE = 160  # samples over which a phoneme comes and goes
 
 # Formants in Hz, and how loud each is. The two last phonemes are noise in a band instead: its centre and its width.
-FORMANTS = np.array(
-    [
-        [280, 2250, 2900],
-        [400, 2000, 2600],
-        [660, 1720, 2410],
-        [730, 1090, 2440],
-        [570, 840, 2410],
-        [300, 870, 2250],
-        [490, 1350, 1690],
-        [250, 1200, 2100],
-    ]
-)
+F1 = (280, 400, 660, 730, 570, 300, 490, 250)
+F2 = (2250, 2000, 1720, 1090, 840, 870, 1350, 1200)
+F3 = (2900, 2600, 2410, 2440, 2410, 2250, 1690, 2100)
+FORMANTS = np.column_stack([F1, F2, F3])  # [voiced, 3]
 LOUDNESS = np.array([1.0, 0.6, 0.35])
 BANDS = [(2600, 500), (5200, 800)]
 PHONEMES = len(FORMANTS) + len(BANDS)
-DIGITS = {  # phonemes of each
-    "zero": (9, 4),
-    "one": (5, 7),
-    "two": (8, 5),
-    "three": (8, 0),
-    "four": (9, 3),
-    "five": (3, 1),
-    "six": (0, 9),
-    "seven": (2, 8),
-    "eight": (1, 6),
-    "nine": (7, 2),
-}
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SPELLING = ((9, 4), (5, 7), (8, 5), (8, 0), (9, 3), (3, 1), (0, 9), (2, 8), (1, 6), (7, 2))
+DIGITS = dict(zip(NAMES, SPELLING, strict=True))  # the phonemes of each
 VOICES = {"low": ((85, 125), (0.92, 1.0)), "high": ((190, 260), (1.05, 1.15))}  # pitch in Hz, scale of the formants
 BACKGROUNDS = ("none", "hiss", "hum")
 BACKGROUND_LEVEL = (0.01, 0.03)  # of full scale
@@ -63,7 +46,7 @@ class Clip:
 
 def make_clip(rng: np.random.Generator) -> Clip:
     """A clip of two to five digits, drawn from `rng` alone."""
-    digits = tuple(np.array(list(DIGITS))[rng.integers(len(DIGITS), size=rng.integers(2, 6))].tolist())
+    digits = tuple(np.array(NAMES)[rng.integers(len(DIGITS), size=rng.integers(2, 6))].tolist())
     voice, background = str(rng.choice(list(VOICES))), str(rng.choice(BACKGROUNDS))
     speed = rng.uniform(0.8, 1.2)
     phonemes = np.array([phoneme for digit in digits for phoneme in DIGITS[digit]])  # [n]

@@ -44,7 +44,7 @@ class ModelArguments(arguments.ModelArguments):
             raise ValueError(f"--training_stage {self.training_stage}: give 1 or 2")
         if self.training_stage == 2 and not self.stage1_ckpt:
             raise ValueError("--stage1_ckpt is missing: stage 2 goes on from the output folder of stage 1")
-        if self.lora_enable and not self.trains("language_model"):
+        if self.lora_enable and "language_model" not in self.parts():
             raise ValueError("--lora_enable needs language_model among --tunable_parts: its adapter is what trains")
         self.settings()
 
@@ -56,10 +56,6 @@ class ModelArguments(arguments.ModelArguments):
         if not set(parts) <= set(known):
             raise ValueError(f"--tunable_parts {named!r}: name some of {', '.join(known)}")
         return parts
-
-    def trains(self, part: str) -> bool:
-        """Whether a part is trained."""
-        return part in self.parts()
 
     def tunable_prefixes(self) -> tuple[str, ...]:
         """Prefixes of the parameters to train."""

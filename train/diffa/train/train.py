@@ -7,7 +7,8 @@ r"""Trains DiffaModelLM on questions about clips; the stage scripts in examples/
 import torch
 
 from diffa.data.dataset import AudioCollator, AudioDataset
-from diffa.model.builder import build_model, load_stage, preprocessor
+from diffa.model.audio_encoder import AudioPreprocessor
+from diffa.model.builder import build_model, load_stage
 from diffa.train.args import DataArguments, ModelArguments, TrainingArguments
 from diffa.train.diffa_trainer import DiffaTrainer
 from dllm.training.command_line import ArgumentParser
@@ -33,31 +34,23 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
     """The trainer of a run."""
     tokenizer, model, extractor = loaded(lambda: _model(model_args, args), args)
     limits = (model.diffusion, args.model_max_length, args.process_index == 0)
-
-    def dataset(path: str) -> AudioDataset:
-        return AudioDataset(path, tokenizer, preprocessor(model, extractor), *limits, cut=data_args.cut_long_audio)
-
-    return DiffaTrainer(
-        model=model,
-        args=args,
-        train_dataset=dataset(data_args.train_dataset_path),
-        eval_dataset=dataset(data_args.eval_dataset_path) if data_args.eval_dataset_path else None,
-        data_collator=AudioCollator(model.diffusion, args.forward_process(), args.pad_to_multiple_of),
-        processing_class=tokenizer,
-        processors=(extractor,),
-    )
+    preprocessor = AudioPreprocessor(extractor, model.config)
+    paths = {"train_dataset": data_args.train_dataset_path, "eval_dataset": data_args.eval_dataset_path}
+    datasets = {
+        name: AudioDataset(path, tokenizer, preprocessor, *limits, cut=data_args.cut_long_audio)
+        for name, path in paths.items()
+        if path
+    }
+    collator = AudioCollator(model.diffusion, args.forward_process(), args.pad_to_multiple_of)
+    return DiffaTrainer(model, args, collator, **datasets, processing_class=tokenizer, processors=(extractor,))
 
 
 def _model(model_args: ModelArguments, args: TrainingArguments):
     """A model of its parts, with what an earlier stage has learnt; what is frozen is held in the type of the step."""
-    tokenizer, model, extractor = build_model(
-        model_args.model_name_or_path,
-        model_args.whisper_model,
-        model_args.diffusion(),
-        torch.bfloat16 if args.bf16 else torch.float32,
-        freeze_language_model=not model_args.trains("language_model"),
-        **model_args.settings(),
-    )
+    folders = (model_args.model_name_or_path, model_args.whisper_model)
+    dtype = torch.bfloat16 if args.bf16 else torch.float32
+    freeze = "language_model" not in model_args.parts()
+    tokenizer, model, extractor = build_model(*folders, model_args.diffusion(), dtype, freeze, **model_args.settings())
     if model_args.stage1_ckpt:
         load_stage(model, model_args.stage1_ckpt)
     set_trainable(model, model_args.tunable_prefixes(), model_args)

@@ -5,12 +5,10 @@ from importlib.util import find_spec
 
 from datasets import Audio
 from lmms_eval.api.instance import Instance
-from lmms_eval.api.task import ConfigurableTask
 from lmms_eval.tasks import TaskManager
 from writer_model import WriterModel
 
-from diffa.evaluation.files import FLOORS
-from dllm.inference.floors import derangement
+from diffa.evaluation.files import FLOORS, exchanged
 from dllm.program import boundary
 
 OF_OTHER_MODELS = ("do_sample", "top_p", "num_beams", "max_new_tokens")
@@ -59,9 +57,7 @@ class Diffa(WriterModel):
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         if self.floor == "shuffled_audio":
-            documents = list(dict.fromkeys(request.args[3:] for request in requests))  # (number, task, split)
-            order = derangement(len(documents))
-            self.donors = {document: documents[other] for document, other in zip(documents, order, strict=True)}
+            self.donors = exchanged(request.args[3:] for request in requests)  # (number, task, split)
         return super().generate_until(requests)
 
     def gen_kwargs(self, request: Instance) -> dict:
@@ -93,10 +89,11 @@ class Diffa(WriterModel):
 
 
 def keep_audio_encoded() -> None:
-    """From now on tasks hold the files of their clips, which we read: to decode them, `datasets` needs torchcodec. A
-    task whose packages are missing is refused.
+    """From now on a clip of a data set is its file, which we read: to decode it, `datasets` needs torchcodec. A task
+    whose packages are missing is refused.
     """
-    load, download = TaskManager.load_task_or_group, ConfigurableTask.download
+    Audio.decode_example = lambda self, value, **_: value
+    load = TaskManager.load_task_or_group
     if hasattr(load, "__wrapped__"):
         return
 
@@ -106,16 +103,7 @@ def keep_audio_encoded() -> None:
             check_packages([task_list] if isinstance(task_list, str) else task_list or [])
         return load(self, task_list, *args, **kwargs)
 
-    @functools.wraps(download)
-    def download_encoded(self, *args, **kwargs):
-        download(self, *args, **kwargs)
-        for name, split in self.dataset.items():
-            for column, feature in split.features.items():
-                if isinstance(feature, Audio):
-                    split = split.cast_column(column, Audio(decode=False))
-            self.dataset[name] = split
-
-    TaskManager.load_task_or_group, ConfigurableTask.download = load_task_or_group, download_encoded
+    TaskManager.load_task_or_group = load_task_or_group
 
 
 def check_packages(tasks: list) -> None:
@@ -124,6 +112,5 @@ def check_packages(tasks: list) -> None:
         for start, packages in NEEDED.items():
             missing = [package for package in packages if find_spec(package) is None]
             if missing and (task.startswith(start) or start.startswith(f"{task}_")):
-                raise ValueError(
-                    f"{task} needs {', '.join(missing)}: pip install -e 'eval/lmms-eval[speech]', or leave the task out"
-                )
+                remedy = "pip install -e 'eval/lmms-eval[speech]', or leave the task out"
+                raise ValueError(f"{task} needs {', '.join(missing)}: {remedy}")
