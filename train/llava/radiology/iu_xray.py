@@ -16,7 +16,6 @@ patient of its own.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from dataclasses import replace
@@ -28,6 +27,7 @@ from dllm.data.files import Walk
 from llava.radiology.annotation import ANNOTATION, read_annotation
 from llava.radiology.release import Release
 from llava.radiology.sections import SECTIONS
+from llava.radiology.tables import read_rows
 
 IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".dcm")  # the first that is there is used
 TRAIN_BELOW, VAL_BELOW = 0.7, 0.8
@@ -170,13 +170,8 @@ def _read_views(files: list[Path]) -> dict[str, str]:
     """Which image is "FRONTAL" and which "LATERAL", by its name; empty where the table is not among the files."""
     views = {}
     for path in [path for path in files if path.name == "indiana_projections.csv"][:1]:
-        try:
-            with open(path, encoding="utf-8-sig", newline="") as file:
-                views = {image_name(row["filename"]): row["projection"].strip().upper() for row in csv.DictReader(file)}
-        except (KeyError, AttributeError):
-            raise ValueError(f"{path}: must have the columns filename and projection; copy it again") from None
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: is not UTF-8 text ({error.reason}); copy it again") from None
+        rows = read_rows(path, "copy it again", "filename", "projection")
+        views = {image_name(row["filename"]): row["projection"].strip().upper() for row in rows}
         if unknown := set(views.values()) - set(VIEW_ORDER):
             raise ValueError(f"{path}: unknown projection {min(unknown)!r}, known: Frontal, Lateral; copy it again")
     return views
