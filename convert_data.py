@@ -12,7 +12,7 @@ import argparse
 
 from dllm.program import argument_parser, run_program
 from llava.data.images import allow_blank_images
-from llava.radiology.annotation import check_writable, convert_annotation, convert_release
+from llava.radiology.annotation import ANNOTATION, check_writable, convert_annotation, convert_release
 from llava.radiology.iu_xray import read_iu_xray
 from llava.radiology.mimic_cxr import read_mimic_release
 from llava.radiology.release import TARGETS, VIEWS, Release, choose_images
@@ -23,9 +23,7 @@ DEFAULT_VIEWS = {"annotation": "first", "mimic-cxr": "frontal", "iu-xray": "firs
 def parse_arguments() -> argparse.Namespace:
     parser = argument_parser(__doc__)
     parser.add_argument("--dataset", choices=DEFAULT_VIEWS, default="annotation", help="annotation file or release")
-    parser.add_argument(
-        "--annotation", default="data/mimic_cxr/annotation_with_clinic_info.json", help="annotation file"
-    )
+    parser.add_argument("--annotation", default=f"data/mimic_cxr/{ANNOTATION}", help="annotation file")
     parser.add_argument("--root", help="folder of the release")
     parser.add_argument("--out_dir", default="data/mimic_cxr", help="folder of the converted files")
     parser.add_argument(

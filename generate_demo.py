@@ -129,10 +129,9 @@ def describe_folder(args: argparse.Namespace, context: dict, gen_kwargs: dict) -
     rate = f"{tokens:.1f} tokens on average, {tokens_per_step(reports):.1f} tokens per step"
     print(f"{file.path}: {len(reports)} reports ({done} from before), {rate}")
     if unreadable:
-        told = (
-            f"{len(unreadable)} of {len(names)} images cannot be read: {file.path} says why; mend them and start again"
-        )
-        print(f"{told} (exit status {UNREADABLE})", file=sys.stderr)
+        told = f"{len(unreadable)} of {len(names)} images cannot be read"
+        remedy = f"{file.path} says why; mend them and start again"
+        print(f"{told}: {remedy} (exit status {UNREADABLE})", file=sys.stderr)
         sys.exit(UNREADABLE)
 
 

@@ -14,8 +14,8 @@ from llava.radiology.labels import labels
 from report_scores.lmms_eval_output import check_complete
 from report_scores.metrics.clinical import clinical_metrics
 from report_scores.page import write_page
+from report_scores.provenance import run_name
 from report_scores.results import compare_runs, score_run
-from report_scores.run_name import run_name
 from report_scores.scorer import FINDING_F1, METRICS, Scorer
 from report_scores.table import comparison_table, run_table
 

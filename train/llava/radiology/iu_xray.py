@@ -114,10 +114,8 @@ def _read_openi(root: Path, files: list[Path]) -> Release:
     reports.sort(key=lambda path: (len(path.stem), path.stem))  # 2.xml before 10.xml
     if not reports:
         if annotations := [path for path in files if path.name == ANNOTATION]:
-            raise ValueError(
-                f"{root}: holds no reports as Open-i publishes them, but an annotation: give --annotation "
-                f"{annotations[0]} in place of --dataset and --root"
-            )
+            remedy = f"give --annotation {annotations[0]} in place of --dataset and --root"
+            raise ValueError(f"{root}: holds no reports as Open-i publishes them, but an annotation: {remedy}")
         raise ValueError(f"{root}: holds neither annotation.json nor XML reports; unpack NLMCXR_reports.tgz there")
     images, views = _find_images(root, files), _read_views(files)
     release = Release(images=root)
@@ -127,13 +125,9 @@ def _read_openi(root: Path, files: list[Path]) -> Release:
         names = [image_name(image.get("id", "")) for image in report.iter("parentImage")]
         names.sort(key=lambda name: VIEW_ORDER.index(views.get(name, "")))
         reason = NO_IMAGE if not names else IMAGE_MISSING if any(name not in images for name in names) else None
-        record = _record(
-            study_id,
-            study_id,
-            {name: _text(report, name.upper()) for name in SECTIONS},
-            [images.get(name, "") for name in names],
-            [views.get(name, "") for name in names],
-        )
+        texts = {name: _text(report, name.upper()) for name in SECTIONS}
+        found, shown = ([known.get(name, "") for name in names] for known in (images, views))
+        record = _record(study_id, study_id, texts, found, shown)
         mesh = [" ".join((term.text or "").split()) for term in report.iterfind("MeSH/major")]
         _keep(release, split_of(study_id), record | {"labels": labels_of(mesh), "mesh": mesh}, reason)
     return release

@@ -53,11 +53,10 @@ class ModelArguments(arguments.ModelArguments):
 
     def check(self) -> None:
         super().check()
-        if self.lora_enable and PARTS["mm_language_model"] not in self.tunable_prefixes():
-            raise ValueError(
-                "--lora_enable needs mm_language_model among --mm_tunable_parts: its adapter is what trains"
-            )
-        self.tunable_prefixes()
+        prefixes = self.tunable_prefixes()
+        if self.lora_enable and PARTS["mm_language_model"] not in prefixes:
+            need = "mm_language_model among --mm_tunable_parts"
+            raise ValueError(f"--lora_enable needs {need}: its adapter is what trains")
         check_version(self.version)
 
     def tunable_prefixes(self) -> tuple[str, ...]:
@@ -99,15 +98,12 @@ class DataArguments:
         if not self.data_path:
             raise ValueError("--data_path is empty; give the JSON file that convert_data.py wrote")
         if not self.image_folder or not Path(self.image_folder).is_dir():
-            raise ValueError(
-                f"--image_folder {self.image_folder!r} is not a folder; give the one that holds the images"
-            )
+            raise ValueError(f"--image_folder {self.image_folder!r} is not a folder; give the one with the images")
         if self.video_folder and not Path(self.video_folder).is_dir():
             raise ValueError(f"--video_folder {self.video_folder!r} is not a folder; give the one with the videos")
         if self.video_fps <= 0 or self.frames_upbound < 0:
-            raise ValueError(
-                f"--video_fps {self.video_fps} must be above 0, --frames_upbound {self.frames_upbound} at least 0"
-            )
+            fps, most = self.video_fps, self.frames_upbound
+            raise ValueError(f"--video_fps {fps} must be above 0, --frames_upbound {most} at least 0")
 
 
 @dataclass
