@@ -179,8 +179,7 @@ def _parse(path: Path) -> ElementTree.Element:
 
 
 def _study_id(report: ElementTree.Element, path: Path) -> str:
-    mark = report.find("uId")
-    study_id = mark.get("id", "") if mark is not None else ""
+    study_id = next((mark.get("id", "") for mark in report.iterfind("uId")), "")
     if not re.fullmatch(r"CXR\d+", study_id):
         raise ValueError(f"{path}: is no report of Open-i's chest images (no uId CXR...); move it out of the folder")
     return study_id
