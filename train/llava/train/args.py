@@ -14,18 +14,15 @@ from llava.data.video import VideoFolder
 from llava.model.builder import is_trained
 from llava.model.language_model.llava_qwen import LlavaQwen3Config
 
-RESAMPLER_FIELDS = ("mm_projector", "mm_resampler", "mm_qformer", "mm_perceiver", "mm_spatial", "mm_mask")
+PART_SETTINGS = tuple(name for name in LlavaQwen3Config.__annotations__ if name.startswith("mm_"))
 
 
 @dataclass(kw_only=True)
 class ModelArguments(arguments.ModelArguments):
     """What is built. The mm_* settings are saved in the checkpoint's config too."""
 
-    fixed = (
-        *("vision_tower", "version", "image_aspect_ratio", "image_grid_pinpoints"),
-        *("attention_pattern", "gen_length"),
-        *(field for field in LlavaQwen3Config.__annotations__ if field.startswith(RESAMPLER_FIELDS)),
-    )
+    fixed = ("vision_tower", "version", "image_aspect_ratio", "image_grid_pinpoints")
+    fixed += ("attention_pattern", "gen_length", *PART_SETTINGS)
 
     mm_tunable_parts: str = HfArg(help=f"parts to train, joined by commas: {', '.join(PARTS)}")
     vision_tower: str | None = HfArg(default=None, help="SigLIP folder, open_clip:NAME or timm:NAME (or folder)")
@@ -69,8 +66,7 @@ class ModelArguments(arguments.ModelArguments):
 
     def settings(self) -> dict:
         """Fields that LlavaQwen3Config takes over by name."""
-        names = [name for name in self.__dataclass_fields__ if name.startswith(RESAMPLER_FIELDS)]
-        return {name: getattr(self, name) for name in ["version", *names]}
+        return {name: getattr(self, name) for name in ("version", *PART_SETTINGS)}
 
 
 @dataclass
