@@ -12,10 +12,10 @@ import argparse
 
 from dllm.program import argument_parser, run_program
 from llava.data.images import allow_blank_images
-from llava.radiology.annotation import check_writable, convert_annotation, convert_release
+from llava.radiology.annotation import ANNOTATION, check_writable, convert_annotation, convert_release
 from llava.radiology.iu_xray import read_iu_xray
 from llava.radiology.mimic_cxr import read_mimic_release
-from llava.radiology.release import TARGETS, VIEWS, Release, choose_images
+from llava.radiology.release import TARGETS, VIEWS, choose_images
 
 DEFAULT_VIEWS = {"annotation": "first", "mimic-cxr": "frontal", "iu-xray": "first"}  # of each data set
 
@@ -23,9 +23,7 @@ DEFAULT_VIEWS = {"annotation": "first", "mimic-cxr": "frontal", "iu-xray": "firs
 def parse_arguments() -> argparse.Namespace:
     parser = argument_parser(__doc__)
     parser.add_argument("--dataset", choices=DEFAULT_VIEWS, default="annotation", help="annotation file or release")
-    parser.add_argument(
-        "--annotation", default="data/mimic_cxr/annotation_with_clinic_info.json", help="annotation file"
-    )
+    parser.add_argument("--annotation", default=f"data/mimic_cxr/{ANNOTATION}", help="annotation file")
     parser.add_argument("--root", help="folder of the release")
     parser.add_argument("--out_dir", default="data/mimic_cxr", help="folder of the converted files")
     parser.add_argument(
@@ -61,20 +59,17 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def read_release(args: argparse.Namespace, views: str) -> Release:
-    """The release that the arguments name, with the images of each study chosen."""
-    if args.dataset == "mimic-cxr":
-        return read_mimic_release(args.root, args.images, views, args.compare_sections)
-    return choose_images(read_iu_xray(args.root), views)
-
-
 def convert(args: argparse.Namespace) -> str:
     """Convert what the arguments name; returns the summary."""
     views = args.views or DEFAULT_VIEWS[args.dataset]
     if args.dataset == "annotation":
         return convert_annotation(args.annotation, args.out_dir, views, args.images, args.target)
     check_writable(args.out_dir)
-    return convert_release(read_release(args, views), args.root, args.out_dir, views, args.target or "findings")
+    if args.dataset == "mimic-cxr":
+        release = read_mimic_release(args.root, args.images, views, args.compare_sections)
+    else:
+        release = choose_images(read_iu_xray(args.root), views)
+    return convert_release(release, args.root, args.out_dir, views, args.target or "findings")
 
 
 def main() -> None:

@@ -55,9 +55,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     allow_blank_images(args.allow_blank_images)
-    values = {name: value for name, value in vars(args).items() if value is not None}
     gen_kwargs = decoding_arguments(args)
-    context = {name: values[name] for name in (*CONTEXT_FIELDS, "target") if name in values}
+    given = {name: getattr(args, name) for name in (*CONTEXT_FIELDS, "target")}
+    context = {name: text for name, text in given.items() if text is not None}
     if args.images is None:
         if args.out is not None:
             raise ValueError("--out is for the reports of a folder: give --images, or leave it out")
@@ -120,19 +120,16 @@ def describe_folder(args: argparse.Namespace, context: dict, gen_kwargs: dict) -
     def to_request(name: str) -> Request:
         return Request([load_image(folder / name)], question, seed_of(args.seed, name), args.template, name)
 
-    writing = ("writing reports", "image")
-    unreadable = fill(
-        file, writer, names, to_request, args.batch_size, *writing, **gen_kwargs, blank_length=args.blank_length
-    )
+    arguments = gen_kwargs | {"blank_length": args.blank_length}
+    unreadable = fill(file, writer, names, to_request, args.batch_size, "writing reports", "image", **arguments)
     reports = [file.results[name] for name in names if name in file.results]
     tokens = sum(report.tokens for report in reports) / max(1, len(reports))
     rate = f"{tokens:.1f} tokens on average, {tokens_per_step(reports):.1f} tokens per step"
     print(f"{file.path}: {len(reports)} reports ({done} from before), {rate}")
     if unreadable:
-        told = (
-            f"{len(unreadable)} of {len(names)} images cannot be read: {file.path} says why; mend them and start again"
-        )
-        print(f"{told} (exit status {UNREADABLE})", file=sys.stderr)
+        told = f"{len(unreadable)} of {len(names)} images cannot be read"
+        remedy = f"{file.path} says why; mend them and start again"
+        print(f"{told}: {remedy} (exit status {UNREADABLE})", file=sys.stderr)
         sys.exit(UNREADABLE)
 
 

@@ -26,10 +26,8 @@ def register():
     if models not in simple.__path__:
         simple.__path__.append(models)
         TaskManager.initialize_tasks = _with_our_tasks(TaskManager.initialize_tasks)
-    return [
-        ModelManifest(model_id=name, simple_class_path=f"lmms_eval.models.simple.{name}.{model}")
-        for name, model in MODELS.items()
-    ]
+    classes = {name: f"{simple.__name__}.{name}.{model}" for name, model in MODELS.items()}
+    return [ModelManifest(model_id=name, simple_class_path=path) for name, path in classes.items()]
 
 
 def _with_our_tasks(initialize_tasks):

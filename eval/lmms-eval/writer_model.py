@@ -56,8 +56,7 @@ class WriterModel(lmms):
         for _, gen_kwargs in jobs:
             self.writer.parse(gen_kwargs)
         texts = []
-        bar = Bar(total=len(jobs), desc=f"writing {self.unit}s", unit=self.unit, disable=self.rank != 0)
-        with bar:
+        with Bar(total=len(jobs), desc=f"writing {self.unit}s", unit=self.unit, disable=self.rank != 0) as bar:
             for gen_kwargs, group in groupby(jobs, key=lambda job: job[1]):
                 written = {}
                 for index, text in self.write([args for args, _ in group], gen_kwargs):

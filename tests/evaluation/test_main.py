@@ -8,7 +8,7 @@ import report_scores.__main__
 from dllm.program import run_program
 from oracles.report_runs import write_run
 from report_scores.__main__ import main
-from report_scores.run_name import run_name
+from report_scores.provenance import run_name
 from report_scores.scorer import ROUGE_L
 
 TEXTS = {"model": ["Clear.", "Small left effusion.", "No."], "shuffled_images": ["Clear.", "No.", "No."]}

@@ -12,7 +12,7 @@ from report_scores.lmms_eval_output import PREFIXES, TASK_METRICS, TASK_VERSION
 from report_scores.metrics.bleu import bleu_statistics
 from report_scores.metrics.meteor import meteor_statistics
 from report_scores.metrics.rouge import rouge_l
-from report_scores.metrics.tokens import NORMALISATION
+from report_scores.metrics.tokens import TOKEN
 
 TASKS = str(HERE / "tasks")
 
@@ -67,7 +67,7 @@ def test_aggregations_are_those_of_the_scorer(task):
 def test_results_say_what_was_scored_and_how(task):
     metadata = task.dump_config()["metadata"]
     assert metadata["test_studies"] == 3 and re.fullmatch("[0-9a-f]{64}", metadata["test_sha256"])
-    assert metadata["normalisation"] == NORMALISATION and metadata["version"] == TASK_VERSION
+    assert metadata["normalisation"] == f"lower case, tokens {TOKEN.pattern}" and metadata["version"] == TASK_VERSION
 
 
 def test_without_training_reports_the_constant_report_is_left_out(data):

@@ -10,9 +10,10 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
+from llava.radiology.findings import findings_of
 from llava.radiology.labels import labels
 from oracles.report_runs import write_run
-from report_scores.page import IMAGE_PX, image_uri, phantom_findings, read_run, write_page
+from report_scores.page import IMAGE_PX, image_uri, read_run, write_page
 from report_scores.results import score_run
 from report_scores.scorer import METRICS, Scorer
 
@@ -77,7 +78,7 @@ def test_studies_come_worst_first_with_what_agrees_and_what_does_not(run):
 
 
 def test_the_findings_of_phantom_images_have_a_side(run):
-    studies, _ = read_run(run, phantom_findings)
+    studies, _ = read_run(run, findings_of)
     found = {study.number: study.findings for study in studies}
     assert found[1] == [("invented", "effusion left")]
     assert found[2] == [("agree", "effusion left"), ("invented", "edema")]
@@ -193,6 +194,6 @@ def test_what_cannot_be_done_is_one_line(run, data, tmp_path, damage):
 
 def test_nothing_but_the_page_is_left(run):
     before = set(os.listdir(run))
-    assert write_page(run, phantom_findings) == f"{run / 'reports.html'}: 3 studies, 3 images"
+    assert write_page(run, findings_of) == f"{run / 'reports.html'}: 3 studies, 3 images"
     assert set(os.listdir(run)) - before == {"reports.html"}
     assert "effusion left" in (run / "reports.html").read_text(encoding="utf-8")

@@ -6,8 +6,16 @@ import subprocess
 import pytest
 
 from dllm.training import model_card
-from report_scores.provenance import SCORING, checkpoint_files, code_sha256, digest, git_state, sha256, versions
-from report_scores.run_name import run_name
+from report_scores.provenance import (
+    SCORING,
+    checkpoint_files,
+    code_sha256,
+    digest,
+    git_state,
+    run_name,
+    sha256,
+    versions,
+)
 
 
 @pytest.fixture
@@ -79,8 +87,8 @@ def test_a_run_has_another_name_as_soon_as_anything_differs(checkpoint, data, mo
         lambda: (checkpoint / "config.json").write_text('{"gen_length": 8}'),
         change_image,
         change_reports,
-        lambda: monkeypatch.setattr("report_scores.run_name.code_sha256", lambda: "other code"),
-        lambda: monkeypatch.setattr("report_scores.run_name.versions", lambda: {"torch": "0"}),
+        lambda: monkeypatch.setattr("report_scores.provenance.code_sha256", lambda: "other code"),
+        lambda: monkeypatch.setattr("report_scores.provenance.versions", lambda: {"torch": "0"}),
     ):
         change()
         names.append(run_name(checkpoint, ["dtype=float32"]))

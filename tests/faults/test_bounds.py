@@ -14,7 +14,7 @@ from dllm.inference.infill import drafts
 from dllm.inference.templates import Template
 from faults.test_errors import demo
 from llava.data.images import load_image
-from llava.radiology.mimic_cxr import _rows
+from llava.radiology.tables import read_rows
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_table_of_one_line(tmp_path, small):
         for _ in range(200):
             file.write(b"a" * (1 << 20))
     with pytest.raises(ValueError, match="a.csv.gz: a line has 1,048,576 characters or more"):
-        list(_rows(tmp_path / "a.csv.gz", "study"))
+        list(read_rows(tmp_path / "a.csv.gz", "copy it again", "study"))
 
 
 def test_a_blank_of_two_thousand_million_tokens(world, small):

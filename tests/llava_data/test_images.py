@@ -172,6 +172,16 @@ def test_broken_file_is_one_line_that_names_it(tmp_path, make, problem, suffix, 
     assert message.startswith(f"{path}: ") and problem in message and "\n" not in message
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_film_of_many_bytes_is_refused_too_if_its_end_is_missing(tmp_path, suffix):
+    path = tmp_path / f"film.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256), dtype=np.uint8)).save(path)
+    check_image(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        check_image(path)
+
+
 def test_truncated_film_is_refused_where_a_library_allows_truncated_files(tmp_path, monkeypatch):
     make_truncated(tmp_path / "film.jpg")
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as `import lmms_eval.api.task` does

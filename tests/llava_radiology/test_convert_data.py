@@ -114,7 +114,7 @@ def test_file_of_an_earlier_run_is_mentioned(tmp_path):
 BAD_ANNOTATIONS = {
     "not JSON": ('{"train": [', "is not JSON"),
     "empty file": ("", "is not JSON"),
-    "not UTF-8": ('{"train": "é"}'.encode("latin-1"), "is not UTF-8"),
+    "not UTF-8": ('{"train": "é"}'.encode("latin-1"), "saved as UTF-8?"),
     "not an object": ([record()], "must be an object"),
     "no train list": ({"test": [record()]}, "no train list, only: test"),
     "nothing": ({}, "no train list, only: nothing"),
@@ -159,7 +159,7 @@ def test_bad_annotation_is_one_line_and_writes_nothing(tmp_path, content, proble
 def test_missing_annotation_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"absent\.json: no such annotation file; name it with --annotation"):
         convert_annotation(tmp_path / "absent.json", tmp_path, "first")
-    with pytest.raises(ValueError, match="the annotation cannot be read"):
+    with pytest.raises(ValueError, match="no such annotation file"):
         convert_annotation(tmp_path, tmp_path, "first")
 
 

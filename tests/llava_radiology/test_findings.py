@@ -23,20 +23,6 @@ def test_there_are_ten_findings_and_devices_have_no_severity():
     assert [name for name, severities in SEVERITIES.items() if severities == ("",)] == ["pacemaker", "line", "tube"]
 
 
-@pytest.mark.parametrize(
-    "fields, word",
-    [
-        (("fracture", "left", ""), "unknown finding"),
-        (("effusion", "", "small"), "no side"),
-        (("edema", "left", "mild"), "no side"),
-        (("effusion", "left", "mild"), "no severity"),
-    ],
-)
-def test_an_impossible_finding_is_refused(fields, word):
-    with pytest.raises(ValueError, match=word):
-        Finding(*fields)
-
-
 def test_5000_generated_reports_read_back_exactly():
     rng = np.random.default_rng(0)
     for number in range(5000):

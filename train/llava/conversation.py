@@ -17,9 +17,8 @@ conv_templates = {"qwen": SYSTEM_PROMPT}  # name of the conversation -> its syst
 def check_version(version: str) -> None:
     """Raises ValueError if there is no conversation of that name."""
     if version not in conv_templates:
-        raise ValueError(
-            f"unknown conversation {version!r} (--version, conv_template); known: {', '.join(conv_templates)}"
-        )
+        known = ", ".join(conv_templates)
+        raise ValueError(f"unknown conversation {version!r} (--version, conv_template); known: {known}")
 
 
 def build_prompt(

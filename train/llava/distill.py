@@ -10,13 +10,12 @@ the most tokens a step. A run that was stopped goes on from `own.json.reports`. 
 threshold that costs no quality into the model's config.json; whoever sets none decodes with it.
 """
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dllm.data.files import replacing, sha256, weights_sha256
+from dllm.data.files import sha256, weights_sha256, write_json
 from dllm.inference.command_line import add_device, announce, settled
 from dllm.program import argument_parser, run_program
 from llava.data.images import allow_blank_images, load_image
@@ -46,8 +45,7 @@ def own_reports(
     file = ResultsFile(f"{out}.reports", settings, names=("image", "report"))
 
     answered = own_responses(writer, records, requests_of(image_folder), file, batch_size)
-    with replacing(out) as partial:
-        partial.write_text(json.dumps(answered, ensure_ascii=False), encoding="utf-8")
+    write_json(out, answered)
     return len(answered), len(records) - len(answered)
 
 

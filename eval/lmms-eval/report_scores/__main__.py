@@ -9,12 +9,13 @@ from pathlib import Path
 
 from dllm.program import argument_parser, run_program
 from dllm.training.model_card import put_scores
+from llava.radiology.findings import findings_of
 from llava.radiology.labels import labels
 from report_scores.lmms_eval_output import check_complete
 from report_scores.metrics.clinical import clinical_metrics
-from report_scores.page import phantom_findings, write_page
+from report_scores.page import write_page
+from report_scores.provenance import run_name
 from report_scores.results import compare_runs, score_run
-from report_scores.run_name import run_name
 from report_scores.scorer import FINDING_F1, METRICS, Scorer
 from report_scores.table import comparison_table, run_table
 
@@ -30,7 +31,7 @@ def report(folders: list[Path], finding_f1: bool, clinical: bool) -> None:
     if len(runs) > 1:
         print(comparison_table(compare_runs(runs, scorer, folders[0].absolute().parent)))
     for folder, run in zip(folders, runs, strict=True):
-        print(write_page(folder, phantom_findings if finding_f1 else labels, run.summary))
+        print(write_page(folder, findings_of if finding_f1 else labels, run.summary))
 
 
 def main(arguments: list[str] | None = None) -> None:

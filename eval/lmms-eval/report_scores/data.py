@@ -9,13 +9,13 @@ import functools
 import os
 from pathlib import Path
 
+from dllm.data.files import sha256
 from dllm.inference.floors import derangement
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.data.records import image_names, read_records
 from llava.radiology.checks import check_images
 from llava.radiology.release import SPLITS
 from report_scores.baselines import constant_report, nearest_images
-from report_scores.provenance import sha256
 
 DEFAULT_DATA = Path(__file__).resolve().parents[3] / "data" / "mimic_cxr"
 

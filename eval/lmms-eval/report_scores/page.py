@@ -6,8 +6,6 @@ missed and what it invented is marked in the texts. The page holds reports and i
 apply to it.
 """
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,9 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from dllm.data.files import replacing
 from dllm.data.parallel import map_parallel
 from llava.data.images import load_image
-from llava.radiology.findings import parse_report
 from llava.radiology.labels import NO_FINDING
 from llava.radiology.negation import sentences
+from llava.web.uploads import jpeg_uri
 from report_scores.data import read_studies
 from report_scores.lmms_eval_output import TASK, generations, read_results, read_samples, results_file
 from report_scores.table import run_rows
@@ -57,11 +55,6 @@ class Study:
         return sum(state != "agree" for state, _ in self.findings)
 
 
-def phantom_findings(report: str) -> frozenset[str]:
-    """The findings of a phantom's report, each with its side: "effusion left"."""
-    return frozenset(f"{name} {side}".strip() for name, side in parse_report(report))
-
-
 def read_run(folder: Path, read: Read) -> tuple[list[Study], Path]:
     """Return the studies of the newest results in the folder, the worst first, and the folder of their images.
 
@@ -92,13 +85,9 @@ def read_run(folder: Path, read: Read) -> tuple[list[Study], Path]:
 def image_uri(path: Path) -> str | None:
     """The image as a data URI of a grey JPEG of at most IMAGE_PX a side; None when it cannot be read."""
     try:
-        image = load_image(path).convert("L")
+        return jpeg_uri(load_image(path).convert("L"), IMAGE_PX)
     except ValueError:
         return None
-    image.thumbnail((IMAGE_PX, IMAGE_PX))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def page(studies: list[Study], images: dict[str, str | None], title: str, summary: dict | None) -> str:

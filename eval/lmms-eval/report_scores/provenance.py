@@ -1,4 +1,4 @@
-"""What a score rests on: files and code by their hash, versions, the commit."""
+"""What a score rests on: files, data and code by their hash, versions, the commit; and the name of a run made of it."""
 
 import hashlib
 import importlib.util
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dllm.data.files import sha256
 from dllm.training.model_card import git_state  # noqa: F401 (of the code that writes)
+from report_scores.data import check_test_set, data_hashes
 
 LOADED = (".safetensors", ".json", ".jinja", ".txt")  # kinds of files that a model is loaded from
 LIBRARIES = ("torch", "transformers", "lmms_eval")
@@ -37,3 +38,12 @@ def code_sha256(packages: Sequence[str] = WRITING) -> str:
 def versions() -> dict[str, str]:
     """Versions of the libraries that the reports depend on."""
     return {name: version(name) for name in LIBRARIES}
+
+
+def run_name(checkpoint: str | Path, settings: list[str]) -> str:
+    """The last folder of the checkpoint, and a hash of all that the reports depend on: a run that was interrupted is
+    found again by it. Raises ValueError with one line when the test set cannot be used.
+    """
+    folder = Path(checkpoint)
+    state = [checkpoint_files(folder), check_test_set(), data_hashes(), code_sha256(), versions(), settings]
+    return f"{folder.resolve().name}_{digest(state)[:12]}"

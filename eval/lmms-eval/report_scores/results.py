@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dllm.data.files import read_json, replacing, sha256
+from dllm.data.files import read_json, replacing, sha256, write_json
 from report_scores.data import nearest_reports
 from report_scores.intervals import FEWEST, LEVEL, RESAMPLES, compare, estimate, resampled_sums
 from report_scores.lmms_eval_output import TASK, generations, read_results, read_scores, read_statistics, results_file
@@ -146,7 +146,6 @@ def _read(folder: Path, made_from: str) -> Scores | None:
 
 def _write(path: Path, table: str, record: dict) -> None:
     """Write PATH.md and then PATH.json."""
-    texts = {".md": table, ".json": json.dumps(record, indent=2, ensure_ascii=False) + "\n"}
-    for suffix, text in texts.items():
-        with replacing(path.with_suffix(suffix)) as file:
-            file.write_text(text, encoding="utf-8")
+    with replacing(path.with_suffix(".md")) as file:
+        file.write_text(table, encoding="utf-8")
+    write_json(path.with_suffix(".json"), record)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from dllm.data.files import replacing
+from dllm.data.files import write_json
 from llava.inference import Report, Request
 from report_scores.provenance import digest
 
@@ -81,5 +81,4 @@ class FinishedReports:
     def describe(self, more: dict) -> None:
         """Write the settings, and more that is worth knowing, to settings.json; only process 0 does."""
         if self.rank == 0:
-            with replacing(self.folder / "settings.json") as file:
-                file.write_text(json.dumps(self.settings | more, indent=2) + "\n", encoding="utf-8")
+            write_json(self.folder / "settings.json", self.settings | more)

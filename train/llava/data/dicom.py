@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from dllm.program import is_of_file_system
+from dllm.program import is_of_file_system, one_line
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -52,10 +52,8 @@ def read_dicom(path: str | Path) -> Image.Image:
     except Exception as error:  # decoders raise errors of many types
         if is_of_file_system(error):
             raise
-        problem = " ".join(str(error).split())
-        raise ValueError(
-            f"{path}: the DICOM file is truncated or damaged ({problem}); copy or export it again"
-        ) from error
+        problem = f"truncated or damaged ({one_line(error)})"
+        raise ValueError(f"{path}: the DICOM file is {problem}; copy or export it again") from error
     return Image.fromarray(image)
 
 
@@ -86,11 +84,8 @@ def _read(path: str | Path, header_only: bool = False) -> Dataset:
     except Exception as error:  # header parsers raise errors of many types
         if is_of_file_system(error) or str(error).startswith(str(path)):
             raise
-        problem = " ".join(str(error).split())
-        raise ValueError(f"{path}: the DICOM file cannot be read ({problem}); copy it again") from error
-    if not (header_only or "PixelData" in data):
-        raise ValueError(f"{path}: the DICOM file holds no pixels, or is cut off; copy it again or name another file")
-    _check_header(data, path)
+        raise ValueError(f"{path}: the DICOM file cannot be read ({one_line(error)}); copy it again") from error
+    _check_header(data, path, header_only or "PixelData" in data)
     return data
 
 
@@ -116,15 +111,14 @@ def _check_inflated_size(path: str | Path) -> None:
         raise ValueError(f"it does not end after the {pixels:,} bytes of pixels that its header promises")
 
 
-def _check_header(data: Dataset, path: str | Path) -> None:
+def _check_header(data: Dataset, path: str | Path, has_pixels: bool = True) -> None:
     """Raises ValueError if the file is not one image of a kind that can be read."""
     kind, frames = data.get("PhotometricInterpretation"), int(data.get("NumberOfFrames") or 1)
-    if not all(isinstance(data.get(side), int) for side in ("Rows", "Columns")):
+    if not has_pixels or not all(isinstance(data.get(side), int) for side in ("Rows", "Columns")):
         raise ValueError(f"{path}: the DICOM file holds no pixels, or is cut off; copy it again or name another file")
     if data.Rows * data.Columns > MOST_PIXELS:
-        raise ValueError(
-            f"{path}: the DICOM file has {data.Columns} x {data.Rows} pixels, too many; give a smaller copy"
-        )
+        size = f"{data.Columns} x {data.Rows} pixels"
+        raise ValueError(f"{path}: the DICOM file has {size}, too many; give a smaller copy")
     if frames > 1:
         raise ValueError(f"{path}: the DICOM file holds {frames} frames; export the one that is meant as its own file")
     if kind not in GREY + COLOUR:

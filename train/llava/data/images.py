@@ -55,14 +55,13 @@ def check_image(path: str | Path, decode_dicom: bool = True) -> None:
         check_dicom(path)
         return
     with _open(path) as image:
-        if not _ends_whole(path, image.format) or _may_show_nothing(path, image):
+        if _must_be_decoded(path, image):
             _decode(image, path)
 
 
 def image_size(path: str | Path) -> Size:
     """Width and height of the upright image at `path`, from its header. Raises the ValueError of `load_image`."""
-    _check_file(path)
-    if is_dicom(path):
+    if is_dicom(_check_file(path)):
         return dicom_size(path)
     with _open(path) as image:
         width, height = image.size
@@ -119,15 +118,12 @@ def check_processor(processor: SiglipImageProcessorPil, side: int) -> None:
     """Raises ValueError if the settings of preprocessor_config.json are none for a tower of `side` pixels a side."""
     size, mean, std = processor.size, processor.image_mean, processor.image_std
     if (size["height"], size["width"]) != (side, side):
-        raise ValueError(
-            f"preprocessor_config.json: images of {size['height']} x {size['width']} px, but the vision tower sees "
-            f"{side} x {side}; copy the file that belongs to it"
-        )
+        problem = f"images of {size['height']} x {size['width']} px, but the vision tower sees {side} x {side}"
+        raise ValueError(f"preprocessor_config.json: {problem}; copy the file that belongs to it")
     numbers = [*mean, *std] if len(mean) == len(std) == 3 else [math.nan]
     if not all(math.isfinite(number) for number in numbers) or min(std) <= 0:
-        raise ValueError(
-            f"preprocessor_config.json: image_mean {mean}, image_std {std}: give three numbers each, the latter above 0"
-        )
+        problem = f"image_mean {mean}, image_std {std}"
+        raise ValueError(f"preprocessor_config.json: {problem}: give three numbers each, the latter above 0")
 
 
 def preprocess_image(
@@ -184,24 +180,20 @@ def _check_file(path: str | Path) -> str | Path:
     return path
 
 
-def _ends_whole(path: str | Path, image_format: str) -> bool:
-    marker = END_MARKERS.get(image_format)
-    if marker is None:
-        return False
+def _must_be_decoded(path: str | Path, image: Image.Image) -> bool:
+    """Whether nothing less tells that a file is whole and that its pixels differ: metadata do not count as pixels."""
+    if image.format not in END_MARKERS:
+        return True
+    size = os.stat(path).st_size
     with open(path, "rb") as file:
-        file.seek(-len(marker), os.SEEK_END)
-        return file.read() == marker
-
-
-def _may_show_nothing(path: str | Path, image: Image.Image) -> bool:
-    """Whether a whole JPEG or PNG must be decoded to know that its pixels differ: metadata do not count as pixels."""
+        file.seek(-min(4096, size), os.SEEK_END)
+        tail = file.read()
+    if not tail.endswith(END_MARKERS[image.format]):
+        return True
     if image.format == "PNG":
         used = sum(length for kind, length in _png_chunks(path) if kind == b"IDAT")
     else:
-        used = os.stat(path).st_size - sum(len(data) for _, data in image.applist)
-    with open(path, "rb") as file:
-        file.seek(-min(4096, os.stat(path).st_size), os.SEEK_END)
-        tail = file.read()
+        used = size - sum(len(data) for _, data in image.applist)
     repeats = 2 * len(zlib.compress(tail)) < len(tail)  # a PNG that is not compressed
     return used < 8192 + image.width * image.height // 16 or repeats or image.has_transparency_data
 
@@ -238,11 +230,9 @@ def _decode(image: Image.Image, path: str | Path, keep_grey: bool = False) -> Im
         raise _damaged(path, error, "truncated or damaged") from error
     spread = np.ptp(np.reshape(decoded.getextrema(), (-1, 2)), axis=1)  # of every channel
     if not spread.any() and os.environ.get(ALLOW_BLANK) not in ("True", "1"):
-        raise ValueError(
-            f"{path}: the image shows nothing, every pixel has the same value (empty, transparent, or outside of its "
-            f"window); take it out, or let such images pass with --{ALLOW_BLANK.lower()} "
-            f"({ALLOW_BLANK}=1 of the scripts)"
-        )
+        problem = "every pixel has the same value (empty, transparent, or outside of its window)"
+        remedy = f"take it out, or let such images pass with --{ALLOW_BLANK.lower()} ({ALLOW_BLANK}=1 of the scripts)"
+        raise ValueError(f"{path}: the image shows nothing, {problem}; {remedy}")
     return decoded
 
 

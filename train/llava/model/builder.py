@@ -11,10 +11,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, SiglipImageProc
 from dllm.core.model import check_diffusion_settings
 from dllm.data.conversation import CHATML_TEMPLATE
 from dllm.data.files import replacing
-from dllm.pipelines.a2d import load_qwen3
+from dllm.pipelines.a2d.loading import read_family
+from dllm.pipelines.auto import load_text_model
 from dllm.pipelines.loading import check_folder, load_whole, read_config, reading
 from dllm.pipelines.parts import load_parts
-from dllm.pipelines.special_tokens import set_special_tokens
 from llava.constants import PARTS
 from llava.data.images import check_processor
 from llava.model.language_model.llava_qwen import LlavaQwen3Config, LlavaQwen3ModelLM
@@ -43,15 +43,9 @@ def build_model(
     `diffusion` overrides settings of the language model's config (attention_pattern, block_length, gen_length),
     `settings` are those of LlavaQwen3Config. Raises ValueError on an incomplete folder or an impossible setting.
     """
-    check_folder(language_model, "tokenizer.json")
+    read_family(language_model, ["qwen3"])
     tower, processor = load_vision_tower(vision_tower, select_layer, dtype)
-    tokenizer = load_tokenizer(language_model)
-    language = load_qwen3(language_model, dtype=dtype)
-    set_special_tokens(language.config, tokenizer)
-    for name, value in diffusion.items():
-        setattr(language.config, name, value)
-    check_diffusion_settings(language.config)
-
+    tokenizer, language, _ = load_text_model(language_model, diffusion, dtype=dtype)
     # Copies: the config of the whole resets the attention kernels of the configs that it is given.
     configs = {"vision_config": tower.config.to_dict(), "text_config": language.config.to_dict()}
     model = LlavaQwen3ModelLM(LlavaQwen3Config(**configs, dtype=dtype, **settings), tower, language).to(dtype)
@@ -108,9 +102,8 @@ def load_adapter(model: LlavaQwen3ModelLM, file: str) -> None:
     except Exception as error:
         raise ValueError(f"adapter {file} is not a safetensors file ({error}); run stage 1 again") from error
     for name in ADAPTER_TYPES:
-        if types.get(name) != getattr(model.config, name):
-            raise ValueError(
-                f"adapter {file} was trained with {name} {types.get(name)!r}, the model has "
-                f"{getattr(model.config, name)!r}; give the types of stage 1"
-            )
+        theirs, ours = types.get(name), getattr(model.config, name)
+        if theirs != ours:
+            problem = f"was trained with {name} {theirs!r}, the model has {ours!r}"
+            raise ValueError(f"adapter {file} {problem}; give the types of stage 1")
     load_parts(model, state, ADAPTER_PARTS, f"adapter {file}", "give the settings of stage 1")

@@ -22,9 +22,8 @@ class LlavaMetaModel(nn.Module):
         super().__init__()
         self.vision_tower = vision_tower or build_vision_tower(config.vision_config)
         self.vision_resampler = build_vision_resampler(config)
-        self.mm_projector = build_vision_projector(
-            config.mm_projector_type, self.vision_resampler.width, config.text_config.hidden_size
-        )
+        widths = self.vision_resampler.width, config.text_config.hidden_size
+        self.mm_projector = build_vision_projector(config.mm_projector_type, *widths)
 
     def forward(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
         """Visual tokens [n, N, D] of images [n, 3, S, S]; `keys` [n] key what `masked_drop` keeps in training."""

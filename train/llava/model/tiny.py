@@ -23,9 +23,8 @@ def save_vision_tower(folder: str, image_size: int, patch_size: int, hidden_size
         num_attention_heads=max(hidden_size // 32, 1),
     )
     SiglipVisionModel(config).save_pretrained(folder)
-    SiglipImageProcessorPil(
-        size={"height": image_size, "width": image_size}, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    ).save_pretrained(folder)
+    size = {"height": image_size, "width": image_size}
+    SiglipImageProcessorPil(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(folder)
 
 
 def main() -> None:
@@ -46,9 +45,8 @@ def main() -> None:
     turns = [turn for record in read_records(args.data_path) for turn in record["conversations"]]
     tokenizer = train_tokenizer([SYSTEM_PROMPT, *(turn["value"] for turn in turns)], args.vocab_size)
     save_language_model(f"{args.out}/language_model", tokenizer, args.hidden_size, args.layers)
-    save_vision_tower(
-        f"{args.out}/vision_tower", args.image_size, args.patch_size, args.vision_hidden_size, args.vision_layers
-    )
+    vision = args.image_size, args.patch_size, args.vision_hidden_size, args.vision_layers
+    save_vision_tower(f"{args.out}/vision_tower", *vision)
     print(f"tiny towers in {args.out}: {len(tokenizer)} tokens")
 
 

@@ -20,10 +20,9 @@ from dllm.data.files import replacing
 from dllm.program import argument_parser, run_program
 from llava.phantom.image import render_image
 from llava.phantom.report import write_caption, write_context, write_report
+from llava.radiology.annotation import ANNOTATION, SPLITS
 from llava.radiology.findings import SEVERITIES, Finding, sides_of
 
-SPLITS = ("train", "val", "test")
-ANNOTATION = "annotation_with_clinic_info.json"
 CAPTIONS = "captions_llava.json"
 
 # One study in seven is drawn without findings; in the others each side has a finding at its own rate, on its own.
@@ -75,7 +74,7 @@ class Study:
             "report": self.report,
             **self.context,
             "image_path": [self.image_path],
-            "findings": [[finding.name, finding.side, finding.severity] for finding in self.findings],
+            "findings": list(map(list, self.findings)),
         }
 
     def caption(self) -> dict:

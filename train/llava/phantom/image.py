@@ -9,7 +9,6 @@ Whatever fills the lung takes away air, so findings may overlap and still add up
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -42,48 +41,32 @@ def render_image(findings: Collection[Finding], rng: np.random.Generator, size_p
     drawings = [(name, side, draw) for name, draw in DRAW.items() for side in sides_of(name)]
     patient_rng, noise_rng, *lesion_rngs = rng.spawn(2 + len(drawings))
     severity = {(finding.name, finding.side): finding.severity for finding in findings}
-    image = _Image(_Patient.draw(patient_rng, severity.get(("cardiomegaly", ""))), size_px, noise_rng)
+    image = _Image(_Patient(patient_rng, severity.get(("cardiomegaly", ""))), size_px, noise_rng)
     for (name, side, draw), lesion_rng in zip(drawings, lesion_rngs, strict=True):
         if (name, side) in severity:
             draw(image, side, SEVERITIES[name].index(severity[name, side]), lesion_rng)
     return image.expose(noise_rng)
 
 
-@dataclass
 class _Patient:
     """Build of one patient, in image coordinates."""
 
-    middle: float
-    top: float
-    lung_width: float
-    diaphragm: dict[str, float]
-    heart_ratio: float
-    rib_spacing: float
-    rib_phase: float
-    rib_contrast: float
-    markings: float
-    exposure: float
-    contrast: float
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator, cardiomegaly: str | None) -> "_Patient":
+    def __init__(self, rng: np.random.Generator, cardiomegaly: str | None):
         base = rng.uniform(0.38, 0.5)
         normal_ratio = rng.uniform(*NORMAL_HEART_RATIO)
         shift = normal_ratio - np.mean(NORMAL_HEART_RATIO)
         large = cardiomegaly and HEART_RATIO[SEVERITIES["cardiomegaly"].index(cardiomegaly)] + shift
-        return cls(
-            middle=rng.uniform(-0.05, 0.05),
-            top=rng.uniform(-0.84, -0.74),
-            lung_width=rng.uniform(0.62, 0.72),
-            diaphragm={"right": base - 0.03, "left": base + 0.03},
-            heart_ratio=large or normal_ratio,
-            rib_spacing=rng.uniform(0.15, 0.19),
-            rib_phase=rng.uniform(0, 2 * np.pi),
-            rib_contrast=rng.uniform(0.05, 0.09),
-            markings=rng.uniform(0.08, 0.14),
-            exposure=rng.uniform(-0.05, 0.05),
-            contrast=rng.uniform(0.9, 1.1),
-        )
+        self.middle = rng.uniform(-0.05, 0.05)
+        self.top = rng.uniform(-0.84, -0.74)
+        self.lung_width = rng.uniform(0.62, 0.72)
+        self.diaphragm = {"right": base - 0.03, "left": base + 0.03}
+        self.heart_ratio = large or normal_ratio
+        self.rib_spacing = rng.uniform(0.15, 0.19)
+        self.rib_phase = rng.uniform(0, 2 * np.pi)
+        self.rib_contrast = rng.uniform(0.05, 0.09)
+        self.markings = rng.uniform(0.08, 0.14)
+        self.exposure = rng.uniform(-0.05, 0.05)
+        self.contrast = rng.uniform(0.9, 1.1)
 
 
 class _Image:

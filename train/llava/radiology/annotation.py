@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from dllm.data.files import replacing
+from dllm.data.files import read_json, replacing
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.data.records import image_names
 from llava.radiology.checks import check_contents, check_images, check_records, without_patient
@@ -68,16 +68,9 @@ def read_annotation(path: str | Path) -> dict[str, list]:
 
     Raises ValueError with one line: missing, not UTF-8, not JSON, not an object, no train list, an empty list.
     """
-    try:
-        annotation = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such annotation file; name it with --annotation") from None
-    except OSError as error:
-        raise ValueError(f"{path}: the annotation cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: the annotation is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: the annotation is not JSON ({error}); was it copied in full?") from error
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such annotation file; name it with --annotation")
+    annotation = read_json(path, "was it copied in full, and saved as UTF-8?", object)
     if not isinstance(annotation, dict):
         raise ValueError(f"{path}: the annotation must be an object with the lists {', '.join(SPLITS)}")
     if "train" not in annotation:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from dllm.data.files import sha256
 from dllm.data.parallel import map_parallel
 from llava.data.images import check_image
 from llava.data.records import image_names
@@ -75,17 +76,19 @@ def check_contents(splits: Splits, fingerprints: dict[str, Fingerprint], image_d
 
     Only the files that share a fingerprint across splits are read whole.
     """
-    alike = defaultdict(dict)
-    for split, records in splits.items():
-        for image in chain.from_iterable(map(image_names, records)):
-            alike[fingerprints[image]][image] = split
-    suspects = [images for images in alike.values() if len(set(images.values())) > 1]
-    same = defaultdict(dict)
-    for image, split in chain.from_iterable(images.items() for images in suspects):
-        same[hashlib.sha256(Path(image_dir, image).read_bytes()).digest()][image] = split
-    doubled = [images for images in same.values() if len(set(images.values())) > 1]
-    doubles = [" = ".join(f"{image} ({split})" for image, split in images.items()) for images in doubled]
+    named = {image: split for split, records in splits.items() for record in records for image in image_names(record)}
+    suspects = dict(chain.from_iterable(group.items() for group in _across_splits(named, fingerprints.__getitem__)))
+    doubled = _across_splits(suspects, lambda image: sha256(Path(image_dir, image)))
+    doubles = [" = ".join(f"{image} ({split})" for image, split in group.items()) for group in doubled]
     _refuse("images in two splits under two names", doubles, ONE_SPLIT)
+
+
+def _across_splits(named: dict[str, str], mark: Callable[[str], Hashable]) -> list[dict[str, str]]:
+    """The groups of images with one mark that are in more than one split; each image has its split beside it."""
+    groups = defaultdict(dict)
+    for image, split in named.items():
+        groups[mark(image)][image] = split
+    return [group for group in groups.values() if len(set(group.values())) > 1]
 
 
 def _refuse(what: str, places: list[str], remedy: str) -> None:

@@ -1,9 +1,8 @@
 """Training data of a short run from real studies: which of them it uses, and what its stages learn of their reports."""
 
-import json
 from pathlib import Path
 
-from dllm.data.files import read_json, replacing
+from dllm.data.files import read_json, write_json
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.data.records import image_names
 from llava.radiology.annotation import SPLITS, read_annotation
@@ -23,7 +22,7 @@ def write_subset(annotation: Path, subset: Path, train: int, test: int) -> None:
         records = splits["train"]
         splits = {"train": records[:-held_out], "val": records[-held_out:], "test": splits["val"]}
     limits = {"train": train, "val": test, "test": test}
-    _write(subset, {split: splits[split][: limits[split]] for split in SPLITS if split in splits})
+    write_json(subset, {split: splits[split][: limits[split]] for split in SPLITS if split in splits})
 
 
 def write_training_sets(annotation: Path, records: Path, reports: Path, captions: Path, repeat: int) -> None:
@@ -38,18 +37,11 @@ def write_training_sets(annotation: Path, records: Path, reports: Path, captions
         for record in read_json(records, "remove it and start again", list)
         for _ in range(repeat if stated[record["id"]] - {NO_FINDING} else 1)
     ]
-    _write(reports, shown)
-    _write(captions, [_caption(record, stated[record["id"]]) for record in shown])
+    write_json(reports, shown)
+    write_json(captions, [_caption(record, stated[record["id"]]) for record in shown])
 
 
 def _caption(record: dict, stated: set[str]) -> dict:
-    turns = [
-        {"from": "human", "value": DEFAULT_IMAGE_TOKEN},
-        {"from": "gpt", "value": ", ".join(sorted(stated)).lower() or "other"},
-    ]
+    caption = ", ".join(sorted(stated)).lower() or "other"
+    turns = [{"from": "human", "value": DEFAULT_IMAGE_TOKEN}, {"from": "gpt", "value": caption}]
     return {"id": record["id"], "image": image_names(record)[0], "conversations": turns}
-
-
-def _write(file: Path, content: list | dict) -> None:
-    with replacing(file) as partial:
-        partial.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

@@ -4,6 +4,7 @@ A finding is scored as the pair (name, side). The side is the patient's. A findi
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from llava.radiology.labels import LINE, PACEMAKER, TERMS, TUBE
 from llava.radiology.negation import GRAMMAR, Token, compile_kinds, read_sentence, sentences
@@ -11,39 +12,19 @@ from llava.radiology.negation import GRAMMAR, Token, compile_kinds, read_sentenc
 SIDES = ("left", "right")
 
 SEVERITIES = {
-    "effusion": ("small", "moderate", "large"),
-    "pneumothorax": ("small", "moderate", "large"),
-    "consolidation": ("small", "moderate", "large"),
-    "atelectasis": ("mild", "moderate", "severe"),
-    "nodule": ("small", "moderate", "large"),
-    "cardiomegaly": ("mild", "moderate", "severe"),
-    "edema": ("mild", "moderate", "severe"),
-    "pacemaker": ("",),
-    "line": ("",),
-    "tube": ("",),
+    **dict.fromkeys(("effusion", "pneumothorax", "consolidation", "nodule"), ("small", "moderate", "large")),
+    **dict.fromkeys(("atelectasis", "cardiomegaly", "edema"), ("mild", "moderate", "severe")),
+    **dict.fromkeys(("pacemaker", "line", "tube"), ("",)),
 }
 UNSIDED = ("cardiomegaly", "edema", "tube")
 
 
-@dataclass(frozen=True, order=True)
-class Finding:
-    """One finding: `name` is a key of SEVERITIES, `side` one of SIDES or "", `severity` one of SEVERITIES[name].
-
-    Raises:
-        ValueError: the name is unknown, or the side or severity is not one that the name has.
-    """
+class Finding(NamedTuple):
+    """One finding: `name` is a key of SEVERITIES, `side` and `severity` are among those that it can have."""
 
     name: str
     side: str
     severity: str
-
-    def __post_init__(self):
-        if self.name not in SEVERITIES:
-            raise ValueError(f"unknown finding {self.name!r}: use one of {', '.join(SEVERITIES)}")
-        if self.side not in sides_of(self.name):
-            raise ValueError(f"{self.name} has no side {self.side!r}: use one of {sides_of(self.name)}")
-        if self.severity not in SEVERITIES[self.name]:
-            raise ValueError(f"{self.name} has no severity {self.severity!r}: use one of {SEVERITIES[self.name]}")
 
 
 def sides_of(name: str) -> tuple[str, ...]:
@@ -51,12 +32,8 @@ def sides_of(name: str) -> tuple[str, ...]:
     return ("",) if name in UNSIDED else SIDES
 
 
-_SIDE_WORDS = {
-    "left": {"left"},
-    "lt": {"left"},
-    "right": {"right"},
-    "rt": {"right"},
-} | dict.fromkeys(("bilateral", "bilaterally", "both", "bibasilar", "bibasal", "biapical"), set(SIDES))
+_SIDE_WORDS = {"left": {"left"}, "lt": {"left"}, "right": {"right"}, "rt": {"right"}}
+_SIDE_WORDS |= dict.fromkeys(("bilateral", "bilaterally", "both", "bibasilar", "bibasal", "biapical"), set(SIDES))
 # What a token of a sentence can be, besides a word of the grammar of denials; a kind in SEVERITIES is a mention.
 _KINDS = {
     "neutral": rf"{GRAMMAR['neutral']}|(?:left|right) (?:atri\w+|ventric\w+|heart|main ?stem)|pericardial effusions?"
@@ -114,6 +91,11 @@ def parse_report(text: str) -> set[tuple[str, str]]:
             found |= {(mention.name, side) for side in sides}
     sided = {name for name, side in found if side}
     return {(name, side) for name, side in found if side or name not in sided}
+
+
+def findings_of(report: str) -> frozenset[str]:
+    """The findings of `parse_report` in words: "effusion left"."""
+    return frozenset(f"{name} {side}".strip() for name, side in parse_report(report))
 
 
 def _positive_mentions(tokens: list[Token]) -> list[_Mention]:

@@ -16,7 +16,6 @@ patient of its own.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from dataclasses import replace
@@ -28,6 +27,7 @@ from dllm.data.files import Walk
 from llava.radiology.annotation import ANNOTATION, read_annotation
 from llava.radiology.release import Release
 from llava.radiology.sections import SECTIONS
+from llava.radiology.tables import read_rows
 
 IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".dcm")  # the first that is there is used
 TRAIN_BELOW, VAL_BELOW = 0.7, 0.8
@@ -114,10 +114,8 @@ def _read_openi(root: Path, files: list[Path]) -> Release:
     reports.sort(key=lambda path: (len(path.stem), path.stem))  # 2.xml before 10.xml
     if not reports:
         if annotations := [path for path in files if path.name == ANNOTATION]:
-            raise ValueError(
-                f"{root}: holds no reports as Open-i publishes them, but an annotation: give --annotation "
-                f"{annotations[0]} in place of --dataset and --root"
-            )
+            remedy = f"give --annotation {annotations[0]} in place of --dataset and --root"
+            raise ValueError(f"{root}: holds no reports as Open-i publishes them, but an annotation: {remedy}")
         raise ValueError(f"{root}: holds neither annotation.json nor XML reports; unpack NLMCXR_reports.tgz there")
     images, views = _find_images(root, files), _read_views(files)
     release = Release(images=root)
@@ -127,13 +125,9 @@ def _read_openi(root: Path, files: list[Path]) -> Release:
         names = [image_name(image.get("id", "")) for image in report.iter("parentImage")]
         names.sort(key=lambda name: VIEW_ORDER.index(views.get(name, "")))
         reason = NO_IMAGE if not names else IMAGE_MISSING if any(name not in images for name in names) else None
-        record = _record(
-            study_id,
-            study_id,
-            {name: _text(report, name.upper()) for name in SECTIONS},
-            [images.get(name, "") for name in names],
-            [views.get(name, "") for name in names],
-        )
+        texts = {name: _text(report, name.upper()) for name in SECTIONS}
+        found, shown = ([known.get(name, "") for name in names] for known in (images, views))
+        record = _record(study_id, study_id, texts, found, shown)
         mesh = [" ".join((term.text or "").split()) for term in report.iterfind("MeSH/major")]
         _keep(release, split_of(study_id), record | {"labels": labels_of(mesh), "mesh": mesh}, reason)
     return release
@@ -170,13 +164,8 @@ def _read_views(files: list[Path]) -> dict[str, str]:
     """Which image is "FRONTAL" and which "LATERAL", by its name; empty where the table is not among the files."""
     views = {}
     for path in [path for path in files if path.name == "indiana_projections.csv"][:1]:
-        try:
-            with open(path, encoding="utf-8-sig", newline="") as file:
-                views = {image_name(row["filename"]): row["projection"].strip().upper() for row in csv.DictReader(file)}
-        except (KeyError, AttributeError):
-            raise ValueError(f"{path}: must have the columns filename and projection; copy it again") from None
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: is not UTF-8 text ({error.reason}); copy it again") from None
+        rows = read_rows(path, "copy it again", "filename", "projection")
+        views = {image_name(row["filename"]): row["projection"].strip().upper() for row in rows}
         if unknown := set(views.values()) - set(VIEW_ORDER):
             raise ValueError(f"{path}: unknown projection {min(unknown)!r}, known: Frontal, Lateral; copy it again")
     return views
@@ -190,8 +179,7 @@ def _parse(path: Path) -> ElementTree.Element:
 
 
 def _study_id(report: ElementTree.Element, path: Path) -> str:
-    mark = report.find("uId")
-    study_id = mark.get("id", "") if mark is not None else ""
+    study_id = next((mark.get("id", "") for mark in report.iterfind("uId")), "")
     if not re.fullmatch(r"CXR\d+", study_id):
         raise ValueError(f"{path}: is no report of Open-i's chest images (no uId CXR...); move it out of the folder")
     return study_id

@@ -14,27 +14,24 @@ reports where they are there, else its comparison.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import os
 import re
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TextIO
 
 from dllm.data.files import Walk
 from dllm.data.parallel import map_parallel
-from dllm.program import describe, is_of_file_system
 from llava.radiology.release import SPLITS, Release, choose_images, normal_id
 from llava.radiology.sections import READING, SECTIONS, parse_sections
+from llava.radiology.tables import read_rows
 
 PUBLISHED_SPLITS = dict(zip(("train", "validate", "test"), SPLITS, strict=True))
 TABLE = "mimic-cxr-2.0.0-{}.csv"
 LABEL_TABLES = ("chexpert", "negbio")
+COPY_AGAIN = "copy the file again from MIMIC-CXR-JPG"
 POSITIVE = "1.0"  # 0.0 is denied, -1.0 uncertain, empty not mentioned
 IMAGE_TYPES = (".jpg", ".dcm")
 SECTIONED = "mimic_cxr_sectioned.csv"
@@ -46,16 +43,6 @@ NO_REPORT = "no report file"
 EMPTY_REPORT = "empty report file"
 NO_IMAGE = "image file missing"
 NOT_SECTIONED = f"not in {SECTIONED}"
-LONGEST_LINE = 1 << 20  # characters
-
-
-@dataclass(frozen=True)
-class _Places:
-    """What a folder holds: folders of p10, p11, ..., the nearest first; all folders outside them; what was left out."""
-
-    trees: list[Path]
-    folders: list[Path]
-    notes: tuple[str, ...]
 
 
 def read_mimic_release(
@@ -76,15 +63,15 @@ def read_mimic_release(
         raise ValueError(f"{root}: no such folder; name that of the release with --root")
     if not images.is_dir():
         raise ValueError(f"{images}: no such image folder; name it with --images")
-    here = _search(root)
-    there = here if images == root else _search(images)
-    tables = list(dict.fromkeys((*here.folders, *there.folders, images.parent if images.name == "files" else images)))
+    report_trees, folders, skipped = _search(root)
+    image_trees, image_folders, _ = (report_trees, folders, ()) if images == root else _search(images)
+    tables = list(dict.fromkeys((*folders, *image_folders, images.parent if images.name == "files" else images)))
     source = _find_table(tables, SECTIONED)
     texts = _read_sectioned(source) if source else None
-    reports = _tree(here.trees, "s*.txt")
+    reports = _tree(report_trees, "s*.txt")
     if reports is None and source is None:
         raise ValueError(f"{root}: holds no folder 'files' of reports; unpack mimic-cxr-reports.zip of MIMIC-CXR there")
-    images = _tree(there.trees, "s*/*.jpg", "s*/*.dcm") or images
+    images = _tree(image_trees, "s*/*.jpg", "s*/*.dcm") or images
     release = choose_images(replace(_read_tables(tables), images=images), views)
     read = partial(_read_study, reports or root, images)
     ours = {}  # by our rules, of every report that was read
@@ -99,24 +86,20 @@ def read_mimic_release(
         notes += _compare(ours, _read_sectioned(Path(compare)), Path(compare))
     elif source and ours:
         notes += _compare(ours, texts, source)
-    return replace(release, notes=(*notes, *here.notes))
+    return replace(release, notes=(*notes, *skipped))
 
 
 def _compare(ours: dict[str, dict[str, str]], theirs: dict[str, dict[str, str]], table: Path) -> list[str]:
     """How many studies have the same words in both, and the first SHOWN that do not, from the first word on."""
     both = [study for study in ours if study in theirs]
-    differ = {study: [name for name in READING if ours[study][name] != theirs[study][name]] for study in both}
-    differ = {study: names for study, names in differ.items() if names}
-    line = (
-        f"{len(both) - len(differ)} of {len(both)} studies have the findings and impression of {table} by our rules too"
-    )
-    shown = list(differ.items())[:SHOWN]
-    places = [
-        f"  {study}, {name}: {_difference(ours[study][name], theirs[study][name])}"
-        for study, names in shown
-        for name in names
-    ]
-    return [f"{line}, word for word" + (f"; the first {len(shown)} that do not:" if shown else ""), *places]
+    differ = [study for study in both if any(ours[study][name] != theirs[study][name] for name in READING)]
+    same, shown = f"{len(both) - len(differ)} of {len(both)} studies have", differ[:SHOWN]
+    line = f"{same} the findings and impression of {table} by our rules too, word for word"
+    lines = [line + (f"; the first {len(shown)} that do not:" if shown else "")]
+    for study in shown:
+        texts = {name: (ours[study][name], theirs[study][name]) for name in READING}
+        lines += [f"  {study}, {name}: {_difference(*pair)}" for name, pair in texts.items() if pair[0] != pair[1]]
+    return lines
 
 
 def _difference(ours: str, theirs: str) -> str:
@@ -127,7 +110,8 @@ def _difference(ours: str, theirs: str) -> str:
     return f"after {same} words ours {quoted[0]}, there {quoted[1]}"
 
 
-def _search(root: Path) -> _Places:
+def _search(root: Path) -> tuple[list[Path], list[Path], tuple[str, ...]]:
+    """Folders of p10, p11, ..., the nearest first; all folders outside them, the nearest first; what was left out."""
     trees, visited, walk = [], [], Walk(root)
     for folder, folders, _ in walk:
         patients = [name for name in folders if re.fullmatch(r"p\d\d", name)]
@@ -136,7 +120,7 @@ def _search(root: Path) -> _Places:
         visited.append(folder)
     trees.sort(key=lambda tree: (tree.parent.name != "mimic-cxr-reports", len(tree.parts)))
     visited.sort(key=lambda folder: len(folder.parts))
-    return _Places(trees, visited, walk.notes())
+    return trees, visited, walk.notes()
 
 
 def _tree(trees: Sequence[Path], *files: str) -> Path | None:
@@ -150,7 +134,8 @@ def _read_tables(folders: Sequence[Path]) -> Release:
     """The studies of the split file with their images (paths without their ending), views and labels."""
     split_table, metadata = _need_table(folders, "split"), _need_table(folders, "metadata")
     labels = _read_labels(folders)
-    images = {row["dicom_id"]: row["ViewPosition"].strip() for row in _rows(metadata, "dicom_id", "ViewPosition")}
+    rows = read_rows(metadata, COPY_AGAIN, "dicom_id", "ViewPosition")
+    images = {row["dicom_id"]: row["ViewPosition"].strip() for row in rows}
     order = {dicom_id: index for index, dicom_id in enumerate(images)}
     splits, left_out = {split: [] for split in SPLITS}, Counter()
     for (study_id, subject_id, split), dicom_ids in _read_split(split_table).items():
@@ -176,7 +161,7 @@ def _read_tables(folders: Sequence[Path]) -> Release:
 def _read_split(table: Path) -> dict[tuple[str, str, str], list[str]]:
     """The images of each study (study, patient, split) of the split file."""
     studies, known = {}, {}
-    for row in _rows(table, "dicom_id", "study_id", "subject_id", "split"):
+    for row in read_rows(table, COPY_AGAIN, "dicom_id", "study_id", "subject_id", "split"):
         if row["split"] not in PUBLISHED_SPLITS:
             names = ", ".join(PUBLISHED_SPLITS)
             raise ValueError(f"{table}: unknown split {row['split']!r}, known: {names}; copy the file again")
@@ -191,10 +176,8 @@ def _read_labels(folders: Sequence[Path]) -> dict[str, list[str]]:
     """The positive labels of each study that the first of LABEL_TABLES names; of none if no table is there."""
     for name in LABEL_TABLES:
         if (table := _find_table(folders, TABLE.format(name))) is not None:
-            rows = _rows(table, "study_id")
-            return {
-                normal_id(row["study_id"]): [name for name, value in row.items() if value == POSITIVE] for row in rows
-            }
+            rows = ((normal_id(row["study_id"]), row) for row in read_rows(table, COPY_AGAIN, "study_id"))
+            return {study: [name for name, value in row.items() if value == POSITIVE] for study, row in rows}
     return {}
 
 
@@ -212,39 +195,9 @@ def _find_table(folders: Sequence[Path], file: str) -> Path | None:
 
 def _read_sectioned(table: Path) -> dict[str, dict[str, str]]:
     """Findings, impression and comparison of each study ("s50414267"), each on one line."""
-    rows = _rows(table, "study", *READING, "comparison", remedy="write it again with create_section_files.py")
     texts = (*READING, "comparison")
+    rows = read_rows(table, "write it again with create_section_files.py", "study", *texts)
     return {f"s{normal_id(row['study'])}": {name: " ".join(row[name].split()) for name in texts} for row in rows}
-
-
-def _rows(
-    table: Path, *columns: str, remedy: str = "copy the file again from MIMIC-CXR-JPG"
-) -> Iterator[dict[str, str]]:
-    """The rows of a table that must have these columns."""
-    try:
-        with (gzip.open if table.suffix == ".gz" else open)(table, "rt", encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(_lines(file, table))
-            for column in columns:
-                if column not in (rows.fieldnames or ()):
-                    raise ValueError(f"{table}: has no column {column!r}; {remedy}")
-            for row in rows:
-                if None in row.values():
-                    raise ValueError(f"{table}, line {rows.line_num}: the line is cut off; {remedy}")
-                yield row
-    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
-        if is_of_file_system(error):
-            raise ValueError(describe(error)) from error
-        raise ValueError(f"{table}: cannot be read ({error}); {remedy}") from error
-
-
-def _lines(file: TextIO, table: Path) -> Iterator[str]:
-    """The lines of a table. A small compressed file may hold one that fills the memory."""
-    while line := file.readline(LONGEST_LINE):
-        if len(line) == LONGEST_LINE:
-            raise ValueError(
-                f"{table}: a line has {LONGEST_LINE:,} characters or more: it is no such table; copy it again"
-            )
-        yield line
 
 
 def _read_study(

@@ -98,11 +98,11 @@ def _choose(release: Release, choose) -> Release:
 
 def _with_images(record: dict, views: str) -> dict | str:
     images = list(zip(record["image_path"], record["views"], strict=True))
+    images.sort(key=lambda image: image[1] not in FRONTAL_VIEWS)
     frontal = [(path, view) for path, view in images if view in FRONTAL_VIEWS]
     if not frontal and views != "all":
         return NO_FRONTAL_IMAGE if all(view for _, view in images) else UNKNOWN_VIEW
-    others = [(path, view) for path, view in images if view not in FRONTAL_VIEWS]
-    kept = {"first": frontal[:1], "frontal": frontal, "all": frontal + others}[views]
+    kept = {"first": frontal[:1], "frontal": frontal, "all": images}[views]
     return record | {"image_path": [path for path, _ in kept], "views": [view for _, view in kept]}
 
 

@@ -73,8 +73,7 @@ _VIEW_LINE = (
     rf"[^\w:\n]*(?:\b(?:{_VIEW_WORDS})\b(?:[^\w:\n]|(?<=\d):(?=\d))*)+"
 )
 _HEADING = re.compile(
-    rf"^(?P<views>{_VIEW_LINE}):(?!\d)|(?<!\w)(?P<name>{_NAMES})(?!\w) ?(?P<colon>:?)",
-    re.IGNORECASE | re.MULTILINE,
+    rf"^(?P<views>{_VIEW_LINE}):(?!\d)|(?<!\w)(?P<name>{_NAMES})(?!\w) ?(?P<colon>:?)", re.IGNORECASE | re.MULTILINE
 )
 _NEARLY = re.compile(rf"^[a-z]+(?:(?: |{_JOINER})[a-z]+){{0,5}}(?= ?:| ?$)", re.IGNORECASE | re.MULTILINE)
 _IS_HEADING = re.compile(_NAMES, re.IGNORECASE)

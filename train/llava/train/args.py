@@ -14,18 +14,15 @@ from llava.data.video import VideoFolder
 from llava.model.builder import is_trained
 from llava.model.language_model.llava_qwen import LlavaQwen3Config
 
-RESAMPLER_FIELDS = ("mm_projector", "mm_resampler", "mm_qformer", "mm_perceiver", "mm_spatial", "mm_mask")
+PART_SETTINGS = tuple(name for name in LlavaQwen3Config.__annotations__ if name.startswith("mm_"))
 
 
 @dataclass(kw_only=True)
 class ModelArguments(arguments.ModelArguments):
     """What is built. The mm_* settings are saved in the checkpoint's config too."""
 
-    fixed = (
-        *("vision_tower", "version", "image_aspect_ratio", "image_grid_pinpoints"),
-        *("attention_pattern", "gen_length"),
-        *(field for field in LlavaQwen3Config.__annotations__ if field.startswith(RESAMPLER_FIELDS)),
-    )
+    fixed = ("vision_tower", "version", "image_aspect_ratio", "image_grid_pinpoints")
+    fixed += ("attention_pattern", "gen_length", *PART_SETTINGS)
 
     mm_tunable_parts: str = HfArg(help=f"parts to train, joined by commas: {', '.join(PARTS)}")
     vision_tower: str | None = HfArg(default=None, help="SigLIP folder, open_clip:NAME or timm:NAME (or folder)")
@@ -53,11 +50,10 @@ class ModelArguments(arguments.ModelArguments):
 
     def check(self) -> None:
         super().check()
-        if self.lora_enable and PARTS["mm_language_model"] not in self.tunable_prefixes():
-            raise ValueError(
-                "--lora_enable needs mm_language_model among --mm_tunable_parts: its adapter is what trains"
-            )
-        self.tunable_prefixes()
+        prefixes = self.tunable_prefixes()
+        if self.lora_enable and PARTS["mm_language_model"] not in prefixes:
+            need = "mm_language_model among --mm_tunable_parts"
+            raise ValueError(f"--lora_enable needs {need}: its adapter is what trains")
         check_version(self.version)
 
     def tunable_prefixes(self) -> tuple[str, ...]:
@@ -70,8 +66,7 @@ class ModelArguments(arguments.ModelArguments):
 
     def settings(self) -> dict:
         """Fields that LlavaQwen3Config takes over by name."""
-        names = [name for name in self.__dataclass_fields__ if name.startswith(RESAMPLER_FIELDS)]
-        return {name: getattr(self, name) for name in ["version", *names]}
+        return {name: getattr(self, name) for name in ("version", *PART_SETTINGS)}
 
 
 @dataclass
@@ -99,15 +94,12 @@ class DataArguments:
         if not self.data_path:
             raise ValueError("--data_path is empty; give the JSON file that convert_data.py wrote")
         if not self.image_folder or not Path(self.image_folder).is_dir():
-            raise ValueError(
-                f"--image_folder {self.image_folder!r} is not a folder; give the one that holds the images"
-            )
+            raise ValueError(f"--image_folder {self.image_folder!r} is not a folder; give the one with the images")
         if self.video_folder and not Path(self.video_folder).is_dir():
             raise ValueError(f"--video_folder {self.video_folder!r} is not a folder; give the one with the videos")
         if self.video_fps <= 0 or self.frames_upbound < 0:
-            raise ValueError(
-                f"--video_fps {self.video_fps} must be above 0, --frames_upbound {self.frames_upbound} at least 0"
-            )
+            fps, most = self.video_fps, self.frames_upbound
+            raise ValueError(f"--video_fps {fps} must be above 0, --frames_upbound {most} at least 0")
 
 
 @dataclass

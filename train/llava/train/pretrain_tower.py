@@ -12,6 +12,7 @@ memory. A published SigLIP has learned more than this from its own captions and 
 import argparse
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -52,10 +53,9 @@ class ImageWordDataset(Dataset):
             row[[number[word] for word in words if word in number]] = True
         images = [Path(image_folder) / image_names(record)[0] for record in records]
         bar = Bar(images, desc="images", unit="image", disable=not progress)
+        opened = (load_image(image, keep_grey=True) for image in bar)
         self.augment = augment
-        self.pixels = [
-            preprocess_image(load_image(image, keep_grey=True), processor, "square")[0].half() for image in bar
-        ]
+        self.pixels = [preprocess_image(image, processor, "square")[0].half() for image in opened]
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -107,16 +107,10 @@ def pretrain(args: argparse.Namespace) -> str:
     tower, processor = load_vision_tower(args.vision_tower, args.select_layer, torch.float32)
     data = ImageWordDataset(args.data_path, args.image_folder, processor, args.augment, is_first_process())
     torch.manual_seed(args.seed)
-    course = train_plain(
-        WordClassifier(tower, data.has.float().mean(0)),
-        data,
-        args.out,
-        args.epochs,
-        args.learning_rate,
-        args.batch_size,
-        args.seed,
-        save=lambda: save_vision_tower(tower, processor, args.vision_tower, args.out),
-    )
+    classifier = WordClassifier(tower, data.has.float().mean(0))
+    how = args.epochs, args.learning_rate, args.batch_size, args.seed
+    save = partial(save_vision_tower, tower, processor, args.vision_tower, args.out)
+    course = train_plain(classifier, data, args.out, *how, save)
     return f"{args.out}: {len(data):,} images, {len(data.words)} words and pairs{course}"
 
 

@@ -37,17 +37,9 @@ def build(model_args: ModelArguments, data_args: DataArguments, args: TrainingAr
     tokenizer, model, processor = loaded(lambda: _model(model_args, data_args), args)
 
     def dataset(path: str, training: bool) -> ReportDataset:
-        return ReportDataset(
-            path,
-            data_args.image_folder,
-            tokenizer,
-            processor,
-            model.config,
-            num_image_tokens(model.config, training),
-            args.model_max_length,
-            show_progress=args.process_index == 0,
-            videos=data_args.videos(),
-        )
+        parts = path, data_args.image_folder, tokenizer, processor, model.config
+        limits = num_image_tokens(model.config, training), args.model_max_length
+        return ReportDataset(*parts, *limits, show_progress=args.process_index == 0, videos=data_args.videos())
 
     return LLaVATrainer(
         model=model,
@@ -65,9 +57,8 @@ def _model(model_args: ModelArguments, data_args: DataArguments):
     path, tower = model_args.model_name_or_path, model_args.vision_tower
     if not is_trained(path):
         if not tower:
-            raise ValueError(
-                f"--vision_tower is missing: {path} is a language model; give the folder of a SigLIP model"
-            )
+            problem = f"--vision_tower is missing: {path} is a language model"
+            raise ValueError(f"{problem}; give the folder of a SigLIP model")
         select_layer, diffusion = model_args.mm_vision_select_layer, model_args.diffusion()
         names = ("image_aspect_ratio", "image_grid_pinpoints")
         settings = model_args.settings() | {name: getattr(data_args, name) for name in names}

@@ -15,6 +15,7 @@ from dllm.web.uploads import remove
 from llava.data.images import load_image
 from llava.inference import ReportWriter, Request
 from llava.radiology.annotation import clinical_prompt
+from llava.radiology.findings import findings_of
 from llava.radiology.release import CONTEXT_FIELDS, TARGETS
 from llava.web import texts
 from llava.web.uploads import jpeg_uri, take_image
@@ -118,13 +119,13 @@ class ReportPage(Page):
         given, settings, arguments = self.asked(values)
         requests = [self.request(session, given, settings)]
         others = {"a blank image": Image.new("RGB", session.given.size, (127, 127, 127))}
-        known = texts.findings_of(session.truth or "")
-        for other in [each for each in self.examples if texts.findings_of(each["report"]) != known][:1]:
+        known = findings_of(session.truth or "")
+        for other in [each for each in self.examples if findings_of(each["report"]) != known][:1]:
             others[f"example {other['title'].partition(':')[0]}"] = load_image(other["path"])
         requests += [Request([image], requests[0].question, requests[0].seed) for image in others.values()]
         yield {self.status: say(f"writing {len(requests)} reports")}
         reports = [report.text for report in self.writer.write(requests, **arguments)]
-        found = [texts.findings_of(report) for report in reports]
+        found = [findings_of(report) for report in reports]
         changes = [f"{len(found[0] ^ each)} with {title}" for title, each in zip(others, found[1:], strict=True)]
         told = f"Findings that change: {', '.join(changes)}. None at all would mean that the model does not look."
         columns = zip(["the image", *others], [request.inputs[0] for request in requests], reports, strict=True)

@@ -2,16 +2,11 @@
 
 from html import escape
 
-from llava.radiology.findings import parse_report
+from llava.radiology.findings import findings_of
 from llava.radiology.negation import sentences
 
 SIGNS = {"agree": "✓", "missed": "−", "invented": "+"}  # of a finding, beside the truth
 SIGNS_EXPLAINED = "✓ true, − missed, + invented"
-
-
-def findings_of(report: str) -> set[str]:
-    """The findings of a report with their sides: "effusion left"."""
-    return {f"{name} {side}".strip() for name, side in parse_report(report)}
 
 
 def findings_html(report: str, truth: str | None = None, first: str | None = None) -> str:

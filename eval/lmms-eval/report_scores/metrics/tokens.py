@@ -4,7 +4,6 @@ import re
 from collections import Counter
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
-NORMALISATION = rf"lower case, tokens {TOKEN.pattern}"
 
 
 def tokens(text: str) -> list[str]:

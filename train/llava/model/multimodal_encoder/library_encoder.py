@@ -17,6 +17,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, SiglipIm
 
 from dllm.data.files import read_json
 from dllm.pipelines.loading import check_folder
+from dllm.program import one_line
 
 # Library -> names of the config and of the weights in a folder that it wrote, and what the weights' names start with.
 LIBRARIES = {
@@ -114,15 +115,13 @@ def find_folder(library: str, source: str) -> Path:
         try:
             folder = Path(snapshot_download(repository, allow_patterns=[config, weights]))
         except Exception as error:  # of the network, of the hub, of the name
-            raise ValueError(
-                f"--vision_tower {library}:{source} is no folder, and the Hugging Face hub does not give it "
-                f"({type(error).__name__}); download it where there is a network and give its folder"
-            ) from error
+            problem = f"is no folder, and the Hugging Face hub does not give it ({type(error).__name__})"
+            remedy = "download it where there is a network and give its folder"
+            raise ValueError(f"--vision_tower {library}:{source} {problem}; {remedy}") from error
     if not (folder / weights).is_file():
-        raise ValueError(
-            f"--vision_tower {library}:{source} has no {weights}; pickle files (.bin, .pt) are never read: make it of "
-            "one with torch.load(FILE, weights_only=True) and safetensors.torch.save_file"
-        )
+        remedy = "make it of one with torch.load(FILE, weights_only=True) and safetensors.torch.save_file"
+        problem = f"has no {weights}; pickle files (.bin, .pt) are never read"
+        raise ValueError(f"--vision_tower {library}:{source} {problem}: {remedy}")
     check_folder(folder, config=config, weights=weights)
     return folder
 
@@ -132,9 +131,8 @@ def import_library(library: str):
     try:
         return import_module(library)
     except (ImportError, RuntimeError) as error:  # a torchvision built for another torch gives a RuntimeError
-        raise ValueError(
-            f'a vision tower of {library} needs its package ({error}); pip install -e "train[towers]"'
-        ) from error
+        need = f"a vision tower of {library} needs its package ({error})"
+        raise ValueError(f'{need}; pip install -e "train[towers]"') from error
 
 
 def describe_open_clip(folder: Path) -> tuple[dict, dict]:
@@ -186,18 +184,16 @@ def build_encoder(library: str, factory: dict, folder: Path | None = None) -> nn
     try:
         model = (module.create_model if library == "timm" else module.model._build_vision_tower)(**factory)
     except (RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{library} {module.__version__} cannot build the vision tower ({reason}); update it"
-        ) from error
+        problem = f"cannot build the vision tower ({one_line(error)[:200]})"
+        raise ValueError(f"{library} {module.__version__} {problem}; update it") from error
     if folder is not None:
         _, name, prefix = LIBRARIES[library]
         weights = {key: tensor for key, tensor in load_file(folder / name).items() if key.startswith(prefix)}
         try:
             model.load_state_dict({key.removeprefix(prefix): tensor for key, tensor in weights.items()})
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"{folder / name} does not fit its config ({reason}); copy it again") from error
+            problem = f"does not fit its config ({one_line(error)[:200]})"
+            raise ValueError(f"{folder / name} {problem}; copy it again") from error
     return getattr(model, "trunk", model) if library == "open_clip" else model  # it wraps models of timm
 
 

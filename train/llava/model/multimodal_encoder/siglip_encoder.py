@@ -24,12 +24,10 @@ def truncated_config(folder: str, select_layer: int) -> SiglipVisionConfig:
         raise ValueError(f"{folder} holds a {model_type} model; --vision_tower needs SigLIP")
     with reading(folder):
         config = SiglipVisionConfig.from_pretrained(folder)
-    layers = config.num_hidden_layers + 1 + select_layer
-    if not (select_layer < 0 and 0 < layers):
-        raise ValueError(
-            f"--mm_vision_select_layer {select_layer} does not fit {config.num_hidden_layers} layers; use -2"
-        )
-    config.num_hidden_layers = layers
+    layers = config.num_hidden_layers
+    if not -layers <= select_layer < 0:
+        raise ValueError(f"--mm_vision_select_layer {select_layer} does not fit {layers} layers; use -2")
+    config.num_hidden_layers = layers + 1 + select_layer
     config.vision_use_head = False
     return config
 
@@ -37,13 +35,7 @@ def truncated_config(folder: str, select_layer: int) -> SiglipVisionConfig:
 class SigLipVisionTower(SiglipVisionModel):
     """Patch features of square images. Its config is already cut to the layers that are used."""
 
-    _keys_to_ignore_on_load_unexpected = [
-        r"encoder\.layers\.\d+\.",
-        r"post_layernorm\.",
-        r"head\.",
-        r"^text_model\.",
-        r"^logit_",
-    ]
+    _keys_to_ignore_on_load_unexpected = [r"encoder\.layers\.\d+\.|post_layernorm\.|head\.", r"^text_model\.|^logit_"]
 
     def __init__(self, config: SiglipVisionConfig):
         super().__init__(config)

@@ -27,8 +27,6 @@ class QFormerResampler(nn.Module):
         self.qformer = Blip2QFormerModel(config)
 
     def forward(self, features: Tensor, keys: Tensor | None = None) -> Tensor:
-        queries = self.queries(
-            torch.arange(self.queries.num_embeddings, device=features.device)
-        )  # [latents, D_qformer]
-        queries = queries.expand(len(features), -1, -1)
+        latents = torch.arange(self.queries.num_embeddings, device=features.device)
+        queries = self.queries(latents).expand(len(features), -1, -1)  # [n, latents, D_qformer]
         return self.qformer(queries, encoder_hidden_states=self.norm(features)).last_hidden_state
