@@ -10,5 +10,10 @@ command again goes on from the last checkpoint.
 from dllm.pipelines.text import sft
 
 if __name__ == "__main__":
-    paths = {"dataset_args": "tatsu-lab/alpaca", "output_dir": "exp/qwen3_sft"}
-    sft(__doc__, model_name_or_path="Qwen/Qwen3-0.6B", **paths, learning_rate=1e-4)
+    sft(
+        __doc__,
+        model_name_or_path="Qwen/Qwen3-0.6B",
+        dataset_args="tatsu-lab/alpaca",
+        output_dir="exp/qwen3_sft",
+        learning_rate=1e-4,
+    )

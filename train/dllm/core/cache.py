@@ -20,6 +20,7 @@ the least similar tokens). Intervals are counted within a block, so that a row d
 """
 
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 
 import torch
@@ -110,6 +111,12 @@ class CachedTrunk:
     def run(self, key: tuple, function: Callable, *inputs):
         """function(*inputs), as a graph if steps are recorded (`dllm.core.graphs.Recorder.run`)."""
         return self.recorder.run(key, function, *inputs) if self.recorder else function(*inputs)
+
+    def only(self, rows: Tensor) -> "CachedTrunk":
+        """These rows alone, for the rest of a block: the first step of the next one replaces what this block wrote."""
+        found = copy(self)
+        found.keep(rows)
+        return found
 
     def keep(self, rows: Tensor) -> None:
         """Forgets all rows but these."""

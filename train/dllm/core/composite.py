@@ -3,7 +3,9 @@
 from abc import abstractmethod
 
 from torch import Tensor, nn
+from transformers import Cache
 
+from dllm.core.attention import LayerMasks
 from dllm.core.language_model import MaskedDiffusionLM
 from dllm.core.prompt import Prompt
 
@@ -33,8 +35,10 @@ class CompositeLM(MaskedDiffusionLM):
     def embed(self, ids: Tensor) -> Tensor:
         return self.language_model.embed(ids)
 
-    def trunk(self, *inputs, **extras: Tensor) -> Tensor:
-        return self.language_model.trunk(*inputs, **extras)
+    def trunk(
+        self, embeds: Tensor, mask: LayerMasks, position: Tensor, cache: Cache | None = None, **extras: Tensor
+    ) -> Tensor:
+        return self.language_model.trunk(embeds, mask, position, cache, **extras)
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.language_model.head(hidden)

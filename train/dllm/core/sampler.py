@@ -17,6 +17,8 @@ from dllm.core.model import MaskedDiffusionModel
 from dllm.core.prompt import Prompt
 from dllm.core.selection import apply_cfg, fill_after_stop, is_any, sample_candidates, select_tokens, step_quota
 
+AT_WORK = 0.75  # rows of a block go on without those that have filled it, if they are at most such a share of both
+
 
 @dataclass
 class Generation:
@@ -53,12 +55,20 @@ class Step:
     confidence: Tensor
 
 
-def generate(*arguments, on_step: Callable[[Tensor, Tensor], None] | None = None, **settings) -> Generation:
-    """Writes one response per prompt: `denoise` with these arguments, run to its end.
+def generate(
+    model: MaskedDiffusionModel,
+    prompt: Prompt,
+    decoding: Decoding,
+    seeds: list[int] | None = None,
+    unconditional: Prompt | None = None,
+    initial_canvas: Tensor | None = None,
+    on_step: Callable[[Tensor, Tensor], None] | None = None,
+) -> Generation:
+    """Writes one response per prompt: `denoise`, run to its end.
 
     `on_step` is called after every step with the canvas [B, R] and the mask of what is still to be written.
     """
-    return finish(denoise(*arguments, **settings), on_step)
+    return finish(denoise(model, prompt, decoding, seeds, unconditional, initial_canvas), on_step)
 
 
 def finish(steps: Generator[Step, None, Any], on_step: Callable[[Tensor, Tensor], None] | None = None) -> Any:
@@ -105,28 +115,9 @@ def denoise(
     confidence = torch.zeros(canvas.shape, dtype=torch.promote_types(prompt.embeds.dtype, torch.float32), device=device)
     state = canvas, is_masked, confidence, torch.zeros(B, dtype=torch.long, device=device)
     rows = torch.arange(B, device=device)  # those that are still being written
-    numbers = torch.arange(decoding.steps_per_block, device=device)
     for block in range(decoding.num_blocks):
-        part = torch.arange(block * decoding.block_length, (block + 1) * decoding.block_length, device=device)
         drawn = _draw(decoding, [seeds[row] for row in rows.tolist()], block).to(device)  # [steps, 2, b, block_length]
-        at_start = state[1][rows][:, part].sum(dim=1)  # [b]
-        quotas = step_quota(at_start, decoding.steps_per_block, numbers[:, None])  # [steps, b]
-        for step in range(decoding.steps_per_block):
-            written = state if len(rows) == B else tuple(each[rows] for each in state)
-            count = _num_to_predict(written[1], part, decoding, step)
-            if count == 0:
-                break
-            hidden = [context.block_hidden(written[0], block, step) for context in contexts]  # [b, block_length, D]
-            if step == 0:  # once a block: it waits for the device
-                _check_finite(hidden)
-            written = contexts[0].run(
-                (decoding, count), partial(_commit, model, decoding, count),
-                hidden, written, may_stop[rows], quotas[step], drawn[step], part,
-            )  # fmt: skip
-            if len(rows) < B:
-                written = tuple(each.index_put((rows,), new) for each, new in zip(state, written, strict=True))
-            state = written
-            yield Step(*state[:3])
+        state = yield from _write_block(model, decoding, contexts, state, rows, may_stop, drawn, block)
         rows = without_finished(rows, state[1], contexts, decoding)
         if len(rows) == 0:
             break
@@ -135,6 +126,52 @@ def denoise(
     before_stop = is_any(ids, config.stop_token_ids).long().cumsum(dim=1) == 0
     lengths = (before_stop.sum(dim=1) + 1).clamp(max=decoding.gen_length)
     return Generation(ids, lengths, steps, len(contexts))
+
+
+def _write_block(
+    model: MaskedDiffusionModel,
+    decoding: Decoding,
+    contexts: list[CachedTrunk],
+    state: tuple[Tensor, ...],
+    rows: Tensor,
+    may_stop: Tensor,
+    drawn: Tensor,
+    block: int,
+) -> Generator[Step, None, tuple[Tensor, ...]]:
+    """The steps of a block for `rows` [b], given numbers `drawn` [steps, 2, b, block_length]; returns the state of all
+    rows. Those whose block is full rest until the next one, once they are enough to pay for copies of the others' keys.
+    """
+    B, device = len(state[0]), rows.device
+    part = torch.arange(block * decoding.block_length, (block + 1) * decoding.block_length, device=device)
+    at_start = state[1][rows][:, part].sum(dim=1)  # [b]
+    numbers = torch.arange(decoding.steps_per_block, device=device)
+    quotas = step_quota(at_start, decoding.steps_per_block, numbers[:, None])  # [steps, b]
+    for step in range(decoding.steps_per_block):
+        masked = state[1][rows][:, part]  # [b, block_length]
+        if decoding.compile:
+            count = _most_to_predict(masked, decoding, step)
+        else:
+            counts = masked.sum(dim=1).tolist()
+            count, at_work = sum(counts), [row for row, number in enumerate(counts) if number]
+            if 0 < len(at_work) <= AT_WORK * len(rows):
+                at_work = torch.tensor(at_work, device=device)
+                rows, contexts = rows[at_work], [context.only(at_work) for context in contexts]
+                quotas, drawn = quotas[:, at_work], drawn[:, :, at_work]
+        if count == 0:
+            break
+        written = state if len(rows) == B else tuple(each[rows] for each in state)
+        hidden = [context.block_hidden(written[0], block, step) for context in contexts]  # [b, block_length, D]
+        if step == 0:  # once a block: it waits for the device
+            _check_finite(hidden)
+        written = contexts[0].run(
+            (decoding, count), partial(_commit, model, decoding, count),
+            hidden, written, may_stop[rows], quotas[step], drawn[step], part,
+        )  # fmt: skip
+        if len(rows) < B:
+            written = tuple(each.index_put((rows,), new) for each, new in zip(state, written, strict=True))
+        state = written
+        yield Step(*state[:3])
+    return state
 
 
 def _check_finite(hidden: list[Tensor]) -> None:
@@ -179,17 +216,14 @@ def _start(config, decoding: Decoding, B: int, initial: Tensor | None, device) -
     return *fill_after_stop(canvas, is_masked, config), positions > last_given
 
 
-def _num_to_predict(is_masked: Tensor, part: Tensor, decoding: Decoding, step: int) -> int:
-    """Rows of the block that go through the head; 0 ends the block. Recorded, as many as there can be: a quota then
-    does not wait for the GPU.
+def _most_to_predict(masked: Tensor, decoding: Decoding, step: int) -> int:
+    """How many of a block's positions `masked` [b, block_length] a recorded step puts through the head, 0 at the end of
+    the block: as many as there can be, for which a quota does not wait for the GPU.
     """
-    if not decoding.compile:
-        return int(is_masked[:, part].sum())
-    most = len(is_masked) * decoding.block_length
     if decoding.by_confidence:
-        return most if is_masked[:, part].any() else 0
+        return masked.numel() if masked.any() else 0
     each, more = divmod(decoding.block_length, decoding.steps_per_block)
-    return most - len(is_masked) * (step * each + min(step, more))
+    return masked.numel() - len(masked) * (step * each + min(step, more))
 
 
 def _commit(

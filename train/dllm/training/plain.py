@@ -32,11 +32,20 @@ def train_plain(
 
     `batch_size` samples are those of a step and process; the rate rises for 3 % of the steps and falls as a cosine.
     """
-    steps = {"num_train_epochs": epochs, "per_device_train_batch_size": batch_size, "seed": seed}
-    rate = {"learning_rate": learning_rate, "lr_scheduler_type": "cosine", "warmup_steps": 0.03}  # of the steps
-    output = {"output_dir": out, "logging_steps": 50, "save_strategy": "no", "report_to": "none"}
-    processes = {"use_cpu": not torch.cuda.is_available(), "ddp_find_unused_parameters": False}
-    settings = TrainingArguments(**steps, **rate, **output, **processes)
+    settings = TrainingArguments(
+        output_dir=out,
+        num_train_epochs=epochs,
+        learning_rate=learning_rate,
+        per_device_train_batch_size=batch_size,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.03,  # of the steps
+        seed=seed,
+        logging_steps=50,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+    )
     trainer = Trainer(model, settings, train_dataset=dataset)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
