@@ -12,7 +12,7 @@ from diffa.evaluation.files import read_records
 from diffa.phantom import generate
 from diffa.phantom.pretrain_encoder import FRAMES, SILENCE, PhonemeDataset
 from diffa.phantom.questions import TASKS
-from diffa.phantom.speech import BACKGROUNDS, DIGITS, RATE, SAMPLES, VOICES, make_clip
+from diffa.phantom.speech import BACKGROUNDS, DIGITS, FORMANTS, RATE, SAMPLES, VOICES, make_clip
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,11 @@ def test_a_clip_depends_on_seed_split_and_number_alone(release, tmp_path):
     assert len(clips) == 5
     for name in clips:
         assert contents(tmp_path / "fewer")[name] == contents(release)[name] != contents(tmp_path / "other")[name]
+
+
+def test_a_word_has_its_phonemes_and_a_phoneme_its_formants():
+    assert (DIGITS["zero"], DIGITS["five"], DIGITS["nine"]) == ((9, 4), (3, 1), (7, 2))
+    assert FORMANTS[[0, 3, 7]].tolist() == [[280, 2250, 2900], [730, 1090, 2440], [250, 1200, 2100]]
 
 
 def test_the_truth_says_where_sound_is():
