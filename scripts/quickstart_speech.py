@@ -24,13 +24,26 @@ from diffa.phantom.questions import TASKS
 from dllm.program import argument_parser, run_program
 from quickstart_common import LAUNCH, PROCESSES, ROOT, print_table, quickstart, run
 
-STAGES = {"ATTENTION_PATTERN": "block", "BLOCK_LENGTH": "4", "GEN_LENGTH": "8"}
-STAGES |= {"TUNABLE_PARTS": "semantic_adapter,language_model", "NUM_PROMPTS": "4", "PROMPT_SIZE": "8"}
-STAGES |= {"ACOUSTIC_LAYERS": "1,2,3,4", "ACOUSTIC_INTERMEDIATE_SIZE": "288"}
-STAGES |= {"LEARNING_RATE": "2e-3", "LR_SCHEDULER_TYPE": "cosine", "WARMUP": "0.05", "WEIGHT_DECAY": "0.01"}
-STAGES |= {"BATCH_SIZE": "16", "GRADIENT_ACCUMULATION_STEPS": "1", "SAVE_STRATEGY": "no", "LOGGING_STEPS": "25"}
-STAGES |= {"DATALOADER_NUM_WORKERS": "0"}
-STAGES |= {"DEEPSPEED": ""}  # plain DDP: partitioning a million weights takes most of the time and changes no loss
+STAGES = {
+    "ATTENTION_PATTERN": "block",
+    "BLOCK_LENGTH": "4",
+    "GEN_LENGTH": "8",
+    "TUNABLE_PARTS": "semantic_adapter,language_model",
+    "NUM_PROMPTS": "4",
+    "PROMPT_SIZE": "8",
+    "ACOUSTIC_LAYERS": "1,2,3,4",
+    "ACOUSTIC_INTERMEDIATE_SIZE": "288",
+    "LEARNING_RATE": "2e-3",
+    "LR_SCHEDULER_TYPE": "cosine",
+    "WARMUP": "0.05",
+    "WEIGHT_DECAY": "0.01",
+    "BATCH_SIZE": "16",
+    "GRADIENT_ACCUMULATION_STEPS": "1",
+    "SAVE_STRATEGY": "no",
+    "LOGGING_STEPS": "25",
+    "DATALOADER_NUM_WORKERS": "0",
+    "DEEPSPEED": "",  # plain DDP: partitioning a million weights takes most of the time and changes no loss
+}
 SETTINGS = {name: os.environ.get(name, value) for name, value in STAGES.items()}
 STAGE_2 = {"TUNABLE_PARTS": "semantic_adapter,acoustic_adapter,language_model", "LEARNING_RATE": "1e-3"}
 ACOUSTIC = ("voice", "background")  # questions on how it sounds, not on what is said

@@ -21,9 +21,19 @@ SETTINGS = {
 }
 SETTINGS |= {name: name for name in ("rms_norm_eps", "mask_token_id", "eos_token_id", "pad_token_id")}
 # What else its settings may say; Llama's layers do nothing else.
-FIXED = {"block_type": "llama", "layer_norm_type": "rms", "activation_type": "silu", "rope": True}
-BIASES = ("include_bias", "include_qkv_bias", "bias_for_layer_norm")
-FIXED |= dict.fromkeys((*BIASES, "alibi", "attention_layer_norm", "input_emb_norm", "scale_logits"), False)
+FIXED = {
+    "block_type": "llama",
+    "layer_norm_type": "rms",
+    "activation_type": "silu",
+    "rope": True,
+    "alibi": False,
+    "include_bias": False,
+    "include_qkv_bias": False,
+    "bias_for_layer_norm": False,
+    "attention_layer_norm": False,
+    "input_emb_norm": False,
+    "scale_logits": False,
+}
 # Names of weights, LLaDA's -> Llama's: below `model.transformer`, and in each of its `blocks`.
 WHOLE = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
 LAYER = {
