@@ -26,10 +26,9 @@ def listener(sounds):
     return tokenizer, model, AudioPreprocessor(extractor, model.config)
 
 
-def dataset(listener, path) -> AudioDataset:
+def dataset(listener, path, **settings) -> AudioDataset:
     tokenizer, model, prepare = listener
-    show_progress = False
-    return AudioDataset(str(path), tokenizer, prepare, model.diffusion, 512, show_progress)
+    return AudioDataset(str(path), tokenizer, prepare, model.diffusion, 512, show_progress=False, **settings)
 
 
 def test_a_sample_is_the_prompt_of_its_clip_and_the_answer(sounds, listener):

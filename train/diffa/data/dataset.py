@@ -24,13 +24,15 @@ class AudioDataset(ConversationDataset):
     long as its record says, and be no longer than the model can hear, unless `cut` has its beginning taken.
     """
 
-    def __init__(self, data_path: str, tokenizer, preprocessor: AudioPreprocessor, *limits, cut: bool = False):
-        """`limits` are the last arguments of `ConversationDataset`."""
+    def __init__(
+        self, data_path: str, tokenizer, preprocessor: AudioPreprocessor, *limits, cut: bool = False, **settings
+    ):
+        """`limits` and `settings` are the last arguments of `ConversationDataset`."""
         self.preprocessor, self.cut = preprocessor, cut
         found = read_records(data_path)
         clips = ((record["audio"], record["duration"]) for record in found)
         self.clips: dict[tuple, int | str] = check_inputs(self._num_samples, clips, "check clips", "clip")
-        super().__init__(data_path, found, tokenizer, *limits)
+        super().__init__(data_path, found, tokenizer, *limits, **settings)
         long = [path for (path, _), samples in self.clips.items() if samples > preprocessor.max_samples]
         if self.show_progress and long:
             heard = f"of {len(long)} clips the first {preprocessor.max_samples / SAMPLING_RATE:g} s alone are heard"

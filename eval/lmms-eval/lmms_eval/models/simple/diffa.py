@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from datasets import Audio
 from lmms_eval.api.instance import Instance
+from lmms_eval.api.task import ConfigurableTask
 from lmms_eval.tasks import TaskManager
 from writer_model import WriterModel
 
@@ -89,11 +90,10 @@ class Diffa(WriterModel):
 
 
 def keep_audio_encoded() -> None:
-    """From now on a clip of a data set is its file, which we read: to decode it, `datasets` needs torchcodec. A task
-    whose packages are missing is refused.
+    """From now on tasks hold the files of their clips, which we read: to decode them, `datasets` needs torchcodec. A
+    task whose packages are missing is refused.
     """
-    Audio.decode_example = lambda self, value, **_: value
-    load = TaskManager.load_task_or_group
+    load, download = TaskManager.load_task_or_group, ConfigurableTask.download
     if hasattr(load, "__wrapped__"):
         return
 
@@ -103,7 +103,16 @@ def keep_audio_encoded() -> None:
             check_packages([task_list] if isinstance(task_list, str) else task_list or [])
         return load(self, task_list, *args, **kwargs)
 
-    TaskManager.load_task_or_group = load_task_or_group
+    @functools.wraps(download)
+    def download_encoded(self, *args, **kwargs):
+        download(self, *args, **kwargs)
+        for name, split in self.dataset.items():
+            for column, feature in split.features.items():
+                if isinstance(feature, Audio):
+                    split = split.cast_column(column, Audio(decode=False))
+            self.dataset[name] = split
+
+    TaskManager.load_task_or_group, ConfigurableTask.download = load_task_or_group, download_encoded
 
 
 def check_packages(tasks: list) -> None:
