@@ -21,11 +21,17 @@ STAND_INS = "STAND_INS_OF_PYTHON"  # the folder, for the processes of pytest-xdi
 
 
 def pytest_configure(config):
-    """With pytest-xdist all programs that the tests start are forks of one process (`oracles.warm_python`)."""
+    """All tests share an empty cache of the hub. With pytest-xdist all programs that they start are forks of one process
+    (`oracles.warm_python`).
+    """
     if hasattr(config, "workerinput"):
         multiprocessing.set_executable(sys.executable)
         start_programs(warm=True)
-    elif getattr(config.option, "numprocesses", None) and " " not in sys.executable:  # "#!" takes no such path
+        return
+    cache = tempfile.TemporaryDirectory(prefix="hub")
+    os.environ["HF_HOME"] = cache.name
+    config.add_cleanup(cache.cleanup)
+    if getattr(config.option, "numprocesses", None) and " " not in sys.executable:  # "#!" takes no such path
         folder = tempfile.TemporaryDirectory(prefix="python")
         os.environ[STAND_INS] = folder.name
         server = warm_python.start(Path(folder.name))

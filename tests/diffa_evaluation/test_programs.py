@@ -101,10 +101,9 @@ def test_mmau_takes_both_spellings(run, mmau_file, tmp_path, capsys):
     assert capsys.readouterr().out == printed and "over 20 samples" in printed
 
 
-def test_voicebench_reads_a_data_set_of_its_form(run, speech, tmp_path, monkeypatch):
+def test_voicebench_reads_a_data_set_of_its_form(run, speech, tmp_path):
     from datasets import Dataset, Features, Value
 
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     clips = sorted((speech / "audio/test").glob("*.wav"))[:2]
     features = Features({"prompt": Value("string"), "audio": {"bytes": Value("binary"), "path": Value("string")}})
     rows = [{"prompt": clip.name, "audio": {"bytes": clip.read_bytes(), "path": clip.name}} for clip in clips]

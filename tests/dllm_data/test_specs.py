@@ -23,8 +23,7 @@ ALL = [f"A {number}" for number in range(10)]
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """A folder with the rows in every form, and a cache of its own."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    """A folder with the rows in every form."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)

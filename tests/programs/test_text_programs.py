@@ -62,7 +62,6 @@ def variables(root):
     return {
         "BASE_MODELS_DIR": str(root / "models"),
         "BASE_DATASETS_DIR": str(root / "data"),
-        "HF_DATASETS_CACHE": str(root / "cache"),
         "PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}",
     }
 
@@ -81,7 +80,6 @@ def program(root, variables, monkeypatch, capfd):
     monkeypatch.chdir(root)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", root / "cache")
 
     def run(path: str, *arguments: str) -> SimpleNamespace:
         monkeypatch.setattr(sys, "argv", [path, *arguments])
