@@ -21,8 +21,8 @@ STAND_INS = "STAND_INS_OF_PYTHON"  # the folder, for the processes of pytest-xdi
 
 
 def pytest_configure(config):
-    """All tests share an empty cache of the hub. With pytest-xdist all programs that they start are forks of one process
-    (`oracles.warm_python`).
+    """Tests share a cache of the hub, empty at first. With pytest-xdist all programs that they start are forks of one
+    process (`oracles.warm_python`).
     """
     if hasattr(config, "workerinput"):
         multiprocessing.set_executable(sys.executable)

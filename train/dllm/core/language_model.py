@@ -140,6 +140,8 @@ print(tokenizer.batch_decode(ids, skip_special_tokens=True))"""
         named = list(signature(self.prepare_prompt).parameters)[2 + len(inputs) :]
         inputs += tuple(arguments.pop(name) for name in named if name in arguments)
         decoding = self.decoding(**arguments)
+        sampler.check_initial_canvas(self.diffusion, decoding, len(input_ids), initial_canvas)
+        decoding.check_room(self.diffusion, input_ids.shape[1])
         valid = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         prompts = self.prompts(input_ids, valid, *inputs, decoding=decoding)
         return sampler.finish(self.denoise(*prompts, decoding, seeds, initial_canvas), on_step)

@@ -103,7 +103,7 @@ def denoise(
     seeds = list(range(B)) if seeds is None else seeds
     if len(seeds) != B:
         raise ValueError(f"{len(seeds)} seeds for {B} prompts: give one each")
-    _check_initial_canvas(config, decoding, B, initial_canvas)
+    check_initial_canvas(config, decoding, B, initial_canvas)
     canvas, is_masked, may_stop = _start(config, decoding, B, initial_canvas, device)  # [B, R] each
     prompts = [prompt]
     if decoding.cfg_scale:
@@ -183,7 +183,7 @@ def _check_finite(hidden: list[Tensor]) -> None:
         )
 
 
-def _check_initial_canvas(config, decoding: Decoding, num_prompts: int, initial: Tensor | None) -> None:
+def check_initial_canvas(config, decoding: Decoding, num_prompts: int, initial: Tensor | None) -> None:
     """Raises ValueError if an initial canvas [B, n] cannot be the start of `num_prompts` responses."""
     if initial is None:
         return
