@@ -2,13 +2,16 @@
 
 import inspect
 from importlib.metadata import entry_points, version
+from pathlib import Path
 
-import lmms_eval
+import lmms_eval.tasks
 import pytest
+import yaml
 from lmms_eval.api.model import lmms
 from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager
-from lmms_eval_overlay import HERE, _with_our_tasks, register
+from lmms_eval.utils import ignore_constructor
+from lmms_eval_overlay import HERE, _with_our_tasks, load_yaml, register
 
 from dllm.program import BUG, boundary
 
@@ -35,6 +38,17 @@ def test_task_is_found_whatever_else_is_included(tmp_path):
     ours = TaskManager(include_path=str(tmp_path)).task_index
     assert ours["mimic_cxr"]["yaml_path"] == str(HERE / "tasks" / "mimic_cxr" / "mimic_cxr.yaml")
     assert "other_task" in ours and "coco2017_cap_val" in ours
+
+
+def test_files_of_tasks_are_read_by_libyaml_as_by_yaml():
+    files = sorted(Path(lmms_eval.tasks.__file__).parent.rglob("*.yaml"))[::40]
+    assert len(files) > 40 and yaml.__with_libyaml__
+    texts = ["run: !function utils.run", *(file.read_text() for file in files)]
+    yaml.add_constructor("!function", ignore_constructor)
+    assert [load_yaml(text) for text in texts] == [yaml.full_load(text) for text in texts]
+    before = yaml.full_load
+    TaskManager(include_defaults=False)
+    assert yaml.full_load is before
 
 
 def test_registering_twice_changes_nothing():
