@@ -12,7 +12,8 @@ def hidden_states(model, embeds: Tensor, sees: list[list[bool]]) -> Tensor:
     """
     config, masks = model.config, torch.tensor(sees)[None, None]
     if hasattr(config, "layer_types"):
-        near = [[abs(q - k) < (config.sliding_window or len(sees)) for k in range(len(sees))] for q in range(len(sees))]
+        window = config.sliding_window or len(sees)  # asked once: configs of transformers answer slowly
+        near = [[abs(q - k) < window for k in range(len(sees))] for q in range(len(sees))]
         kinds = {"full_attention": masks, "sliding_attention": masks & torch.tensor(near)}
         masks = {kind: kinds[kind] for kind in config.layer_types}
     position = torch.arange(len(embeds))[None]

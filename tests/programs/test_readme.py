@@ -20,6 +20,7 @@ OPTIONS_IN = {"quickstart.sh": "scripts/quickstart.py", "mimic_release.py": "tra
 SHARED = {  # options that several programs have, by the module that they import
     "dllm.inference.command_line": ROOT / "train/dllm/inference/command_line.py",
     "diffa.evaluation.answers": ROOT / "train/diffa/evaluation/answers.py",
+    "dllm.pipelines.a2d.tiny": ROOT / "train/dllm/pipelines/a2d/tiny.py",
 }
 # Options that a loop adds.
 LOOPED = ("indication", "comparison", "history", "technique", "train", "val", "test")
