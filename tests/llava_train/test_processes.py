@@ -17,7 +17,7 @@ from llava.model.builder import ADAPTER_FILE, load_pretrained_model
 from oracles import launchers
 from oracles.tiny import STAGE_1, launch, losses, trained
 
-STEPS = 10
+STEPS = 20
 HALF = {"per_device_train_batch_size": 2}
 QUARTER = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
 QUARTER_ALONE = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}

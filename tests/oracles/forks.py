@@ -17,8 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from oracles.warm_python import LIBRARIES
+
 TRAIN = Path(__file__).resolve().parents[2] / "train"
-LIBRARIES = ["torch.distributed.run", "transformers.trainer", "deepspeed", "peft"]
 
 
 class Fork:
