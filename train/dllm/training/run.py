@@ -106,8 +106,8 @@ def _prepare_process() -> None:
 
 
 def prepare_deepspeed_on_cpu(connect: bool = True) -> None:
-    """Keeps DeepSpeed from compiling, for a minute at the first start, a reduction that only its inference uses, and from
-    counting devices by another program at every gradient; and connects the processes, which must be before
+    """Keeps DeepSpeed from compiling, for a minute at the first start, a reduction that only its inference uses, and
+    from asking another program for the devices at every gradient; and connects the processes, which must be before
     TrainingArguments exist, or it counts them wrongly.
     """
     os.environ.setdefault("LOCAL_SIZE", os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as its own launcher does
