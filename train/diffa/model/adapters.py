@@ -21,10 +21,14 @@ class SemanticAdapter(nn.Module):
         super().__init__()
         width, hidden_size = config.audio_config.d_model, config.text_config.hidden_size
         self.prompts = nn.Embedding(config.num_prompts, hidden_size) if config.stage == 1 else None
-        smooth = nn.Conv1d(width, width, 3, padding=1)
-        self.conv = nn.Sequential(smooth, nn.GELU(), nn.Conv1d(width, 4 * width, 3, STATES_PER_TOKEN, padding=1))
-        narrow, project = nn.Linear(4 * width, width), nn.Linear(width, hidden_size)
-        self.linear_connector = nn.Sequential(narrow, nn.ReLU(), project, nn.ReLU())
+        self.conv = nn.Sequential(
+            nn.Conv1d(width, width, 3, padding=1),
+            nn.GELU(),
+            nn.Conv1d(width, 4 * width, 3, stride=STATES_PER_TOKEN, padding=1),
+        )
+        self.linear_connector = nn.Sequential(
+            nn.Linear(4 * width, width), nn.ReLU(), nn.Linear(width, hidden_size), nn.ReLU()
+        )
         self.layernorm = nn.LayerNorm(hidden_size)
 
     def forward(self, states: Tensor) -> Tensor:
@@ -50,11 +54,17 @@ class AcousticAdapter(nn.Module):
         super().__init__()
         self.layers, self.mask_padding = config.acoustic_layers, config.mask_padding
         width, num_layers, num_queries = config.audio_config.d_model, len(self.layers), config.prompt_size
-        heads, inner = config.audio_config.encoder_attention_heads, config.acoustic_intermediate_size
-        sizes = {"hidden_size": width, "encoder_hidden_size": width, "num_attention_heads": heads}
-        sizes |= {"intermediate_size": inner, "num_hidden_layers": 2, "cross_attention_frequency": 1}
-        no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        qformer = Blip2QFormerConfig(**sizes, **no_dropout, attn_implementation="sdpa")
+        qformer = Blip2QFormerConfig(
+            hidden_size=width,
+            num_hidden_layers=2,
+            num_attention_heads=config.audio_config.encoder_attention_heads,
+            intermediate_size=config.acoustic_intermediate_size,
+            encoder_hidden_size=width,
+            cross_attention_frequency=1,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
+        qformer._attn_implementation = "sdpa"
         self.layer_prompts = nn.Parameter(torch.randn(num_layers, num_queries, width))
         self.layer_weights = nn.Parameter(torch.zeros(num_queries, num_layers))
         self.qformer = Blip2QFormerEncoder(qformer)
