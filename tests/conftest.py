@@ -2,6 +2,7 @@
 skipped visibly without.
 """
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -59,6 +60,11 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("real_data"):
             item.add_marker(absent)
+
+
+def pytest_collection_finish():
+    """What is imported by now stays; every collection of garbage, as a training run asks for, would look through it."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
