@@ -34,7 +34,6 @@ from oracles import stand_in
 from oracles.stand_in import end
 
 LIBRARIES = ["torch.distributed.run", "transformers.trainer", "deepspeed", "peft", "matplotlib.pyplot"]
-LIBRARIES += ["deepspeed.runtime.zero.muon.original_muon"]  # every ZeRO run does, and with it torch's compiler
 # What libraries read when they are imported: with other values a program starts cold.
 READ_ONCE = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_DATASETS_CACHE", "HF_ENDPOINT", "PYTHONHASHSEED")
 PARAPHRASES = "lib/*/site-packages/pycocoevalcap/meteor/data/paraphrase-en.gz"
