@@ -22,7 +22,7 @@ from diffa.evaluation.asr import word_error_rate
 from diffa.evaluation.files import accuracy, floor_file, read_records
 from diffa.phantom.questions import TASKS
 from dllm.program import argument_parser, run_program
-from quickstart_common import LAUNCH, PROCESSES, ROOT, print_table, quickstart, run
+from quickstart_common import LAUNCH, PROCESSES, ROOT, options, print_table, quickstart, run
 
 STAGES = {
     "ATTENTION_PATTERN": "block",
@@ -72,16 +72,16 @@ def train(args: argparse.Namespace) -> tuple[Path, Path, Path]:
     names = ("data", "towers", "encoder", "stage1", "stage2")
     data, towers, encoder, stage1, stage2 = (args.out / name for name in names)
     python = (sys.executable, "-m")
-    if not (data / "truth.json").is_file():
-        flags = ("--out", data, "--train", args.train, "--test", args.test)
-        run(f"synthetic speech: clips and questions on them -> {data}", *python, "diffa.phantom.generate", *flags)
-    if not (towers / "audio_encoder/preprocessor_config.json").is_file():
-        title = f"tiny towers: language model and encoder of random weights -> {towers}"
-        run(title, *python, "diffa.model.tiny", "--data_path", data / "stage2.json", "--out", towers)
-    if not (encoder / "preprocessor_config.json").is_file():
-        flags = ("--whisper_model", towers / "audio_encoder", "--truth", data / "truth.json", "--out", encoder)
-        program = (*LAUNCH, "-m", "diffa.phantom.pretrain_encoder", *flags, "--epochs", args.encoder_epochs)
-        run(f"encoder: it learns the sounds on its own -> {encoder}", *program)
+    flags = options(out=data, train=args.train, test=args.test)
+    title = f"synthetic speech: clips and questions on them -> {data}"
+    run(title, *python, "diffa.phantom.generate", *flags, done=data / "truth.json")
+    command = (*python, "diffa.model.tiny", *options(data_path=data / "stage2.json", out=towers))
+    title = f"tiny towers: language model and encoder of random weights -> {towers}"
+    run(title, *command, done=towers / "audio_encoder/preprocessor_config.json")
+    flags = options(whisper_model=towers / "audio_encoder", truth=data / "truth.json", out=encoder)
+    program = (*LAUNCH, "-m", "diffa.phantom.pretrain_encoder", *flags, "--epochs", args.encoder_epochs)
+    title = f"encoder: it learns the sounds on its own -> {encoder}"
+    run(title, *program, done=encoder / "preprocessor_config.json")
     env = SETTINGS | {"LLM_MODEL": towers / "language_model", "WHISPER_MODEL": encoder}
     env |= {"TRAIN_DATASET_PATH": data / "stage1.json"}
     stage("stage 1: the semantic adapter learns to transcribe", 1, env, stage1, args.stage1_epochs)
@@ -92,9 +92,9 @@ def train(args: argparse.Namespace) -> tuple[Path, Path, Path]:
 
 def stage(title: str, number: int, env: dict, out: Path, epochs: float) -> None:
     """Runs a stage script, unless its model is there already."""
-    if not (out / "model.safetensors").is_file():
-        env = env | {"OUTPUT_DIR": out, "NUM_TRAIN_EPOCHS": epochs}
-        run(f"{title} -> {out}", "bash", f"examples/diffa/train_stage{number}.sh", 1, PROCESSES, env=env)
+    env = env | {"OUTPUT_DIR": out, "NUM_TRAIN_EPOCHS": epochs}
+    command = ("bash", f"examples/diffa/train_stage{number}.sh", 1, PROCESSES)
+    run(f"{title} -> {out}", *command, env=env, done=out / "model.safetensors")
 
 
 def without_acoustic_adapter(model: Path, out: Path) -> Path:

@@ -154,9 +154,9 @@ def _write_block(
             counts = masked.sum(dim=1).tolist()
             count, at_work = sum(counts), [row for row, number in enumerate(counts) if number]
             if 0 < len(at_work) <= AT_WORK * len(rows):
-                at_work = torch.tensor(at_work, device=device)
-                rows, contexts = rows[at_work], [context.only(at_work) for context in contexts]
-                quotas, drawn = quotas[:, at_work], drawn[:, :, at_work]
+                kept = torch.tensor(at_work, device=device)
+                rows, contexts = rows[kept], [context.only(kept) for context in contexts]
+                quotas, drawn = quotas[:, kept], drawn[:, :, kept]
         if count == 0:
             break
         written = state if len(rows) == B else tuple(each[rows] for each in state)
