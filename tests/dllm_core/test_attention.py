@@ -87,7 +87,7 @@ def test_the_prompt_never_sees_the_response(pattern):
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_8_every_copy_of_the_response_has_the_positions_that_follow_its_prompt(pattern):
     layout = training_layout(pattern, paired=True)
-    copies = {"bidirectional": 1, "prefix": 2, "block": 3}[pattern]
+    copies = {"bidirectional": 1, "prefix": 2, "block": 3, "causal_block": 3}[pattern]
     R = max(RESPONSES)
     for row, positions in enumerate(layout.position.tolist()):
         P = PROMPTS[row % len(PROMPTS)]

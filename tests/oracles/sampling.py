@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oracles.attention import one_sequence
+from oracles.attention import BLOCKWISE, one_sequence, place_of_prediction
 from oracles.training import hidden_states, writable, writable_logits
 
 
@@ -35,13 +35,13 @@ def passes(logits: Tensor, u: float) -> int:
 
 
 def block_hidden(model, prompt: Tensor, canvas: list[int], block: int, block_length: int) -> Tensor:
-    """Hidden states [block_length, D] of a block, from a full pass over all that it may see."""
+    """Hidden states [block_length, D] where a block's tokens are predicted, from a full pass over all it may see."""
     pattern = model.config.attention_pattern
     start, stop = block * block_length, (block + 1) * block_length
-    seen = canvas[:stop] if pattern == "block" else canvas
+    seen = canvas[:stop] if pattern in BLOCKWISE else canvas
     sees = one_sequence(pattern, len(prompt), len(seen), block_length)
     hidden = hidden_states(model, torch.cat([prompt, model.embed(torch.tensor(seen))]), sees)
-    return hidden[len(prompt) + start : len(prompt) + stop]
+    return hidden[[place_of_prediction(pattern, len(prompt) + place) for place in range(start, stop)]]
 
 
 def settle(canvas: list[int], todo: list[int], config) -> None:

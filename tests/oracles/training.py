@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from oracles.attention import one_sequence
+from oracles.attention import BLOCKWISE, one_sequence, place_of_prediction
 
 
 def hidden_states(model, embeds: Tensor, sees: list[list[bool]]) -> Tensor:
@@ -42,7 +42,7 @@ def view_losses(model, prompt: Tensor, response: list[int], view: set[int]) -> d
     config = model.config
     P, R = len(prompt), len(response)
     noisy = [config.mask_token_id if i in view else token for i, token in enumerate(response)]
-    if config.attention_pattern == "block":  # one sequence per block: prompt, clean earlier blocks, the noisy block
+    if config.attention_pattern in BLOCKWISE:  # one sequence per block: prompt, clean earlier blocks, the noisy block
         starts = range(0, R, config.block_length)
         sequences = [response[:start] + noisy[start : start + config.block_length] for start in starts]
     else:
@@ -53,7 +53,7 @@ def view_losses(model, prompt: Tensor, response: list[int], view: set[int]) -> d
         hidden = hidden_states(model, torch.cat([prompt, model.embed(torch.tensor(ids))]), sees)
         for i in range(start, len(ids)):
             if i in view:
-                logits = writable_logits(model, hidden[P + i])
+                logits = writable_logits(model, hidden[place_of_prediction(config.attention_pattern, P + i)])
                 losses[i] = logits.logsumexp(dim=-1) - logits[response[i]]
     return losses
 

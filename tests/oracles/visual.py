@@ -10,7 +10,7 @@ from dllm.core.prompt import Prompt
 from dllm.pipelines.qwen3_vl import Qwen3VLForMaskedLM, Qwen3VLProcessor
 from dllm.pipelines.qwen3_vl.processing import PLACE, build_visual_prompt, image_inputs
 from dllm.pipelines.qwen3_vl.tiny import save_model
-from oracles.attention import one_sequence
+from oracles.attention import BLOCKWISE, one_sequence, place_of_prediction
 
 SIZES = [(32, 16), (16, 16), (48, 32), (40, 70)]  # of images in pixels; the last one is resized
 
@@ -85,7 +85,7 @@ def literal_losses(model, prompt: Prompt, response: list[int], masked: set[int])
     for view in (masked, set(range(R)) - masked):
         noisy = [config.mask_token_id if i in view else token for i, token in enumerate(response)]
         starts, ends = [0], [R]
-        if config.attention_pattern == "block":
+        if config.attention_pattern in BLOCKWISE:
             starts = list(range(0, R, config.block_length))
             ends = [min(start + config.block_length, R) for start in starts]
         for start, end in zip(starts, ends, strict=True):
@@ -96,9 +96,12 @@ def literal_losses(model, prompt: Prompt, response: list[int], masked: set[int])
 
 
 def one_pass(model, prompt: Prompt, ids: list[int]) -> Tensor:
-    """Hidden states [R, D] of response tokens `ids` after one prompt without padding, all in one sequence."""
+    """Hidden states [R, D] where response tokens `ids` are predicted after one prompt without padding, all in one
+    sequence.
+    """
     config, P = model.diffusion, prompt.embeds.shape[1]
     sees = one_sequence(config.attention_pattern, P, len(ids), config.block_length)
     embeds = torch.cat([prompt.embeds, model.embed(torch.tensor([ids]))], dim=1)
     positions = torch.cat([prompt.positions, prompt.response_positions(len(ids))], dim=-1)
-    return model.trunk(embeds, torch.tensor(sees)[None, None], positions, **prompt.extras)[0, P:]
+    hidden = model.trunk(embeds, torch.tensor(sees)[None, None], positions, **prompt.extras)[0]
+    return hidden[[place_of_prediction(config.attention_pattern, P + i) for i in range(len(ids))]]

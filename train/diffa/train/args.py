@@ -7,6 +7,7 @@ from transformers.hf_argparser import HfArg
 
 from diffa.constants import PARTS
 from diffa.model.modeling_diffa import STAGES, DiffaConfig
+from dllm.core.attention import PATTERNS
 from dllm.training import arguments
 
 ADAPTERS = {1: "semantic_adapter", 2: "semantic_adapter,acoustic_adapter"}  # what a stage trains
@@ -21,7 +22,7 @@ class ModelArguments(arguments.ModelArguments):
     training_stage: int = HfArg(help="1: the semantic adapter learns; 2: the acoustic one too")
     stage1_ckpt: str | None = HfArg(default=None, help="output folder of stage 1, or of any run to go on from")
     tunable_parts: str | None = HfArg(default=None, help="parts to train, joined by commas; default: the stage's")
-    attention_pattern: str = HfArg(default="bidirectional", help="bidirectional (all that LLaDA knows), prefix, block")
+    attention_pattern: str = HfArg(default="bidirectional", help=f"{', '.join(PATTERNS)}; LLaDA knows the first one")
     num_prompts: int = HfArg(default=20, help="learnt tokens before a clip's own in stage 1")
     prompt_size: int = HfArg(default=64, help="acoustic tokens of a clip")
     acoustic_layers: str | None = HfArg(default=None, help="states that the acoustic adapter hears: 2,5,8,11")

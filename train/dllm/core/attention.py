@@ -8,10 +8,14 @@ predicate is broadcast to a boolean mask for SDPA and handed to FlexAttention as
 | `bidirectional` | everything  | the prompt and its view of the response               |
 | `prefix`        | the prompt  | the prompt and its view of the response               |
 | `block`         | the prompt  | the prompt, the clean earlier blocks, its own block   |
+| `causal_block`  | the prompt  | the same; a clean token only the clean ones before it |
 
-The response may be packed several times after one prompt: once clean (`block` training) and once per noisy view. Views
-never see each other. In the sliding layers of a decoder two tokens see each other only if their positions are less than
-a window apart, on either side.
+Under `causal_block` a token is predicted in the place of the one before it, as autoregressive models do, for the first
+token of a block the clean one (Wu et al. 2025, Fast-dLLM v2): in blocks of 1 that is next-token prediction.
+
+The response may be packed several times after one prompt: once clean (block-wise patterns) and once per noisy view.
+Views never see each other. In the sliding layers of a decoder two tokens see each other only if their positions are
+less than a window apart, on either side.
 """
 
 from collections.abc import Callable
@@ -21,7 +25,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-PATTERNS = ("bidirectional", "prefix", "block")
+PATTERNS = ("bidirectional", "prefix", "block", "causal_block")
+BLOCKWISE = ("block", "causal_block")  # a noisy block sees the clean earlier ones, and nothing later
+SHIFTED = "causal_block"  # the pattern that predicts a token in the place before it
+NO_PROMPT = "attention_pattern causal_block predicts a token from the one before it, so it needs a prompt; use block"
 PROMPT, CLEAN, NOISY = 0, 1, 2
 SLIDING = "sliding_attention"  # transformers' name for the type of layer that has a window
 
@@ -72,7 +79,7 @@ class Layout(NamedTuple):
         index = torch.arange(self.role.shape[1], device=self.role.device)
         q = Layout(*(attribute[..., queries, None] for attribute in self))
         k = Layout(*(attribute[..., None, keys] for attribute in self))
-        return allowed(pattern, q, k, index[queries, None] == index[keys], window)[:, None]
+        return allowed(pattern, q, k, index[queries, None] - index[keys], window)[:, None]
 
     def block_mask(self, pattern: str, window: int | None = None) -> BlockMask:
         """The same mask for FlexAttention, which skips blocks of pairs that may not attend and stores no pair."""
@@ -80,7 +87,7 @@ class Layout(NamedTuple):
         attributes = self if window is not None else self._replace(position=self.role)
 
         def mask_mod(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return allowed(pattern, token(row, query), token(row, key), query == key, window)
+            return allowed(pattern, token(row, query), token(row, key), query - key, window)
 
         def token(row: Tensor, index: Tensor) -> Layout:
             return Layout(*(attribute[row, index] for attribute in attributes))
@@ -89,9 +96,9 @@ class Layout(NamedTuple):
         return create_block_mask(mask_mod, B, None, L, L, device=self.role.device)
 
 
-def allowed(pattern: str, q: Layout, k: Layout, same: Tensor, window: int | None = None) -> Tensor:
-    """True where query `q` may attend to key `k` (broadcast of both), in a layer with a window if one is given; `same`
-    where they are one token.
+def allowed(pattern: str, q: Layout, k: Layout, ahead: Tensor, window: int | None = None) -> Tensor:
+    """True where query `q` may attend to key `k` (broadcast of both), in a layer with a window if one is given; `ahead`
+    tells by how many places of the packed sequence the query is ahead of the key.
     """
     to_prompt = k.role == PROMPT
     same_copy = (q.role == k.role) & (q.view == k.view)
@@ -99,15 +106,18 @@ def allowed(pattern: str, q: Layout, k: Layout, same: Tensor, window: int | None
         sees = to_prompt | (q.role == PROMPT) | same_copy
     elif pattern == "prefix":
         sees = to_prompt | same_copy
-    elif pattern == "block":
+    elif pattern in BLOCKWISE:
         earlier_clean = (k.role == CLEAN) & (q.role != PROMPT) & (k.block < q.block)
-        sees = to_prompt | (same_copy & (k.block == q.block)) | earlier_clean
+        own_block = same_copy & (k.block == q.block)
+        if pattern == "causal_block":
+            own_block = own_block & ((q.role == NOISY) | (ahead >= 0))
+        sees = to_prompt | own_block | earlier_clean
     else:
         raise ValueError(f"unknown attention pattern {pattern!r}; known: {', '.join(PATTERNS)}")
     if window is not None:
         sees = sees & ((q.position - k.position).abs() < window)
     # Padding sees itself, so that no softmax runs over an empty row.
-    return (sees & k.valid) | same
+    return (sees & k.valid) | (ahead == 0)
 
 
 def layer_masks(config, length: int, make: Callable[[int | None], Tensor | BlockMask | None]) -> LayerMasks:

@@ -7,16 +7,17 @@ in the cache, and reads the hidden states of the current block.
 |-------------------|---------------|-------------------------------|---------------------------|---------------------|
 | `none`            | any           | all that the block may see    | the same                  | the reference       |
 | `exact`           | `prefix`      | the response (at first, all)  | the response              | equal to `none`     |
-| `exact`           | `block`       | what has become clean, block  | the block                 | equal to `none`     |
+| `exact`           | block-wise    | what has become clean, block  | the block                 | equal to `none`     |
 | `fastdllm_prefix` | bidirectional | all                           | the block and what follows| an approximation    |
 | `fastdllm_dual`   | bidirectional | all                           | the block                 | an approximation    |
 | `dllmcache`       | bidirectional | all                           | the block; at intervals   | an approximation    |
 |                   |               |                               | the response, or all      |                     |
 
-`exact` follows from the pattern: under `prefix` the prompt sees only itself, and under `block` a finished block sees
-nothing that comes later. The approximations keep what the model would compute differently by now: Fast-dLLM's prefix
-and dual cache (Wu et al. 2025), and the interval refresh of dLLM-Cache (Liu et al. 2025, without its partial update of
-the least similar tokens). Intervals are counted within a block, so that a row does not depend on its neighbours.
+`exact` follows from the pattern: under `prefix` the prompt sees only itself, and block-wise (`block`, `causal_block`) a
+finished block sees nothing that comes later. The approximations keep what the model would compute differently by now:
+Fast-dLLM's prefix and dual cache (Wu et al. 2025), and the interval refresh of dLLM-Cache (Liu et al. 2025, without its
+partial update of the least similar tokens). Intervals are counted within a block, so that a row does not depend on its
+neighbours.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from dllm.core.attention import CLEAN, NOISY, LayerMasks, Layout, layer_masks
+from dllm.core.attention import BLOCKWISE, CLEAN, NOISY, SHIFTED, LayerMasks, Layout, layer_masks
 from dllm.core.decoding import Decoding
 from dllm.core.graphs import recorder
 from dllm.core.model import MaskedDiffusionModel
@@ -92,20 +93,29 @@ class CachedTrunk:
             self.cache = self._new_cache(len(prompt.valid))
             self.cache.states.zero_()  # a slot that nobody sees must hold finite numbers
         self.settled = 0  # leading slots whose keys and values are final
+        self.before = None  # [B, 1, D], hidden states of the slot before the block
         self.attention_inputs: dict[tuple[int, int], tuple] = {}
 
     def block_hidden(self, canvas: Tensor, block: int, step: int) -> Tensor:
-        """Hidden states [B, block_length, D] of a block of `canvas` [B, R], given all that it may see."""
+        """Hidden states [B, block_length, D] of a block of `canvas` [B, R], where its tokens are predicted, given all
+        that it may see.
+        """
         start = self.P + block * self.decoding.block_length
         first, last = self._fed(start, step, canvas.shape[1])
         *inputs, seen = self._attention_inputs(first, last, start)
         part = slice(start - first, start - first + self.decoding.block_length)
+        if shifted := self.pattern == SHIFTED:
+            part = slice(max(part.start - 1, 0), part.stop - 1)
         ids = canvas[:, max(first - self.P, 0) : last - self.P]
         prompt = (self.prompt.embeds, self.prompt.extras) if first == 0 else ()
         function = partial(_hidden, self.model, self.cache, seen, part)
         hidden = self.run((self.name, seen, part.start, part.stop), function, ids, *inputs, *prompt)
         if self.name == "exact":
-            self.settled = start if self.pattern == "block" else self.P
+            self.settled = start if self.pattern in BLOCKWISE else self.P
+        if shifted and first < start:
+            self.before = hidden[:, :1]
+        elif shifted:
+            hidden = torch.cat([self.before, hidden], dim=1)
         return hidden
 
     def run(self, key: tuple, function: Callable, *inputs):
@@ -121,6 +131,7 @@ class CachedTrunk:
     def keep(self, rows: Tensor) -> None:
         """Forgets all rows but these."""
         self.prompt, self.layout = self.prompt.keep(rows), self.layout.keep(rows)
+        self.before = None if self.before is None else self.before[rows]
         self.attention_inputs = {}
         if self.cache is not None:
             states, self.cache = self.cache.states, self._new_cache(len(rows))
@@ -136,7 +147,7 @@ class CachedTrunk:
     def _fed(self, start: int, step: int, length: int) -> tuple[int, int]:
         """The first slot that this step feeds, and the one after the last."""
         block_end, end = start + self.decoding.block_length, self.P + length
-        last = block_end if self.pattern == "block" else end
+        last = block_end if self.pattern in BLOCKWISE else end
         match self.name:
             case "none":
                 return 0, last
@@ -157,10 +168,10 @@ class CachedTrunk:
         """Attention masks and positions of the slots fed, their numbers, and how many slots the cache shows."""
         if (first, last) not in self.attention_inputs:
             layout = self.layout
-            if self.pattern == "block":  # the blocks before the current one have become clean
+            if self.pattern in BLOCKWISE:  # the blocks before the current one have become clean
                 layout = layout.with_role(slice(self.P, start), CLEAN)
             num_slots = layout.role.shape[1]
-            all_shown = self.cache is not None and (self.decoding.compile or self.pattern != "block")
+            all_shown = self.cache is not None and (self.decoding.compile or self.pattern not in BLOCKWISE)
             seen = num_slots if all_shown else last
 
             def mask(window: int | None) -> Tensor | None:

@@ -3,11 +3,13 @@
 import math
 from dataclasses import MISSING, dataclass, field, fields
 
+from dllm.core.attention import BLOCKWISE, PATTERNS
+
 REMASKING = ("low_confidence", "random")
 CFG_AGAINST = ("no_prompt", "blank_inputs")
 CACHES = {
-    "none": ("bidirectional", "prefix", "block"),
-    "exact": ("prefix", "block"),
+    "none": PATTERNS,
+    "exact": ("prefix", *BLOCKWISE),
     "fastdllm_prefix": ("bidirectional",),
     "fastdllm_dual": ("bidirectional",),
     "dllmcache": ("bidirectional",),

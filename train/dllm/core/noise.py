@@ -15,7 +15,7 @@ Estimators of the masked-diffusion likelihood bound, per sample with R target to
 | `whole_blocks` | half of all wholly masked in the first view, the others as `stratified`: not a bound           |
 | `seed_literal` | as `pair` with p on [eps, 1): the variance of its second half diverges; kept for comparison    |
 
-Under the `block` pattern the blocks of a response do not see each other's noise, so each of them is a response of its
+Under block-wise patterns the blocks of a response do not see each other's noise, so each of them is a response of its
 own to the estimator: it draws a rate, or a count, of its own, and the rates of one response are spread evenly. A block
 that is wholly masked is what decoding meets at its first step; distillation learns more from it
 (`dllm.inference.own_responses`).

@@ -5,13 +5,14 @@
 | `bidirectional` | two, each P + R                    | the prompt sees the response: nothing shared |
 | `prefix`        | one, P + R_a + R_b                 | the views see the prompt, not each other     |
 | `block`         | one, P + R_clean + R_a + R_b       | a noisy block sees the clean earlier blocks  |
+| `causal_block`  | the same; in blocks of 1, P + R    | there the clean copy predicts every token    |
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dllm.core.attention import CLEAN, NOISY, LayerMasks, Layout, layer_masks
+from dllm.core.attention import BLOCKWISE, CLEAN, NO_PROMPT, NOISY, SHIFTED, LayerMasks, Layout, layer_masks
 from dllm.core.head import head_losses
 from dllm.core.model import MaskedDiffusionModel
 from dllm.core.prompt import Prompt
@@ -36,7 +37,7 @@ def target_losses(
     """
     masked = masked & targets
     views = [masked, targets & ~masked] if paired else [masked]
-    hidden = _view_hidden(model, prompt, response, targets, views)  # per view [B, R, D]
+    hidden = _view_hidden(model, prompt, response, targets, views)  # per view [B, R, D], where it predicts
     chosen = torch.where(masked[..., None], hidden[0], hidden[-1])  # [B, R, D]
     predicted = targets if paired else masked
     losses = head_losses(model, chosen[predicted], response[predicted], head_chunks)  # [n], n predicted tokens
@@ -46,7 +47,10 @@ def target_losses(
 def _view_hidden(
     model: MaskedDiffusionModel, prompt: Prompt, response: Tensor, targets: Tensor, views: list[Tensor]
 ) -> list[Tensor]:
-    """Hidden states [B, R, D] of each noisy view of the response."""
+    """Hidden states [B, R, D] of each noisy view of the response, in the places where its tokens are predicted.
+
+    Raises ValueError if that is the place before, and there is no prompt that the first token could follow.
+    """
     config, pattern = model.diffusion, model.diffusion.attention_pattern
     B, R = response.shape
     P = prompt.valid.shape[1]
@@ -68,12 +72,22 @@ def _view_hidden(
         return list(hidden[:, P:].split(B))
 
     parts = [(prompt.embeds, prompt.layout())]
-    parts += [(clean, copy(CLEAN, 0))] if pattern == "block" else []
-    parts += [(view, copy(NOISY, i)) for i, view in enumerate(noisy)]
+    parts += [(clean, copy(CLEAN, 0))] if pattern in BLOCKWISE else []
+    if not (pattern == SHIFTED and config.block_length == 1):
+        parts += [(view, copy(NOISY, i)) for i, view in enumerate(noisy)]
     embeds = torch.cat([embed for embed, _ in parts], dim=1)
     layout = Layout.cat([layout for _, layout in parts])
     hidden = model.trunk(embeds, _masks(model, layout), layout.position, **prompt.extras)  # [B, L, D]
-    return list(hidden[:, -len(views) * R :].split(R, dim=1))
+    if pattern != SHIFTED:
+        return list(hidden[:, -len(views) * R :].split(R, dim=1))
+    if P == 0:
+        raise ValueError(NO_PROMPT)
+    before = hidden[:, P - 1 : P - 1 + R]  # [B, R, D], the clean token before each
+    if config.block_length == 1:
+        return [before] * len(views)
+    opens_block = torch.arange(R, device=response.device)[:, None] % config.block_length == 0
+    noisy = hidden[:, P + R - 1 : -1].split(R, dim=1)  # the place before each
+    return [torch.where(opens_block, before, view) for view in noisy]
 
 
 def _masks(model: MaskedDiffusionModel, layout: Layout) -> LayerMasks:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dllm.core.attention import NO_PROMPT, SHIFTED
 from dllm.core.cache import CachedTrunk
 from dllm.core.decoding import Decoding
 from dllm.core.model import MaskedDiffusionModel
@@ -104,6 +105,8 @@ def denoise(
     if len(seeds) != B:
         raise ValueError(f"{len(seeds)} seeds for {B} prompts: give one each")
     check_initial_canvas(config, decoding, B, initial_canvas)
+    if config.attention_pattern == SHIFTED and not prompt.valid.any(dim=1).all():
+        raise ValueError(NO_PROMPT)
     canvas, is_masked, may_stop = _start(config, decoding, B, initial_canvas, device)  # [B, R] each
     prompts = [prompt]
     if decoding.cfg_scale:

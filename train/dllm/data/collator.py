@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dllm.core.attention import BLOCKWISE, NO_PROMPT, SHIFTED
 from dllm.core.losses import IGNORE_INDEX
 from dllm.core.noise import ForwardProcess
 
@@ -15,7 +16,7 @@ def canvas_length(config, num_tokens: int) -> int:
     Where every response token sees the whole canvas, its length would tell that of the response, so it is fixed.
     Raises ValueError if the response does not fit.
     """
-    if config.attention_pattern == "block":
+    if config.attention_pattern in BLOCKWISE:
         return -(-num_tokens // config.block_length) * config.block_length
     canvas = -(-config.gen_length // config.block_length) * config.block_length
     if num_tokens > canvas:
@@ -31,7 +32,8 @@ class ResponseCollator:
     Returns input_ids, attention_mask [B, P]; labels [B, R], -100 on padding; masked [B, R] bool, rates and weights
     [B, R] fp32 of the forward process (`dllm.core.noise.Noise`), keyed by each sample's position in the run; tail
     [B, R] bool, the targets after the stop token; num_inputs, what the samples have beside text. P is a multiple of
-    `pad_to_multiple_of`, so that shapes are few. Without `with_tail` the canvas of a response is its own tokens.
+    `pad_to_multiple_of`, so that shapes are few. Without `with_tail` the canvas of a response is its own tokens. Raises
+    ValueError on a sample without a prompt if the pattern needs one.
     """
 
     config: object  # the model's diffusion settings
@@ -43,9 +45,11 @@ class ResponseCollator:
         canvases = [len(sample["response_ids"]) for sample in samples]
         if self.with_tail:
             canvases = [canvas_length(self.config, length) for length in canvases]
-        longest, R = max(len(sample["prompt_ids"]) for sample in samples), max(canvases)
-        P = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
-        block_length = self.config.block_length if self.config.attention_pattern == "block" else None
+        prompts, R = [len(sample["prompt_ids"]) for sample in samples], max(canvases)
+        if self.config.attention_pattern == SHIFTED and not all(prompts):
+            raise ValueError(NO_PROMPT)
+        P = -(-max(prompts) // self.pad_to_multiple_of) * self.pad_to_multiple_of
+        block_length = self.config.block_length if self.config.attention_pattern in BLOCKWISE else None
         batch = {
             "input_ids": torch.full((len(samples), P), self.config.tail_token_id),
             "attention_mask": torch.zeros(len(samples), P, dtype=torch.bool),

@@ -19,6 +19,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import PreTrainedTokenizerBase
 
+from dllm.core.attention import BLOCKWISE
 from dllm.core.decoding import Decoding
 from dllm.core.noise import Quadrature
 from dllm.data.collator import canvas_length
@@ -66,7 +67,7 @@ class DiffusionLM(TemplateLM):
                   `noise_levels`
 
     All other arguments are those of `dllm.core.decoding.Decoding`; a task's own generation arguments come before them.
-    Its limit of tokens is the canvas under the pattern `block`; the other patterns learned a canvas of their own.
+    Its limit of tokens is the canvas under block-wise patterns; the others learned a canvas of their own.
     Raises ValueError on an unknown or impossible argument.
     """
 
@@ -187,7 +188,7 @@ class DiffusionLM(TemplateLM):
         if not sampled:
             task = {name: value for name, value in task.items() if name not in OF_SAMPLING}
         given = self.decoding | task
-        if tokens and self.model.diffusion.attention_pattern == "block":
+        if tokens and self.model.diffusion.attention_pattern in BLOCKWISE:
             given = {"gen_length": tokens} | given
         return given | {"stop_strings": [stop for stop in until if stop]}
 

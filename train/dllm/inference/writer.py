@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from dllm.core.attention import BLOCKWISE
 from dllm.core.decoding import Decoding
 from dllm.core.language_model import MaskedDiffusionLM
 from dllm.core.prompt import Prompt
@@ -20,7 +21,7 @@ from dllm.inference.templates import BLANK_LENGTH, Template
 
 OPEN = "____"  # the template of a response that is free
 BLIND = (
-    "a blank does not see the text behind its own block, as this model was trained with the attention pattern 'block'; "
+    "a blank does not see the text behind its own block, as this model was trained block by block; "
     "where the text behind it matters, train one with ATTENTION_PATTERN=prefix"
 )
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -175,7 +176,7 @@ class Writer(ABC):
         """
         decoding, texts = arguments.decoding, [request.template or OPEN for request in requests]
         templates = [Template(text, self.tokenizer, self.diffusion, decoding.gen_length) for text in texts]
-        if self.diffusion.attention_pattern == "block" and any(template.closed for template in templates):
+        if self.diffusion.attention_pattern in BLOCKWISE and any(template.closed for template in templates):
             warn(BLIND)
         ids = [self._checked_ids(request, decoding) for request in requests]
         with torch.no_grad():

@@ -12,6 +12,7 @@ from huggingface_hub import snapshot_download
 from transformers import PreTrainedTokenizerBase
 from transformers.hf_argparser import HfArg
 
+from dllm.core.attention import BLOCKWISE, NO_PROMPT, SHIFTED
 from dllm.core.language_model import MaskedDiffusionLM
 from dllm.data.collator import ResponseCollator
 from dllm.data.specs import local_paths
@@ -72,6 +73,8 @@ def train(dataclasses: tuple, build: Callable[..., MDLMTrainer], description: st
 
 def build_sft(model_args: ModelArguments, data_args: DataArguments, args: MDLMConfig) -> MDLMTrainer:
     """The trainer of a run that learns the answers of conversations."""
+    if not data_args.mask_prompt_loss:
+        _check_without_prompts(model_args)
     dataset = partial(TextOnly, mask_prompt_loss=data_args.mask_prompt_loss)
     return _trainer(model_args, data_args.dataset_args, args, load_sft_dataset, dataset, args.model_max_length)
 
@@ -80,13 +83,19 @@ def build_pt(model_args: ModelArguments, data_args: PlainDataArguments, args: MD
     """The trainer of a run that learns plain text, in samples of `--max_seq_length` tokens, whole blocks of them. Where
     every token sees the whole canvas, that is the canvas.
     """
+    _check_without_prompts(model_args)
     longest, block = args.model_max_length, model_args.block_length
     length = longest - longest % block
     if length < 1:
         raise ValueError(f"--max_seq_length {longest} is less than one block ({block}); raise it")
-    if model_args.attention_pattern != "block":
+    if model_args.attention_pattern not in BLOCKWISE:
         model_args = replace(model_args, gen_length=length)
     return _trainer(model_args, data_args.dataset_args, args, load_pt_dataset, PackedDataset, length, chat=False)
+
+
+def _check_without_prompts(model_args: ModelArguments) -> None:
+    if model_args.attention_pattern == SHIFTED:
+        raise ValueError(NO_PROMPT)
 
 
 class TextOnly(TextDataset):

@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 from transformers.trainer import TRAINER_STATE_NAME
 
+from dllm.core.attention import PATTERNS
 from dllm.core.losses import NORMALISATIONS
 from dllm.core.noise import ForwardProcess
 from dllm.data.files import read_json
@@ -26,7 +27,7 @@ class ModelArguments:
     fixed: ClassVar[tuple[str, ...]] = ()
 
     model_name_or_path: str = HfArg(help="folder of a language model, or of a trained model")
-    attention_pattern: str = HfArg(default="block", help="bidirectional, prefix, block")
+    attention_pattern: str = HfArg(default="block", help=", ".join(PATTERNS))
     block_length: int = HfArg(default=32, help="tokens that are written before the next ones begin")
     gen_length: int = HfArg(default=256, help="canvas of a response in tokens")
     lora_enable: bool = HfArg(

@@ -25,12 +25,15 @@ def trunk_sizes(config, paired: bool, prompts: Tensor, responses: Tensor) -> tup
     if config.attention_pattern == "bidirectional":
         return views * (prompts + responses), views * (prompts + responses) ** 2
     if config.attention_pattern == "prefix":
-        copies, own = views, responses**2
+        copies, pairs = views, views * responses**2
     else:
         size = config.block_length
         blocks, rest = responses // size, responses % size
-        copies, own = views + 1, size**2 * blocks * (blocks + 1) // 2 + rest * responses
-    return prompts + copies * responses, prompts**2 + copies * (prompts * responses + own)
+        clean = noisy = size**2 * blocks * (blocks + 1) // 2 + rest * responses
+        if config.attention_pattern == "causal_block":
+            clean, views = responses * (responses + 1) // 2, views * (size > 1)
+        copies, pairs = 1 + views, clean + views * noisy
+    return prompts + copies * responses, prompts**2 + copies * prompts * responses + pairs
 
 
 def batch_counts(config, paired: bool, batch: dict[str, Tensor]) -> dict[str, Tensor]:
