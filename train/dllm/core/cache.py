@@ -104,7 +104,8 @@ class CachedTrunk:
         first, last = self._fed(start, step, canvas.shape[1])
         *inputs, seen = self._attention_inputs(first, last, start)
         part = slice(start - first, start - first + self.decoding.block_length)
-        if shifted := self.pattern == SHIFTED:
+        shifted = self.pattern == SHIFTED
+        if shifted:
             part = slice(max(part.start - 1, 0), part.stop - 1)
         ids = canvas[:, max(first - self.P, 0) : last - self.P]
         prompt = (self.prompt.embeds, self.prompt.extras) if first == 0 else ()
@@ -148,6 +149,8 @@ class CachedTrunk:
         """The first slot that this step feeds, and the one after the last."""
         block_end, end = start + self.decoding.block_length, self.P + length
         last = block_end if self.pattern in BLOCKWISE else end
+        if self.pattern == SHIFTED and self.decoding.block_length == 1:  # the mask itself predicts nothing
+            last = start
         match self.name:
             case "none":
                 return 0, last

@@ -3,7 +3,7 @@
 import math
 from dataclasses import MISSING, dataclass, field, fields
 
-from dllm.core.attention import BLOCKWISE, PATTERNS
+from dllm.core.attention import BLOCKWISE, PATTERNS, SHIFTED
 
 REMASKING = ("low_confidence", "random")
 CFG_AGAINST = ("no_prompt", "blank_inputs")
@@ -15,7 +15,7 @@ CACHES = {
     "dllmcache": ("bidirectional",),
 }
 MOST_GUIDANCE, TEMPERATURES = 1e3, (1e-4, 1e4)  # beyond, logits overflow or all are the same
-PACES = ("gen_steps", "threshold", "factor")  # how many tokens a step commits
+PACES = ("gen_steps", "threshold", "factor", "speculative")  # how many tokens a step commits
 POSITIVE = ("gen_length", "block_length", "gen_steps", "prompt_interval", "response_interval")
 
 
@@ -39,6 +39,9 @@ class Decoding:
     threshold: float | None = _setting(None, "commit every token at least this confident instead (Fast-dLLM)")
     factor: float | None = _setting(
         None, "commit the most confident n tokens instead, n the largest with (n + 1)(1 - c_n) < factor (Fast-dLLM)"
+    )
+    speculative: bool = _setting(
+        False, "commit what of a drafted block the model would write token by token instead (causal_block)"
     )
     remasking: str = _setting("low_confidence", "low_confidence: the most probable are committed first; or random")
     cfg_scale: float = _setting(0.0, "classifier-free guidance: logits = u + (cfg_scale + 1)(c - u); 0: none")
@@ -73,11 +76,19 @@ class Decoding:
             raise ValueError(f"compile must be True or False, not {self.compile!r}")
         if self.cache is not None and self.cache not in CACHES:
             raise ValueError(f"unknown cache {self.cache!r}; known: {', '.join(CACHES)}")
-        rules = [name for name in PACES if getattr(self, name) is not None]
+        rules = [name for name in PACES if getattr(self, name) not in (None, False)]
         if len(rules) > 1:
             raise ValueError(f"{' and '.join(rules)} exclude each other: give one")
         if self.by_confidence and self.remasking == "random":
             raise ValueError(f"{rules[0]} goes by confidence: remasking 'random' has none; leave one of them out")
+        if not isinstance(self.speculative, bool):
+            raise ValueError(f"speculative must be True or False, not {self.speculative!r}")
+        others = {"temperature": 0, "cfg_scale": 0, "remasking": "low_confidence", "compile": False}
+        for name, value in others.items():
+            if self.speculative and (getattr(self, name) != value or self.cache not in (None, "exact")):
+                raise ValueError(
+                    f"speculative takes the most probable tokens, by the exact cache, uncompiled; leave out {name}"
+                )
 
     @classmethod
     def of(cls, config, **arguments) -> "Decoding":
@@ -94,6 +105,15 @@ class Decoding:
             own = {name: value for name, value in own.items() if name not in PACES}
         decoding = cls(**own | arguments)
         decoding.cache_for(config.attention_pattern)
+        if decoding.speculative and config.attention_pattern != SHIFTED:
+            raise ValueError(
+                f"speculative needs a model of attention_pattern {SHIFTED}, not {config.attention_pattern}"
+            )
+        if config.attention_pattern == SHIFTED and config.block_length == 1 != decoding.block_length:
+            raise ValueError(
+                f"block_length {decoding.block_length}: this model has learnt next tokens alone (block_length 1); go on "
+                "training in longer blocks first"
+            )
         for name in ("gen_length", "block_length"):
             if getattr(decoding, name) > config.max_position_embeddings:
                 raise ValueError(

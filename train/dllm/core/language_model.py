@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import MaskedLMOutput
 from transformers.utils import ModelOutput
 
-from dllm.core import sampler
+from dllm.core import sampler, speculative
 from dllm.core.attention import layer_masks
 from dllm.core.decoding import Decoding
 from dllm.core.losses import IGNORE_INDEX
@@ -154,7 +154,9 @@ print(tokenizer.batch_decode(ids, skip_special_tokens=True))"""
         seeds: list[int] | None = None,
         initial_canvas: Tensor | None = None,
     ) -> Generator[sampler.Step, None, sampler.Generation]:
-        """Responses to embedded prompts, step by step: `dllm.core.sampler.denoise`."""
+        """Responses to embedded prompts, step by step: `dllm.core.sampler.denoise`, or that of `speculative`."""
         check_diffusion_settings(self.diffusion)
         decoding.check_room(self.diffusion, prompt.valid.shape[1])
+        if decoding.speculative:
+            return speculative.denoise(self, prompt, decoding, initial_canvas)
         return sampler.denoise(self, prompt, decoding, seeds, unconditional, initial_canvas)

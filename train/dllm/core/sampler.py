@@ -104,10 +104,7 @@ def denoise(
     seeds = list(range(B)) if seeds is None else seeds
     if len(seeds) != B:
         raise ValueError(f"{len(seeds)} seeds for {B} prompts: give one each")
-    check_initial_canvas(config, decoding, B, initial_canvas)
-    if config.attention_pattern == SHIFTED and not prompt.valid.any(dim=1).all():
-        raise ValueError(NO_PROMPT)
-    canvas, is_masked, may_stop = _start(config, decoding, B, initial_canvas, device)  # [B, R] each
+    canvas, is_masked, may_stop = start(model, prompt, decoding, initial_canvas)  # [B, R] each
     prompts = [prompt]
     if decoding.cfg_scale:
         if unconditional is None and decoding.cfg_against == "blank_inputs":
@@ -125,10 +122,15 @@ def denoise(
         if len(rows) == 0:
             break
     canvas, *_, steps = state
+    return ended(canvas, steps, len(contexts), decoding, config)
+
+
+def ended(canvas: Tensor, steps: Tensor, passes: int, decoding: Decoding, config) -> Generation:
+    """What was written to a canvas [B, R] in `steps` [B] of so many passes."""
     ids = canvas[:, : decoding.gen_length]
     before_stop = is_any(ids, config.stop_token_ids).long().cumsum(dim=1) == 0
     lengths = (before_stop.sum(dim=1) + 1).clamp(max=decoding.gen_length)
-    return Generation(ids, lengths, steps, len(contexts))
+    return Generation(ids, lengths, steps, passes)
 
 
 def _write_block(
@@ -165,7 +167,7 @@ def _write_block(
         written = state if len(rows) == B else tuple(each[rows] for each in state)
         hidden = [context.block_hidden(written[0], block, step) for context in contexts]  # [b, block_length, D]
         if step == 0:  # once a block: it waits for the device
-            _check_finite(hidden)
+            check_finite(hidden)
         written = contexts[0].run(
             (decoding, count), partial(_commit, model, decoding, count),
             hidden, written, may_stop[rows], quotas[step], drawn[step], part,
@@ -177,7 +179,7 @@ def _write_block(
     return state
 
 
-def _check_finite(hidden: list[Tensor]) -> None:
+def check_finite(hidden: list[Tensor]) -> None:
     """Raises ValueError if the model has no opinion: an argmax over NaN would be taken for one."""
     if not all(each.isfinite().all() for each in hidden):
         raise ValueError(
@@ -206,8 +208,17 @@ def check_initial_canvas(config, decoding: Decoding, num_prompts: int, initial: 
         raise ValueError("an initial canvas has text after a stop token, where nothing is read: leave one of them out")
 
 
-def _start(config, decoding: Decoding, B: int, initial: Tensor | None, device) -> tuple[Tensor, Tensor, Tensor]:
-    """The canvas [B, R] before the first step, what of it is to be written, and where a stop token may be written."""
+def start(
+    model: MaskedDiffusionModel, prompt: Prompt, decoding: Decoding, initial: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The canvas [B, R] before the first step, what of it is to be written, and where a stop token may be written.
+
+    Raises ValueError if `initial` cannot be its start, or the pattern needs a prompt and there is none.
+    """
+    config, (B, _), device = model.diffusion, prompt.valid.shape, prompt.valid.device
+    check_initial_canvas(config, decoding, B, initial)
+    if config.attention_pattern == SHIFTED and not prompt.valid.any(dim=1).all():
+        raise ValueError(NO_PROMPT)
     canvas = torch.full((B, decoding.num_blocks * decoding.block_length), config.mask_token_id, device=device)
     if initial is None:
         everywhere = torch.ones_like(canvas, dtype=torch.bool)
@@ -246,11 +257,9 @@ def _commit(
     canvas, is_masked, confidence, steps = state
     ids, masked = canvas[:, part], is_masked[:, part]  # [b, block_length] each
     places = masked.flatten().to(torch.uint8).argsort(descending=True, stable=True)[:count]  # [m], masked ones first
-    logits = apply_cfg([model.logits(each.flatten(0, 1)[places]) for each in hidden], decoding.cfg_scale)  # [m, V]
     must_go_on = ~may_stop[:, part].flatten()[places]  # [m]
-    for token in model.diffusion.stop_token_ids:
-        logits[:, token].masked_fill_(must_go_on, float("-inf"))
-    tokens, found = sample_candidates(logits, decoding, drawn[0].flatten()[places])  # [m]
+    of_places = [each.flatten(0, 1)[places] for each in hidden]  # [m, D]
+    tokens, found = candidates(model, of_places, must_go_on, decoding, drawn[0].flatten()[places])  # [m]
     proposal = ids.flatten().scatter(0, places, tokens).view_as(ids)
     found = torch.zeros_like(ids, dtype=found.dtype).flatten().scatter(0, places, found).view_as(ids)
     commit = select_tokens(drawn[1] if decoding.remasking == "random" else found, masked, quota, decoding)
@@ -258,6 +267,22 @@ def _commit(
     is_masked = is_masked.index_copy(1, part, masked & ~commit)
     confidence = confidence.index_copy(1, part, found.where(masked, confidence[:, part]))
     return *fill_after_stop(canvas, is_masked, model.diffusion), confidence, steps + masked.any(dim=1)
+
+
+def candidates(
+    model: MaskedDiffusionModel,
+    hidden: list[Tensor],
+    must_go_on: Tensor,
+    decoding: Decoding,
+    drawn: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A token for each of the hidden states [m, D], no stop token where `must_go_on` [m], and its confidence, [m] each;
+    `drawn` as in `sample_candidates`.
+    """
+    logits = apply_cfg([model.logits(each) for each in hidden], decoding.cfg_scale)  # [m, V]
+    for token in model.diffusion.stop_token_ids:
+        logits[:, token].masked_fill_(must_go_on, float("-inf"))
+    return sample_candidates(logits, decoding, drawn)
 
 
 def _draw(decoding: Decoding, seeds: list[int], block: int) -> Tensor:
