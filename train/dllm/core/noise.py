@@ -13,12 +13,14 @@ Estimators of the masked-diffusion likelihood bound, per sample with R target to
 | `single`       | sum_M w(t) l / R with p(t) and w(t) of the schedule, one pass                                  |
 | `uniform`      | as `single` with weight 1: not a bound, a choice of dLLM                                       |
 | `whole_blocks` | half of all wholly masked in the first view, the others as `stratified`: not a bound           |
+| `draft`        | sum l / R, one pass; what comes after a cut is masked, all cuts alike: not a bound             |
 | `seed_literal` | as `pair` with p on [eps, 1): the variance of its second half diverges; kept for comparison    |
 
 Under block-wise patterns the blocks of a response do not see each other's noise, so each of them is a response of its
 own to the estimator: it draws a rate, or a count, of its own, and the rates of one response are spread evenly. A block
 that is wholly masked is what decoding meets at its first step; distillation learns more from it
-(`dllm.inference.own_responses`).
+(`dllm.inference.own_responses`). The rest of a block after what is committed of it is what a draft is asked for
+(`dllm.core.speculative`).
 """
 
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ import numpy as np
 
 from dllm.core.schedules import SCHEDULES
 
-ESTIMATORS = ("pair", "stratified", "single", "uniform", "whole_blocks", "seed_literal")
+ESTIMATORS = ("pair", "stratified", "single", "uniform", "whole_blocks", "draft", "seed_literal")
 PAIRED = ("pair", "stratified", "whole_blocks", "seed_literal")
 GOLDEN_RATIO = 0.6180339887498949
 
@@ -86,6 +88,9 @@ class ForwardProcess:
             if u < 0.5:
                 return Noise.of(np.ones(num_targets, bool), 1.0, 1.0, 1.0)
             u = 2 * u - 1
+        if self.estimator == "draft":
+            cut = int(u * (num_targets + 1))
+            return Noise.of(np.arange(num_targets) >= cut, 1 - cut / num_targets, 1.0, 1.0)
         if self.estimator in ("stratified", "whole_blocks"):
             count = int(u * (num_targets + 1))
             masked = rng.permutation(num_targets) < count

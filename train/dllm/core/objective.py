@@ -33,21 +33,23 @@ def target_losses(
 
     response [B, R] clean ids, targets [B, R] bool (False on padding), masked [B, R] bool, the first view's mask. With
     `paired` the complement of the mask is a second view and every target is predicted exactly once; without, only the
-    masked tokens are. The prompt is never noised and never a target. `head_chunks` as in `dllm.core.head`.
+    masked tokens are, but under `causal_block`, where the clean copy predicts the others. The prompt is never noised and
+    never a target. `head_chunks` as in `dllm.core.head`.
     """
     masked = masked & targets
     views = [masked, targets & ~masked] if paired else [masked]
-    hidden = _view_hidden(model, prompt, response, targets, views)  # per view [B, R, D], where it predicts
+    hidden = _hidden(model, prompt, response, targets, views)  # per view [B, R, D], where it predicts
     chosen = torch.where(masked[..., None], hidden[0], hidden[-1])  # [B, R, D]
-    predicted = targets if paired else masked
+    predicted = targets if len(hidden) > 1 else masked
     losses = head_losses(model, chosen[predicted], response[predicted], head_chunks)  # [n], n predicted tokens
     return losses.new_zeros(response.shape).masked_scatter(predicted, losses)  # [B, R]
 
 
-def _view_hidden(
+def _hidden(
     model: MaskedDiffusionModel, prompt: Prompt, response: Tensor, targets: Tensor, views: list[Tensor]
 ) -> list[Tensor]:
-    """Hidden states [B, R, D] of each noisy view of the response, in the places where its tokens are predicted.
+    """Hidden states [B, R, D] of each noisy view of the response, in the places where its tokens are predicted; under
+    `causal_block` those of the clean copy stand for a view that is not there.
 
     Raises ValueError if that is the place before, and there is no prompt that the first token could follow.
     """
@@ -84,10 +86,10 @@ def _view_hidden(
         raise ValueError(NO_PROMPT)
     before = hidden[:, P - 1 : P - 1 + R]  # [B, R, D], the clean token before each
     if config.block_length == 1:
-        return [before] * len(views)
+        return [before, before]
     opens_block = torch.arange(R, device=response.device)[:, None] % config.block_length == 0
     noisy = hidden[:, P + R - 1 : -1].split(R, dim=1)  # the place before each
-    return [torch.where(opens_block, before, view) for view in noisy]
+    return [*(torch.where(opens_block, before, view) for view in noisy), before][:2]
 
 
 def _masks(model: MaskedDiffusionModel, layout: Layout) -> LayerMasks:

@@ -26,7 +26,7 @@ def own_responses(
     if len({str(record.get("id")) for record in records}) < len(records):
         raise ValueError("two records share an id, or have none; give each its own")
     missing = [record for record in records if str(record["id"]) not in file.results]
-    responses = writer.write_all(map(to_request, missing), batch_size, threshold=None)  # one token a step
+    responses = writer.write_all(map(to_request, missing), batch_size, **token_by_token(writer.diffusion))
     bar = Bar(responses, total=len(missing), desc="own responses", unit="response")
     for record, response in zip(missing, bar, strict=True):
         file.add(str(record["id"]), response)

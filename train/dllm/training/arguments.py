@@ -13,7 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from dllm.core.attention import PATTERNS
 from dllm.core.losses import NORMALISATIONS
-from dllm.core.noise import ForwardProcess
+from dllm.core.noise import ESTIMATORS, ForwardProcess
 from dllm.data.files import read_json
 
 
@@ -68,9 +68,7 @@ class MDLMConfig(TrainingArguments):
 
     part_rates: ClassVar[dict[str, str]] = {}
 
-    noise_estimator: str = HfArg(
-        default="stratified", help="stratified, pair, single, uniform, whole_blocks, seed_literal"
-    )
+    noise_estimator: str = HfArg(default="stratified", help=", ".join(ESTIMATORS))
     noise_schedule: str = HfArg(default="linear", help="linear, cosine, sqrt (single views only)")
     noise_eps: float = HfArg(default=1e-3, help="smallest mask rate")
     loss_normalisation: str = HfArg(default="sequence", help="sequence, token, batch")

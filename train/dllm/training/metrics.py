@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import EvalPrediction
 
+from dllm.core.attention import SHIFTED
 from dllm.core.losses import IGNORE_INDEX
 
 NOISE_LEVELS = ("0-25", "25-50", "50-75", "75-100")  # per cent of the tokens masked
@@ -30,10 +31,15 @@ def trunk_sizes(config, paired: bool, prompts: Tensor, responses: Tensor) -> tup
         size = config.block_length
         blocks, rest = responses // size, responses % size
         clean = noisy = size**2 * blocks * (blocks + 1) // 2 + rest * responses
-        if config.attention_pattern == "causal_block":
+        if config.attention_pattern == SHIFTED:
             clean, views = responses * (responses + 1) // 2, views * (size > 1)
         copies, pairs = 1 + views, clean + views * noisy
     return prompts + copies * responses, prompts**2 + copies * prompts * responses + pairs
+
+
+def predicts_all(config, paired: bool) -> bool:
+    """Whether every target of a batch is predicted, by a noisy view or by the clean copy."""
+    return paired or config.attention_pattern == SHIFTED
 
 
 def batch_counts(config, paired: bool, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -60,7 +66,7 @@ def batch_counts(config, paired: bool, batch: dict[str, Tensor]) -> dict[str, Te
         "trunk_tokens": fed.sum(),
         "padded_tokens": places * B,
         "attention_pairs": pairs.sum(),
-        "targets": (is_target if paired else is_target & batch["masked"]).sum(),
+        "targets": (is_target if predicts_all(config, paired) else is_target & batch["masked"]).sum(),
         "inputs": batch["num_inputs"],
     }
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from dllm.data.collator import canvas_length
 from dllm.training.flops import Cost, step_costs
 from dllm.training.lora import lora_config
-from dllm.training.metrics import trunk_sizes
+from dllm.training.metrics import predicts_all, trunk_sizes
 from dllm.training.trainer import MDLMTrainer
 
 ASSUMED_MFU = 0.4
@@ -68,7 +68,7 @@ def plan_batches(trainer: MDLMTrainer) -> Batches:
     multiple = collator.pad_to_multiple_of
     padded = -(-prompts.amax(1) // multiple) * multiple
     places, _ = trunk_sizes(config, paired, padded, canvases.amax(1))
-    targets = canvases if paired else canvases / 2  # about half of a single view is masked
+    targets = canvases if predicts_all(config, paired) else canvases / 2  # about half of a single view is masked
     of_samples = fed, pairs, targets, inputs[order], prompts + canvases
     return Batches(*(each.sum(1) for each in of_samples), places * order.shape[1])
 
