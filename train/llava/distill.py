@@ -51,9 +51,9 @@ def own_reports(
 
 def set_threshold(
     model_path: str, data_path: str, image_folder: str, limit: int, batch_size: int, device: str, dtype: str
-) -> float | None:
-    """Measures at which threshold the model writes the first `limit` records best and fastest, and makes it the model's
-    default; None is one token a step. Prints what it found.
+) -> dict:
+    """Measures how the model writes the first `limit` records best and fastest, at which threshold or speculatively, and
+    makes it the model's default; {} is one token a step. Prints what it found.
     """
     records = read_records(data_path)[:limit]
     if not records:
@@ -64,13 +64,20 @@ def set_threshold(
 
     writer, found = ReportWriter(model_path, *settled(device, dtype)), []
     for pace in paces(writer, records, requests_of(image_folder), batch_size):
-        what = "one token a step" if pace.threshold is None else f"threshold {pace.threshold}"
-        print(f"{what:16} {pace.tokens_per_step:5.2f} tokens per step, F1 of word pairs {pace.score:.3f}", flush=True)
+        print(
+            f"{_told(pace.arguments):16} {pace.tokens_per_step:5.2f} tokens per step, F1 of word pairs {pace.score:.3f}",
+            flush=True,
+        )
         found.append(pace)
-    threshold = fastest(found).threshold
-    set_decoding_defaults(model_path, {} if threshold is None else {"threshold": threshold})
-    print(f"{model_path}: {'one token a step' if threshold is None else f'threshold {threshold}'} is its default")
-    return threshold
+    arguments = fastest(found).arguments
+    set_decoding_defaults(model_path, arguments)
+    print(f"{model_path}: {_told(arguments)} is its default")
+    return arguments
+
+
+def _told(arguments: dict) -> str:
+    """`threshold 0.7`, for a line on a terminal."""
+    return " ".join(f"{name} {value}" for name, value in arguments.items()) or "one token a step"
 
 
 def requests_of(image_folder: str) -> "Callable[[dict], Request]":

@@ -111,8 +111,8 @@ class Decoding:
             )
         if config.attention_pattern == SHIFTED and config.block_length == 1 != decoding.block_length:
             raise ValueError(
-                f"block_length {decoding.block_length}: this model has learnt next tokens alone (block_length 1); go on "
-                "training in longer blocks first"
+                f"block_length {decoding.block_length}: this model has learnt next tokens alone (block_length 1); let "
+                "it learn longer blocks first"
             )
         for name in ("gen_length", "block_length"):
             if getattr(decoding, name) > config.max_position_embeddings:
@@ -158,6 +158,11 @@ class Decoding:
         if self.gen_steps is None:
             return self.block_length
         return min(-(-self.gen_steps // self.num_blocks), self.block_length)
+
+
+def token_by_token(config) -> dict:
+    """The arguments with which a model writes one token a step, as well as it can."""
+    return {"threshold": None} | ({"block_length": 1} if config.attention_pattern == SHIFTED else {})
 
 
 def _is_number(value) -> bool:

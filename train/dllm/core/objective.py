@@ -33,8 +33,8 @@ def target_losses(
 
     response [B, R] clean ids, targets [B, R] bool (False on padding), masked [B, R] bool, the first view's mask. With
     `paired` the complement of the mask is a second view and every target is predicted exactly once; without, only the
-    masked tokens are, but under `causal_block`, where the clean copy predicts the others. The prompt is never noised and
-    never a target. `head_chunks` as in `dllm.core.head`.
+    masked tokens are, but for `causal_block`, where the clean copy predicts the others. The prompt is never noised or a
+    target. `head_chunks` as in `dllm.core.head`.
     """
     masked = masked & targets
     views = [masked, targets & ~masked] if paired else [masked]

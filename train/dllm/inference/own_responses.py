@@ -8,6 +8,7 @@ wordings. A model trained on its own responses has one wording left, and is sure
 from collections.abc import Callable
 
 from dllm.bar import Bar
+from dllm.core.decoding import token_by_token
 from dllm.inference.results_file import ResultsFile
 from dllm.inference.writer import Request, Writer
 

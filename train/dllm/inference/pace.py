@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dllm.core.attention import SHIFTED
+from dllm.core.decoding import token_by_token
 from dllm.data.files import read_json, write_json
 from dllm.inference.writer import Request, Writer, tokens_per_step
 
@@ -17,9 +19,9 @@ LOSS = 0.01  # of the score: more than this is not paid for pace
 
 @dataclass(frozen=True)
 class Pace:
-    """A threshold (None: one token a step), the tokens of a step at it, and the score of what was written."""
+    """Arguments of a decoding (none: one token a step), its tokens a step, and the score of what was written."""
 
-    threshold: float | None
+    arguments: dict
     tokens_per_step: float
     score: float
 
@@ -27,13 +29,16 @@ class Pace:
 def paces(
     writer: Writer, records: Sequence[dict], to_request: Callable[[dict], Request], batch_size: int
 ) -> Iterator[Pace]:
-    """The records of a conversation file (`dllm.data.records`) answered at one token a step, then at each threshold,
-    from the highest, until the score is more than LOSS below the first.
+    """The records of a conversation file (`dllm.data.records`) answered at one token a step, then speculatively if the
+    model can, or else at each threshold, from the highest, until the score is more than LOSS below the first.
     """
     answers, first = [record["conversations"][1]["value"] for record in records], None
-    for threshold in (None, *THRESHOLDS):
-        responses = list(writer.write_all(map(to_request, records), batch_size, threshold=threshold))
-        pace = Pace(threshold, tokens_per_step(responses), word_pairs([each.text for each in responses], answers))
+    speculates = writer.diffusion.attention_pattern == SHIFTED
+    faster = [{"speculative": True}] if speculates else [{"threshold": threshold} for threshold in THRESHOLDS]
+    for arguments in ({}, *faster):
+        how = arguments or token_by_token(writer.diffusion)
+        responses = list(writer.write_all(map(to_request, records), batch_size, **how))
+        pace = Pace(arguments, tokens_per_step(responses), word_pairs([each.text for each in responses], answers))
         first = first or pace
         yield pace
         if pace.score < first.score - LOSS:
