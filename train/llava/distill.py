@@ -52,8 +52,8 @@ def own_reports(
 def set_threshold(
     model_path: str, data_path: str, image_folder: str, limit: int, batch_size: int, device: str, dtype: str
 ) -> dict:
-    """Measures how the model writes the first `limit` records best and fastest, at which threshold or speculatively, and
-    makes it the model's default; {} is one token a step. Prints what it found.
+    """Measures how the model writes the first `limit` records fastest without a loss, and makes these arguments of its
+    decoding its default; {} is one token a step. Prints what it found.
     """
     records = read_records(data_path)[:limit]
     if not records:
@@ -64,10 +64,8 @@ def set_threshold(
 
     writer, found = ReportWriter(model_path, *settled(device, dtype)), []
     for pace in paces(writer, records, requests_of(image_folder), batch_size):
-        print(
-            f"{_told(pace.arguments):16} {pace.tokens_per_step:5.2f} tokens per step, F1 of word pairs {pace.score:.3f}",
-            flush=True,
-        )
+        measured = f"{pace.tokens_per_step:5.2f} tokens per step, F1 of word pairs {pace.score:.3f}"
+        print(f"{_told(pace.arguments):16} {measured}", flush=True)
         found.append(pace)
     arguments = fastest(found).arguments
     set_decoding_defaults(model_path, arguments)
