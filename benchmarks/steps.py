@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.presets import Preset, build_model, language_model
-from dllm.core.attention import PATTERNS
 from dllm.core.head import num_chunks
 from dllm.core.losses import IGNORE_INDEX, reduce_losses
 from dllm.core.noise import ForwardProcess
+from dllm.core.patterns import PATTERNS
 from dllm.core.prompt import Prompt
 from dllm.data.collator import ResponseCollator
 from dllm.training import flops

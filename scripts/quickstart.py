@@ -4,9 +4,10 @@
     bash scripts/quickstart.sh --annotation FILE --images DIR         # the same path on real images
     ATTENTION_PATTERN=prefix bash scripts/quickstart.sh --out DIR     # another setting of the stages (SETTINGS)
 
-The towers start from random weights, so the vision tower first learns the words of the reports on its own, which a
-published one needs not, and learning rates and sizes are the quickstart's own; the programs and stage scripts are those
-of a full run. An interrupted run goes on from the last step that was finished.
+Both stages learn next tokens, and the distillation turns that into blocks; under other patterns all of them learn
+blocks. The towers start from random weights, so the vision tower first learns the words of the reports on its own,
+which a published one needs not, and learning rates and sizes are the quickstart's own; the programs and stage scripts
+are those of a full run. An interrupted run goes on from the last step that was finished.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from dllm.core.patterns import SHIFTED
 from dllm.data.files import read_json
 from dllm.program import argument_parser, run_program
 from llava.phantom.generate import ANNOTATION, CAPTIONS
@@ -31,9 +33,11 @@ REAL_IMAGES = {"image_size": 128}  # a phantom shows its findings at half the si
 # What measured best in the time (docs/experiments). Stage 1 trains the towers too: they start from random weights.
 TOWERS = {"hidden_size": 96, "layers": 3, "vision_hidden_size": 128, "vision_layers": 5}
 TOWERS |= {"image_size": 64, "patch_size": 16}
+LEARNS_NEXT_TOKENS = os.environ.get("ATTENTION_PATTERN", SHIFTED) == SHIFTED
+BLOCK_LENGTH = 8  # of what writes several tokens a step; the last of several rounds doubles it
 STAGES = {
-    "ATTENTION_PATTERN": "block",
-    "BLOCK_LENGTH": "8",
+    "ATTENTION_PATTERN": SHIFTED,
+    "BLOCK_LENGTH": "1" if LEARNS_NEXT_TOKENS else str(BLOCK_LENGTH),
     "MM_RESAMPLER_TYPE": "none",
     "MM_VISION_SELECT_LAYER": "-2",
     "GEN_LENGTH": "160",
@@ -50,7 +54,9 @@ STAGES = {
 }
 SETTINGS = {name: os.environ.get(name, value) for name, value in STAGES.items()}
 VISION_RATE = "3e-4"
-DISTILL = {"LEARNING_RATE": "1e-3", "NUM_TRAIN_EPOCHS": "1", "NOISE_ESTIMATOR": "whole_blocks"}
+DISTILL = {"NUM_TRAIN_EPOCHS": "2", "NOISE_ESTIMATOR": "draft"}
+if not LEARNS_NEXT_TOKENS:
+    DISTILL = {"LEARNING_RATE": "1e-3", "NUM_TRAIN_EPOCHS": "1", "NOISE_ESTIMATOR": "whole_blocks"}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -68,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--caption_epochs", type=float, default=2, help="passes of stage 1 over the captions")
     parser.add_argument("--epochs", type=float, default=2, help="passes of stage 2 over the training studies")
     parser.add_argument("--repeat_abnormal", type=int, default=3, help="times a pass shows an abnormal real study")
-    parser.add_argument("--own_reports", type=int, default=4000, help="training studies of the distillation; 0: none")
+    parser.add_argument("--own_reports", type=int, default=12000, help="training studies of the distillation; 0: none")
     parser.add_argument("--rounds", type=int, default=1, help="times that it is done, the last in longer blocks")
     args = parser.parse_args()
     for given, needed in (("annotation", "images"), ("captions", "caption_images")):
@@ -131,16 +137,16 @@ def train(args: argparse.Namespace, data: Path, images: Path) -> Path:
         return stage2
     # Stage 2 goes on with the model's own reports, so that several tokens a step do not mix several wordings. From time
     # to time they are worded more alike, and the last time it can learn to write them in longer blocks.
-    model, block_length = stage2, int(SETTINGS["BLOCK_LENGTH"])
+    model = stage2
     for number in range(1, args.rounds):
-        model = distil(args, data, images, model, args.out / f"distilled_{number}", block_length)
-    last_length = block_length if args.rounds == 1 else 2 * block_length
+        model = distil(args, data, images, model, args.out / f"distilled_{number}", BLOCK_LENGTH)
+    last_length = BLOCK_LENGTH if args.rounds == 1 else 2 * BLOCK_LENGTH
     model = distil(args, data, images, model, args.out / "distilled", last_length)
     held_out = data / "val_llava_llada.json"
     if held_out.is_file() and not read_json(model / "config.json", REMEDY)["text_config"].get("decoding_defaults"):
         paths = options(model_path=model, image_folder=images, data_path=held_out, limit=args.test)
         measure = (sys.executable, "-m", "llava.distill", *paths, "--set_threshold")
-        title = f"threshold: the fastest that keeps the words of one token a step -> {model / 'config.json'}"
+        title = f"pace: the fastest that keeps the words of one token a step -> {model / 'config.json'}"
         run(title, *measure, env={"OMP_NUM_THREADS": PROCESSES})
     return model
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from benchmarks.gpu.record import Record, begin
 from dllm.core import objective
-from dllm.core.attention import PATTERNS
 from dllm.core.decoding import CACHES, Decoding
 from dllm.core.losses import IGNORE_INDEX
+from dllm.core.patterns import PATTERNS
 from dllm.core.sampler import generate
 from oracles.families import family_model
 from oracles.models import MASK, TAIL, random_ids, tiny_model

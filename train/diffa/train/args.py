@@ -7,7 +7,7 @@ from transformers.hf_argparser import HfArg
 
 from diffa.constants import PARTS
 from diffa.model.modeling_diffa import STAGES, DiffaConfig
-from dllm.core.attention import PATTERNS
+from dllm.core.patterns import PATTERNS
 from dllm.training import arguments
 
 ADAPTERS = {1: "semantic_adapter", 2: "semantic_adapter,acoustic_adapter"}  # what a stage trains

@@ -25,10 +25,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-PATTERNS = ("bidirectional", "prefix", "block", "causal_block")
-BLOCKWISE = ("block", "causal_block")  # a noisy block sees the clean earlier ones, and nothing later
-SHIFTED = "causal_block"  # the pattern that predicts a token in the place before it
-NO_PROMPT = "attention_pattern causal_block predicts a token from the one before it, so it needs a prompt; use block"
+from dllm.core.patterns import BLOCKWISE, PATTERNS, SHIFTED
+
 PROMPT, CLEAN, NOISY = 0, 1, 2
 SLIDING = "sliding_attention"  # transformers' name for the type of layer that has a window
 
@@ -109,7 +107,7 @@ def allowed(pattern: str, q: Layout, k: Layout, ahead: Tensor, window: int | Non
     elif pattern in BLOCKWISE:
         earlier_clean = (k.role == CLEAN) & (q.role != PROMPT) & (k.block < q.block)
         own_block = same_copy & (k.block == q.block)
-        if pattern == "causal_block":
+        if pattern == SHIFTED:
             own_block = own_block & ((q.role == NOISY) | (ahead >= 0))
         sees = to_prompt | own_block | earlier_clean
     else:

@@ -28,10 +28,11 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from dllm.core.attention import BLOCKWISE, CLEAN, NOISY, SHIFTED, LayerMasks, Layout, layer_masks
+from dllm.core.attention import CLEAN, NOISY, LayerMasks, Layout, layer_masks
 from dllm.core.decoding import Decoding
 from dllm.core.graphs import recorder
 from dllm.core.model import MaskedDiffusionModel
+from dllm.core.patterns import BLOCKWISE, SHIFTED
 from dllm.core.prompt import Prompt
 
 STATIC_WIDTH = 64  # recorded steps see prompts of a multiple of so many tokens

@@ -3,7 +3,7 @@
 import math
 from dataclasses import MISSING, dataclass, field, fields
 
-from dllm.core.attention import BLOCKWISE, PATTERNS, SHIFTED
+from dllm.core.patterns import BLOCKWISE, PATTERNS, SHIFTED
 
 REMASKING = ("low_confidence", "random")
 CFG_AGAINST = ("no_prompt", "blank_inputs")

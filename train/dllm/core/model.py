@@ -8,8 +8,9 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import Cache
 
-from dllm.core.attention import PATTERNS, LayerMasks
+from dllm.core.attention import LayerMasks
 from dllm.core.decoding import Decoding
+from dllm.core.patterns import PATTERNS
 
 
 class MaskedDiffusionModel(Protocol):

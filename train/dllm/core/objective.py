@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dllm.core.attention import BLOCKWISE, CLEAN, NO_PROMPT, NOISY, SHIFTED, LayerMasks, Layout, layer_masks
+from dllm.core.attention import CLEAN, NOISY, LayerMasks, Layout, layer_masks
 from dllm.core.head import head_losses
 from dllm.core.model import MaskedDiffusionModel
+from dllm.core.patterns import BLOCKWISE, NO_PROMPT, SHIFTED
 from dllm.core.prompt import Prompt
 
 FLEX_FROM = 2048  # tokens; below, SDPA with a mask was the faster one on an H100 (docs/experiments)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dllm.core.attention import NO_PROMPT, SHIFTED
 from dllm.core.cache import CachedTrunk
 from dllm.core.decoding import Decoding
 from dllm.core.model import MaskedDiffusionModel
+from dllm.core.patterns import NO_PROMPT, SHIFTED
 from dllm.core.prompt import Prompt
 from dllm.core.selection import apply_cfg, fill_after_stop, is_any, sample_candidates, select_tokens, step_quota
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dllm.core.attention import BLOCKWISE, NO_PROMPT, SHIFTED
 from dllm.core.losses import IGNORE_INDEX
 from dllm.core.noise import ForwardProcess
+from dllm.core.patterns import BLOCKWISE, NO_PROMPT, SHIFTED
 
 
 def canvas_length(config, num_tokens: int) -> int:

@@ -19,9 +19,9 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import PreTrainedTokenizerBase
 
-from dllm.core.attention import BLOCKWISE
 from dllm.core.decoding import Decoding
 from dllm.core.noise import Quadrature
+from dllm.core.patterns import BLOCKWISE
 from dllm.data.collator import canvas_length
 from dllm.data.conversation import NONCHARACTERS, build_prompt, encode
 from dllm.data.text import plain_prompt, plain_start

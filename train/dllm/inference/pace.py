@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dllm.core.attention import SHIFTED
 from dllm.core.decoding import token_by_token
+from dllm.core.patterns import SHIFTED
 from dllm.data.files import read_json, write_json
 from dllm.inference.writer import Request, Writer, tokens_per_step
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from dllm.core.attention import BLOCKWISE
 from dllm.core.decoding import Decoding
 from dllm.core.language_model import MaskedDiffusionLM
+from dllm.core.patterns import BLOCKWISE
 from dllm.core.prompt import Prompt
 from dllm.core.sampler import Generation, Step, finish
 from dllm.inference.infill import Settled, settle

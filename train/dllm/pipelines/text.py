@@ -12,8 +12,8 @@ from huggingface_hub import snapshot_download
 from transformers import PreTrainedTokenizerBase
 from transformers.hf_argparser import HfArg
 
-from dllm.core.attention import BLOCKWISE, NO_PROMPT, SHIFTED
 from dllm.core.language_model import MaskedDiffusionLM
+from dllm.core.patterns import BLOCKWISE, NO_PROMPT, SHIFTED
 from dllm.data.collator import ResponseCollator
 from dllm.data.specs import local_paths
 from dllm.data.text import PackedDataset, TextDataset

@@ -11,9 +11,9 @@ from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 from transformers.trainer import TRAINER_STATE_NAME
 
-from dllm.core.attention import PATTERNS
 from dllm.core.losses import NORMALISATIONS
 from dllm.core.noise import ESTIMATORS, ForwardProcess
+from dllm.core.patterns import PATTERNS
 from dllm.data.files import read_json
 
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import EvalPrediction
 
-from dllm.core.attention import SHIFTED
 from dllm.core.losses import IGNORE_INDEX
+from dllm.core.patterns import SHIFTED
 
 NOISE_LEVELS = ("0-25", "25-50", "50-75", "75-100")  # per cent of the tokens masked
 
