@@ -10,6 +10,7 @@ an autoregressive model of the same size and weights that writes as many tokens 
 
 import argparse
 import json
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from report_scores.metrics.rouge import rouge_l
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import clock
+from dllm.core.decoding import PACES, token_by_token
 from llava.data.images import load_image
 from llava.inference import Report, ReportWriter, Request, tokens_per_step
 from llava.radiology.annotation import clinical_prompt, read_annotation
@@ -36,6 +38,7 @@ DECODINGS = {
     "bidirectional": ["cache=fastdllm_prefix", "cache=fastdllm_dual", "cache=dllmcache", *BY_CONFIDENCE],
     "prefix": BY_CONFIDENCE,
     "block": BY_CONFIDENCE,
+    "causal_block": ["speculative=true"],
 }
 REFERENCE = ""  # one token a step, no approximation
 RESAMPLES = 10_000
@@ -57,8 +60,9 @@ def parse_arguments() -> argparse.Namespace:
 def decoding_of(text: str) -> dict:
     """Generation arguments of a text like `cache=fastdllm_dual,threshold=0.9`."""
     pairs = [part.partition("=") for part in text.split(",") if part]
-    given = {name: json.loads(value) if value[:1].isdigit() else value for name, _, value in pairs}
-    return {"threshold": None} | given  # not the model's own pace
+    is_json = re.compile(r"\d.*|true|false")
+    given = {name: json.loads(value) if is_json.fullmatch(value) else value for name, _, value in pairs}
+    return given if any(name in given for name in PACES) else {"threshold": None} | given  # not the model's own pace
 
 
 def requests_of(data: Path, limit: int) -> tuple[list[Request], list[str]]:
@@ -135,7 +139,7 @@ def main() -> None:
     writer = ReportWriter(str(args.model_path))
     pattern = writer.config.text_config.attention_pattern
     names = [REFERENCE, *(args.decodings or DECODINGS[pattern])]
-    ways = {name: decoding_of(name) for name in names}
+    ways = {name: decoding_of(name) for name in names} | {REFERENCE: token_by_token(writer.diffusion)}
     for arguments in ways.values():
         writer.parse(arguments)
     requests, truth = requests_of(args.data or args.model_path.parent / "data", args.films)

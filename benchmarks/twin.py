@@ -1,12 +1,12 @@
 """The report writer beside its autoregressive twin: the same towers, images, order, optimizer and processor time, once
-trained to denoise and once to predict the next token.
+trained to write blocks and once to predict the next token.
 
     python benchmarks/twin.py --data exp/quickstart/data --towers exp/quickstart/towers --out exp/twin --json FILE
 
 `--data` and `--towers` are folders of the quickstart, whose settings are used; a seed gives both language models the
-same random weights. The model trains for `--steps` on captions and reports, and the twin for as many more as its steps
-are cheaper (`--equal_steps`: as many): what a step costs in processor time is measured first, both in turn on the same
-batches. The model writes reports as `generate_demo.py` does, the twin by transformers' `generate` with its cache, and
+same random weights. The model trains for `--steps` on captions and on reports in blocks of 1, then on reports in longer
+ones, and the twin on captions and reports for as long: what a step costs in processor time is measured first, all in
+turn on the same batches. The model writes reports as `generate_demo.py` does, the twin by transformers' `generate` with its cache, and
 once more with its prompt lookup, which takes single reports. An arm whose folder is there is not trained again.
 """
 
@@ -29,6 +29,7 @@ from transformers import Trainer, TrainingArguments
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.decoding_quality import Twin, decoding_of, requests_of
+from dllm.core.decoding import token_by_token
 from dllm.core.head import head_losses
 from dllm.core.language_model import MaskedDiffusionLM
 from dllm.core.losses import IGNORE_INDEX, reduce_losses
@@ -48,13 +49,17 @@ from report_scores.intervals import Comparison, compare, resampled_sums
 from report_scores.scorer import CIDER, FINDING_F1, ROUGE_L, Scorer
 
 # Those of the quickstart, in one process.
-DIFFUSION = {"attention_pattern": "block", "gen_length": 160}
+DIFFUSION = {"attention_pattern": "causal_block", "gen_length": 160}
 SELECT_LAYER, BATCH_SIZE, LEARNING_RATE, VISION_RATE = -2, 16, 2e-3, 3e-4
-STAGES = (CAPTIONS, "train_llava_llada.json")
+REPORTS = "train_llava_llada.json"
 TOGETHER = 50  # reports that are written as one batch
 DENOISING, TWIN = ARMS = ("diffusion", "autoregressive")
 LOOKUP = "prompt lookup"
 ONE_TOKEN = "one token a step"
+STAGES = {  # of each arm, by name: what it learns from, and in blocks of `--block_length` or token by token
+    DENOISING: {"captions": (CAPTIONS, False), "reports": (REPORTS, False), "blocks": (REPORTS, True)},
+    TWIN: {"captions": (CAPTIONS, False), "reports": (REPORTS, False)},
+}
 SCORER = Scorer((FINDING_F1, ROUGE_L, CIDER))
 
 
@@ -63,13 +68,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of annotation, images and LLaVA files")
     parser.add_argument("--towers", type=Path, required=True, help="folder of language_model, trained_vision_tower")
     parser.add_argument("--out", type=Path, required=True, help="folder for the models")
-    parser.add_argument("--steps", type=int, nargs=2, default=[450, 450], help="of the model: captions, reports")
-    parser.add_argument("--equal_steps", action="store_true", help="as many of the twin, whatever they cost")
+    parser.add_argument("--steps", type=int, nargs=3, default=[450, 450, 200], help="of the model's three stages")
     parser.add_argument("--block_length", type=int, default=8, help="tokens of the model's blocks")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--costed_steps", type=int, default=20, help="steps of a stage and arm whose time is taken")
     parser.add_argument("--images", type=int, default=1000, help="most test images")
-    parser.add_argument("--decodings", nargs="*", default=["threshold=0.9"], help="more ways of the model to decode")
+    speculative = ["speculative=true"]
+    parser.add_argument("--decodings", nargs="*", default=speculative, help="more ways of the model to decode")
     parser.add_argument("--distilled", type=Path, help="folder of another model to stand beside both")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64], help="reports at a time, for the time")
     parser.add_argument("--timed_images", type=int, default=192, help="images of a measurement of time")
@@ -106,7 +111,7 @@ class Objective(nn.Module):
         if self.causal:
             losses, weights = next_token_losses(self.model, prompt, labels), torch.ones_like(weights)
         else:
-            losses = self.model.losses(prompt, labels, masked).losses
+            losses = self.model.losses(prompt, labels, masked, paired=self.model.diffusion.block_length == 1).losses
         return {"loss": reduce_losses(losses, weights, labels != IGNORE_INDEX, "sequence")}
 
 
@@ -126,20 +131,22 @@ class Arm:
         transformers.set_seed(seed)
         parts = (str(args.towers / "language_model"), str(args.towers / "trained_vision_tower"))
         self.tokenizer, self.model, self.processor = build_model(
-            *(*parts, SELECT_LAYER, torch.float32, DIFFUSION | {"block_length": args.block_length}),
+            *(*parts, SELECT_LAYER, torch.float32, DIFFUSION),
             mm_resampler_type="none",
         )
         # The folder's weights know one seed.
         self.model.language_model = type(self.model.language_model)(self.model.config.text_config)
 
-    def trainer(self, file: str, steps: int) -> ArmTrainer:
+    def trainer(self, stage: str, steps: int) -> ArmTrainer:
         """The trainer of a stage, whose rates rise for 3 % of the steps and fall as a cosine."""
         config, tower = self.model.config, self.model.model.vision_tower
+        file, in_blocks = STAGES[self.name][stage]
+        self.model.diffusion.block_length = self.args.block_length if in_blocks else 1
         dataset = ReportDataset(
             *(str(self.args.data / file), str(self.args.data / "images"), self.tokenizer, self.processor, config),
             *(num_image_tokens(config, True), config.text_config.max_position_embeddings, False),
         )
-        collator = ReportCollator(config, ForwardProcess(seed=self.seed))
+        collator = ReportCollator(config, ForwardProcess("draft" if in_blocks else "stratified", seed=self.seed))
         collator.with_tail = self.name == DENOISING
         others = [each for name, each in self.model.named_parameters() if not name.startswith(PARTS["mm_vision_tower"])]
         groups = [{"params": list(tower.parameters()), "lr": VISION_RATE}, {"params": others, "lr": LEARNING_RATE}]
@@ -166,25 +173,25 @@ class Arm:
 
     def train(self, steps: dict[str, int], out: Path) -> None:
         """Trains so many steps of each stage and writes a folder, which `ReportWriter` reads whatever the arm."""
-        for file, number in steps.items():
-            self.trainer(file, number).train()
+        for stage, number in steps.items():
+            self.trainer(stage, number).train()
         for part in (self.tokenizer, self.processor, self.model):
             part.save_pretrained(out)
 
 
 def step_seconds(args: argparse.Namespace, steps: int) -> dict[str, dict[str, float]]:
-    """Processor time of a training step by stage and arm, the data included; both take their turn at every batch."""
-    seconds = {file: dict.fromkeys(ARMS, 0.0) for file in STAGES}
-    for file, found in seconds.items():
-        trainers = {name: Arm(name, args, seed=0).trainer(file, steps) for name in ARMS}
-        batches = {name: cycle(trainer.get_train_dataloader()) for name, trainer in trainers.items()}
-        for step in range(-1, steps):  # the first one warms up
-            for name, trainer in trainers.items():
-                begun = time.process_time()
-                trainer.model(**next(batches[name]))["loss"].backward()
-                trainer.optimizer.step()
-                trainer.optimizer.zero_grad()
-                found[name] += (time.process_time() - begun) / steps * (step >= 0)
+    """Processor time of a training step by arm and stage, the data included; all take their turn at every batch."""
+    seconds = {arm: dict.fromkeys(stages, 0.0) for arm, stages in STAGES.items()}
+    each = [(arm, stage) for arm, stages in STAGES.items() for stage in stages]
+    trainers = [Arm(arm, args, seed=0).trainer(stage, steps) for arm, stage in each]
+    batches = [cycle(trainer.get_train_dataloader()) for trainer in trainers]
+    for step in range(-1, steps):  # the first one warms up
+        for (arm, stage), trainer, batch in zip(each, trainers, batches, strict=True):
+            begun = time.process_time()
+            trainer.model(**next(batch))["loss"].backward()
+            trainer.optimizer.step()
+            trainer.optimizer.zero_grad()
+            seconds[arm][stage] += (time.process_time() - begun) / steps * (step >= 0)
     return seconds
 
 
@@ -218,8 +225,9 @@ def writers(
     models = {"": folders[DENOISING]} | ({"distilled, ": distilled} if distilled else {})
     for title, folder in models.items():
         model = ReportWriter(str(folder))
-        for text in ["", *decodings]:
-            ways[title + (text or ONE_TOKEN)] = partial(model.write, **decoding_of(text))
+        ways[title + ONE_TOKEN] = partial(model.write, **token_by_token(model.diffusion))
+        for text in decodings:
+            ways[title + text] = partial(model.write, **decoding_of(text))
     return ways
 
 
@@ -252,16 +260,21 @@ def differences(statistics: np.ndarray, others: np.ndarray) -> dict[str, Compari
 
 
 def planned_steps(args: argparse.Namespace) -> dict[str, dict[str, int]]:
-    """Steps of each arm and stage that take the same time, from what a step cost when it was first measured."""
-    steps = dict(zip(STAGES, args.steps, strict=True))
-    if args.equal_steps:
-        return dict.fromkeys(ARMS, steps)
+    """Steps of each arm and stage, from what a step cost when it was first measured: both arms take as long on captions,
+    and as long on reports.
+    """
+    captions, reports, blocks = args.steps
     if not (file := args.out / "seconds_of_steps.json").is_file():
         args.out.mkdir(parents=True, exist_ok=True)
         write_json(file, step_seconds(args, args.costed_steps))
     costs = read_json(file, "remove it")
-    ratios = {stage: costs[stage][DENOISING] / costs[stage][TWIN] for stage in STAGES}
-    return {DENOISING: steps, TWIN: {stage: max(1, round(ratios[stage] * number)) for stage, number in steps.items()}}
+    ours, theirs = costs[DENOISING], costs[TWIN]
+    on_reports = reports * ours["reports"] + blocks * ours["blocks"]
+    twin = {"captions": captions * ours["captions"] / theirs["captions"], "reports": on_reports / theirs["reports"]}
+    return {
+        DENOISING: dict(zip(ours, args.steps, strict=True)),
+        TWIN: {stage: max(1, round(number)) for stage, number in twin.items()},
+    }
 
 
 def write_reports(write: Callable, requests: list[Request], title: str) -> list[Report]:
@@ -312,7 +325,7 @@ def main() -> None:
 
 def print_table(rows: list[dict], steps: dict, num_images: int) -> None:
     print(f"{num_images} images, means over seeds; differences to the twin with 95 % intervals, paired over images")
-    print("steps on captions and reports:", *(f"{arm} {list(each.values())}" for arm, each in steps.items()))
+    print("steps of the stages:", *(f"{arm} {list(each.values())}" for arm, each in steps.items()))
     batches = list(rows[0]["seconds_per_report"])
     print(f"{'decoding':27} {'tok/step':>8}" + "".join(f"{f'ms, {b}':>8}" for b in batches), *SCORER.names)
     for row in rows:

@@ -83,12 +83,9 @@ class Decoding:
             raise ValueError(f"{rules[0]} goes by confidence: remasking 'random' has none; leave one of them out")
         if not isinstance(self.speculative, bool):
             raise ValueError(f"speculative must be True or False, not {self.speculative!r}")
-        others = {"temperature": 0, "cfg_scale": 0, "remasking": "low_confidence", "compile": False}
-        for name, value in others.items():
-            if self.speculative and (getattr(self, name) != value or self.cache not in (None, "exact")):
-                raise ValueError(
-                    f"speculative takes the most probable tokens, by the exact cache, uncompiled; leave out {name}"
-                )
+        plain = {"temperature": 0, "cfg_scale": 0, "remasking": "low_confidence", "compile": False, "cache": None}
+        if self.speculative and (others := [name for name, value in plain.items() if getattr(self, name) != value]):
+            raise ValueError(f"speculative writes what is most probable, as it is: leave out {' and '.join(others)}")
 
     @classmethod
     def of(cls, config, **arguments) -> "Decoding":

@@ -35,10 +35,9 @@ class RowSlots(SlotCache):
 class TwoBlocks(CachedTrunk):
     """A trunk that is fed two blocks of each row.
 
-    clean         [b], the first of the two; -1: none, and the second one follows the prompt
-    draft         [b, size], tokens for what of it is not committed
-    before        [b, 1, D], hidden states of the token before it
-    after_prompt  [b, 1, D], of the last one of the prompt
+    clean   [b], the first of the two; -1: none, and the second one follows the prompt
+    draft   [b, size], tokens for what of it is not committed
+    before  [b, 1, D], hidden states of the token before it, for its first token; that of a draft is right by itself
     """
 
     def __init__(self, model: MaskedDiffusionModel, prompt: Prompt, decoding: Decoding):
@@ -49,15 +48,9 @@ class TwoBlocks(CachedTrunk):
         self.places = torch.arange(2 * size, device=device)
         self.slots = torch.arange(self.layout.role.shape[1], device=device)
 
-    def first_hidden(self, canvas: Tensor) -> Tensor:
-        """Hidden states [B, size, D] where the tokens of the first block are predicted, all of it noise."""
-        hidden = self.block_hidden(canvas, 0, 0)
-        self.after_prompt = self.before
-        return hidden
-
     def keep(self, rows: Tensor) -> None:
         super().keep(rows)
-        self.clean, self.draft, self.after_prompt = self.clean[rows], self.draft[rows], self.after_prompt[rows]
+        self.clean, self.draft = self.clean[rows], self.draft[rows]
 
     def hidden(self, ids: Tensor) -> Tensor:
         """Hidden states [b, 2 size, D] where the tokens `ids` [b, 2 size] of both blocks are predicted."""
@@ -75,8 +68,6 @@ class TwoBlocks(CachedTrunk):
         masks = layer_masks(config, len(self.slots), lambda window: allowed(pattern, q, k, ahead, window)[:, None])
         cache = RowSlots(self.cache.states).at(slots, len(self.slots))
         hidden = self.model.trunk(self.model.embed(ids), masks, fed.position, cache)
-        follows_prompt = (self.clean < 0)[:, None] & (self.places == size - 1)
-        hidden = self.after_prompt.where(follows_prompt[..., None], hidden)
         return torch.cat([self.before, hidden[:, :-1]], dim=1)
 
 
@@ -93,13 +84,11 @@ def denoise(
     # A block at both ends that is not written: [B, size + R + size].
     canvas = F.pad(canvas, (size, size), value=model.diffusion.mask_token_id)
     masked, may_stop = F.pad(masked, (size, size)), F.pad(may_stop, (size, size))
-    confidence = torch.zeros(canvas.shape, dtype=torch.promote_types(prompt.embeds.dtype, torch.float32)).to(
-        canvas.device
-    )
+    confidence = torch.zeros_like(canvas, dtype=torch.promote_types(prompt.embeds.dtype, torch.float32))
     steps = masked.any(dim=1).long()
 
     context, first = TwoBlocks(model, prompt, decoding), slice(size, 2 * size)
-    hidden = context.first_hidden(canvas[:, part])
+    hidden = context.block_hidden(canvas[:, part], 0, 0)  # [B, size, D]
     check_finite([hidden])
     context.draft, _ = _tokens(model, decoding, hidden, masked[:, first], may_stop[:, first])
     rows = torch.arange(len(canvas), device=canvas.device)  # those that are fed
@@ -128,8 +117,7 @@ def denoise(
         goes_on = is_right[:, -1]
         context.clean = context.clean + goes_on.long() - (~goes_on & left_open.any(dim=1)).long()
         context.clean = context.clean.clamp(max=decoding.num_blocks - 1)  # of rows that are finished
-        context.before = hidden[:, size, None].where(goes_on[:, None, None], context.before)
-        context.draft = tokens[:, size:]
+        context.before, context.draft = hidden[:, size, None], tokens[:, size:]
     return ended(canvas[:, part], steps, 1, decoding, model.diffusion)
 
 
