@@ -6,8 +6,9 @@ trained to write blocks and once to predict the next token.
 `--data` and `--towers` are folders of the quickstart, whose settings are used; a seed gives both language models the
 same random weights. The model trains for `--steps` on captions and on reports in blocks of 1, then on reports in longer
 ones, and the twin on captions and reports for as long: what a step costs in processor time is measured first, all in
-turn on the same batches. The model writes reports as `generate_demo.py` does, the twin by transformers' `generate` with its cache, and
-once more with its prompt lookup, which takes single reports. An arm whose folder is there is not trained again.
+turn on the same batches. The model writes reports as `generate_demo.py` does, the twin by transformers' `generate` with
+its cache, and once more with its prompt lookup, which takes single reports. An arm whose folder is there is not trained
+again.
 """
 
 import argparse
@@ -260,8 +261,8 @@ def differences(statistics: np.ndarray, others: np.ndarray) -> dict[str, Compari
 
 
 def planned_steps(args: argparse.Namespace) -> dict[str, dict[str, int]]:
-    """Steps of each arm and stage, from what a step cost when it was first measured: both arms take as long on captions,
-    and as long on reports.
+    """Steps of each arm and stage, from what a step cost when it was first measured: both arms take as long on
+    captions, and as long on reports.
     """
     captions, reports, blocks = args.steps
     if not (file := args.out / "seconds_of_steps.json").is_file():
