@@ -83,7 +83,7 @@ def test_it_runs_end_to_end_and_trains_no_arm_twice(world, tmp_path, monkeypatch
     towers, data = tmp_path / "towers", world.train.parent
     shutil.copytree(world.language_model, towers / "language_model")
     shutil.copytree(world.vision_tower, towers / "trained_vision_tower")
-    arguments = ["--data", data, "--towers", towers, "--out", tmp_path / "out", "--steps", 2, 1, "--costed_steps", 1]
+    arguments = ["--data", data, "--towers", towers, "--out", tmp_path / "out", "--steps", 2, 1, 1, "--costed_steps", 1]
     arguments += ["--seeds", 0, 1, "--images", 4, "--batches", 1, 2, "--timed_images", 2]
     arguments += ["--json", tmp_path / "twin.json"]
     monkeypatch.setattr(sys, "argv", ["twin.py", *map(str, arguments)])
@@ -91,25 +91,28 @@ def test_it_runs_end_to_end_and_trains_no_arm_twice(world, tmp_path, monkeypatch
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # it would be that of later tests
     twin.main()
     found = json.loads((tmp_path / "twin.json").read_text())
-    assert [row["decoding"] for row in found["rows"]] == ["autoregressive", "one token a step", "threshold=0.9"]
+    assert [row["decoding"] for row in found["rows"]] == ["autoregressive", "one token a step", "speculative=true"]
     for row in found["rows"]:
         assert set(row["scores"]) == set(row["less_twin"]) == set(SCORER.names)
         assert all(len(values) == 2 for values in row["scores"].values())
         assert all(seconds > 0 for seconds in row["seconds_per_report"].values())
     costs = json.loads((tmp_path / "out/seconds_of_steps.json").read_text())
-    assert found["steps"]["diffusion"] == dict(zip(twin.STAGES, (2, 1), strict=True))
-    for file, steps in found["steps"]["diffusion"].items():
-        ratio = costs[file]["diffusion"] / costs[file]["autoregressive"]
-        assert found["steps"]["autoregressive"][file] == max(1, round(ratio * steps))
+    assert found["steps"]["diffusion"] == {"captions": 2, "reports": 1, "blocks": 1}
+    ours, theirs = costs["diffusion"], costs["autoregressive"]
+    seconds = {"captions": 2 * ours["captions"], "reports": ours["reports"] + ours["blocks"]}
+    for stage, steps in found["steps"]["autoregressive"].items():
+        assert steps == max(1, round(seconds[stage] / theirs[stage]))
+    _, one_token, speculative = found["rows"]
+    assert speculative["scores"] == one_token["scores"] and one_token["tokens_per_step"] == 1
     table = capsys.readouterr().out
-    assert "4 images" in table and "threshold=0.9" in table
+    assert "4 images" in table and "speculative=true" in table
 
     monkeypatch.setattr(twin, "Arm", None)  # nothing is left to train
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--distilled", str(tmp_path / "out/diffusion_1")])
     twin.main()
     again = json.loads((tmp_path / "twin.json").read_text())["rows"]
     assert [row["scores"] for row in again[:3]] == [row["scores"] for row in found["rows"]]
-    assert [row["decoding"] for row in again[3:]] == ["distilled, one token a step", "distilled, threshold=0.9"]
+    assert [row["decoding"] for row in again[3:]] == ["distilled, one token a step", "distilled, speculative=true"]
     for row, same in zip(again[3:], again[1:3], strict=True):
         for name, values in row["scores"].items():
             assert values == [same["scores"][name][1]] * 2

@@ -111,6 +111,15 @@ def test_weights_of_masked_tokens_and_of_the_rest(draw_with, estimator, schedule
         assert noise.rates.tolist() == pytest.approx([rate] + [1 - rate] * 3, rel=1e-3)
 
 
+def test_a_draft_is_what_comes_after_a_cut_and_every_cut_comes_equally_often():
+    R = 7
+    drawn = [ForwardProcess("draft").draw(n, R) for n in range(800)]
+    cuts = np.bincount([R - noise.masked.sum() for noise in drawn], minlength=R + 1)
+    assert len(cuts) == R + 1 and np.all(abs(cuts - 100) <= 2)
+    for noise in drawn:
+        assert noise.masked.tolist() == sorted(noise.masked) and set(noise.weights) == {1.0}
+
+
 def test_the_stratified_count_takes_every_number_of_tokens_equally_often():
     R = 7
     counts = np.bincount([ForwardProcess("stratified").draw(n, R).masked.sum() for n in range(800)], minlength=R + 1)

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -166,14 +167,32 @@ def test_the_measured_threshold_becomes_the_models_default(world, model_path, tm
     assert list(file.results.values()) == slow
 
 
-def test_a_threshold_is_taken_until_it_costs_quality(monkeypatch):
-    class Stub:
-        def write_all(self, requests, batch_size, threshold):
-            text = "the heart is is normal" if threshold and threshold < 0.75 else "the heart is normal"
-            return [Report(text, 4, 1 if threshold else 4) for _ in requests]
+class Stub:
+    """Writes one text at any pace, but stutters below a threshold of .75."""
 
+    def __init__(self, pattern: str):
+        self.diffusion = SimpleNamespace(attention_pattern=pattern)
+        self.asked = []
+
+    def write_all(self, requests, batch_size, **arguments):
+        self.asked.append(arguments)
+        threshold = arguments.get("threshold")
+        text = "the heart is is normal" if threshold and threshold < 0.75 else "the heart is normal"
+        return [Report(text, 4, 1 if threshold or arguments.get("speculative") else 4) for _ in requests]
+
+
+def test_a_threshold_is_taken_until_it_costs_quality():
     records = [{"conversations": [{}, {"value": "the heart is normal"}]}] * 2
-    found = list(paces(Stub(), records, dict, 2))
-    assert [pace.threshold for pace in found] == [None, 0.9, 0.8, 0.7]
-    assert fastest(found).threshold == 0.9 and found[0].tokens_per_step == 1.0
+    found = list(paces(Stub("block"), records, dict, 2))
+    assert [pace.arguments for pace in found] == [{}, {"threshold": 0.9}, {"threshold": 0.8}, {"threshold": 0.7}]
+    assert fastest(found).arguments == {"threshold": 0.9} and found[0].tokens_per_step == 1.0
+
+
+def test_a_model_that_can_draft_is_measured_speculatively_beside_blocks_of_1():
+    records, writer = [{"conversations": [{}, {"value": "the heart is normal"}]}] * 2, Stub("causal_block")
+    assert fastest(list(paces(writer, records, dict, 2))).arguments == {"speculative": True}
+    assert writer.asked == [{"threshold": None, "block_length": 1}, {"speculative": True}]
+
+
+def test_words_are_compared_in_pairs():
     assert word_pairs(["a b c"], ["a b d"]) == 0.5 and word_pairs(["", "a"], ["", "b"]) == 0

@@ -14,12 +14,17 @@ from dllm.program import run_program
 PROGRAM = Path(__file__).resolve().parents[2] / "scripts/quickstart.py"
 
 
-@pytest.fixture(scope="module")
-def quickstart():
+def load():
+    """The program as a module, with the settings of the environment."""
     spec = importlib.util.spec_from_file_location("quickstart", PROGRAM)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def quickstart():
+    return load()
 
 
 def test_the_summary_has_the_promised_keys(quickstart, tmp_path, monkeypatch, capsys):
@@ -65,7 +70,16 @@ def test_each_round_of_the_distillation_starts_from_the_last_and_only_the_last_h
         assert [out.name for out in outs] == names
         assert [env["LM_PATH"].name for env in environments] == ["stage2", *names[:-1]]
         assert [env["BLOCK_LENGTH"] for env in environments] == [8] * (rounds - 1) + [8 if rounds == 1 else 16]
+        assert [env["NOISE_ESTIMATOR"] for env in environments] == ["draft"] * rounds
         learnt.clear()
+
+
+def test_stages_learn_next_tokens_and_under_other_patterns_blocks(monkeypatch):
+    for pattern, block_length, noise in (("causal_block", "1", "draft"), ("prefix", "8", "whole_blocks")):
+        monkeypatch.setenv("ATTENTION_PATTERN", pattern)
+        module = load()
+        assert (module.SETTINGS["ATTENTION_PATTERN"], module.SETTINGS["BLOCK_LENGTH"]) == (pattern, block_length)
+        assert module.DISTILL["NOISE_ESTIMATOR"] == noise
 
 
 def first(folder, more: str) -> str:
