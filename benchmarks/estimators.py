@@ -22,6 +22,7 @@ from tqdm import tqdm, trange
 
 from dllm.core.losses import IGNORE_INDEX, reduce_losses
 from dllm.core.noise import ForwardProcess
+from dllm.core.patterns import BLOCKWISE
 from llava.data.dataset import ReportCollator, ReportDataset
 from llava.model.builder import load_pretrained_model
 from llava.model.multimodal_resampler.builder import num_image_tokens
@@ -131,7 +132,7 @@ class Reports:
         """The seed has one rate for a response whatever the pattern."""
         diffusion = self.model.diffusion
         ways = [Way(estimator, consecutive) for estimator in NAMES for consecutive in (False, True)]
-        if diffusion.attention_pattern == "block":
+        if diffusion.attention_pattern in BLOCKWISE:
             blocked = [way for way in ways if way.estimator != "seed_literal"]
             ways += [Way(way.estimator, way.consecutive, diffusion.block_length) for way in blocked]
         return ways

@@ -47,7 +47,7 @@ def test_rounding_is_all_that_differs(run):
     for name, check in steps.items():
         assert check["gradient"] < (1e-5 if "float32" in name else 0.1) and check["losses"] > 0, name
     tokens = [check for name, check in checks.items() if name.startswith("tokens")]
-    assert len(tokens) == 8 and all(check["equal"] == 1 and check["masks_left"] == 0 for check in tokens)
+    assert len(tokens) == 10 and all(check["equal"] == 1 and check["masks_left"] == 0 for check in tokens)
 
 
 def test_a_wrong_gradient_is_seen():
@@ -60,7 +60,7 @@ def test_a_wrong_gradient_is_seen():
 def test_recorded_steps_are_compared_and_timed(run):
     checks = run("graphs")
     tokens = [check for name, check in checks.items() if name.startswith("tokens")]
-    assert len(tokens) == 8 and all(check["equal"] == [1, 1] for check in tokens)
+    assert len(tokens) == 10 and all(check["equal"] == [1, 1] for check in tokens)
     assert {"block exact, batch 1", "block exact compile, batch 2", "denoising step, recorded, batch 1"} < set(checks)
     assert {check["state"] for check in checks.values()} == {"done"}
 

@@ -90,9 +90,11 @@ FED = {  # tokens of one sample in the trunk, after a prompt of 32 with a respon
     "bidirectional": 2 * (32 + 16),
     "prefix": 32 + 2 * 16,
     "block": 32 + 3 * 16,
+    "causal_block": 32 + 3 * 16,
     "bidirectional single": 32 + 16,
     "prefix single": 32 + 16,
     "block single": 32 + 2 * 16,
+    "causal_block single": 32 + 2 * 16,
 }
 
 
@@ -107,6 +109,7 @@ def test_a_mode_feeds_trunk_and_head_the_rows_of_its_name(bench, mode):
     assert trunk == [3 * FED[mode]]
     [batch] = bench.batches(Case(mode))
     expected = {REFERENCE: trunk[0], INDEXED: trunk[0]} | dict.fromkeys(SINGLE, int(batch["masked"].sum()))
+    expected["causal_block single"] = 3 * 16  # the clean copy predicts the others
     assert sum(head) == expected.get(mode, 3 * 16)
     assert 0 < batch["masked"].sum() < 3 * 16
     assert (batch["weights"][~batch["masked"]] == 0).all() == (mode in SINGLE)

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dllm.core.attention import CLEAN, NOISY, PATTERNS, PROMPT, Layout, allowed, layer_masks
+from dllm.core.attention import CLEAN, NOISY, PROMPT, Layout, allowed, layer_masks
 from dllm.core.decoding import Decoding
 from dllm.core.objective import target_losses
+from dllm.core.patterns import BLOCKWISE, PATTERNS
 from dllm.core.prompt import Prompt
 from dllm.core.sampler import generate
 from oracles.attention import may_see, one_sequence, packed_tokens
@@ -56,7 +57,7 @@ def test_no_padding_is_ever_seen(pattern):
     assert not (mask & others & ~layout.valid[:, None, :]).any()
 
 
-@pytest.mark.parametrize("pattern", ["prefix", "block"])
+@pytest.mark.parametrize("pattern", ["prefix", *BLOCKWISE])
 def test_views_never_see_each_other(pattern):
     layout = training_layout(pattern, paired=True)
     mask, noisy = layout.mask(pattern)[:, 0], layout.role == NOISY
@@ -65,9 +66,10 @@ def test_views_never_see_each_other(pattern):
     assert across.any() and not (mask & across).any()
 
 
-def test_later_blocks_and_the_noisy_copy_of_earlier_blocks_are_out_of_sight():
-    layout = training_layout("block", paired=True)
-    mask = layout.mask("block")[:, 0]
+@pytest.mark.parametrize("pattern", BLOCKWISE)
+def test_later_blocks_and_the_noisy_copy_of_earlier_blocks_are_out_of_sight(pattern):
+    layout = training_layout(pattern, paired=True)
+    mask = layout.mask(pattern)[:, 0]
     query_block, key_block = layout.block[:, :, None], layout.block[:, None, :]
     noisy_key = (layout.role == NOISY)[:, None, :]
     assert layout.block.max() == 2
@@ -77,7 +79,20 @@ def test_later_blocks_and_the_noisy_copy_of_earlier_blocks_are_out_of_sight():
     assert not (mask & own).any(), "the clean copy of its own block would give the answer away"
 
 
-@pytest.mark.parametrize("pattern", ["prefix", "block"])
+def test_a_clean_token_sees_all_clean_tokens_before_it_and_none_after_it():
+    """And a noisy one its whole block, on both sides."""
+    layout = training_layout("causal_block", paired=True)
+    mask = layout.mask("causal_block")[:, 0]
+    for role, expected in ((CLEAN, torch.ones_like(mask).tril()), (NOISY, torch.ones_like(mask))):
+        copy = (layout.role == role) & layout.valid
+        pairs = copy[:, :, None] & copy[:, None, :]
+        if role == NOISY:
+            pairs &= layout.view[:, :, None] == layout.view[:, None, :]
+            pairs &= layout.block[:, :, None] == layout.block[:, None, :]
+        assert torch.equal(mask & pairs, expected & pairs)
+
+
+@pytest.mark.parametrize("pattern", ["prefix", *BLOCKWISE])
 def test_the_prompt_never_sees_the_response(pattern):
     layout = training_layout(pattern, paired=True)
     prompt = layout.role == PROMPT
@@ -105,7 +120,7 @@ def test_the_sampling_mask_is_that_of_one_sequence(pattern):
     generate(model, left_padded(prompts), Decoding(gen_length, block_length, gen_steps=3, cache="none"))
     assert len(calls) == 3
     for block, (_, mask, position, cache) in enumerate(calls):
-        R = (block + 1) * block_length if pattern == "block" else 12
+        R = (block + 1) * block_length if pattern in BLOCKWISE else 12
         assert cache is None
         assert mask[0, 0].tolist() == one_sequence(pattern, P, R, block_length)
         assert mask[1, 0, 2:, 2:].tolist() == one_sequence(pattern, 1, R, block_length)
@@ -133,8 +148,8 @@ def test_some_queries_against_all_keys_are_rows_of_the_mask(pattern):
     some, every = torch.tensor([4, 0, 11]), torch.arange(layout.role.shape[1])
     queries = Layout(*(attribute[..., some, None] for attribute in layout))
     keys = Layout(*(attribute[..., None, every] for attribute in layout))
-    same = some[:, None] == every
-    assert torch.equal(allowed(pattern, queries, keys, same), layout.mask(pattern)[:, 0, some])
+    ahead = some[:, None] - every
+    assert torch.equal(allowed(pattern, queries, keys, ahead), layout.mask(pattern)[:, 0, some])
     part = layout.mask(pattern, slice(2, 9), slice(12))
     assert torch.equal(part, layout.mask(pattern)[:, :, 2:9, :12])
 
@@ -179,7 +194,7 @@ def test_padding_and_the_masked_twin_of_a_prompt_keep_its_extras_in_place():
 
 def test_an_unknown_pattern_is_refused():
     layout = Layout.of_prompt(torch.ones(1, 2, dtype=torch.bool), torch.arange(2)[None])
-    with pytest.raises(ValueError, match="'causal'.*bidirectional, prefix, block"):
+    with pytest.raises(ValueError, match="'causal'.*bidirectional, prefix, block, causal_block"):
         layout.mask("causal")
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dllm.core.attention import PATTERNS
 from dllm.core.decoding import CACHES, Decoding
 from dllm.core.graphs import Recorder
+from dllm.core.patterns import BLOCKWISE, PATTERNS
 from dllm.core.sampler import denoise, generate, without_finished
 from oracles.batches import random_samples, spy
 from oracles.models import MASK, STOP, TAIL, bias_head, left_padded, tiny_model
@@ -54,8 +54,10 @@ def test_what_each_cache_computes_anew():
         ("bidirectional", "none"): [13] * 8,
         ("prefix", "none"): [13] * 8,
         ("block", "none"): [9] * 4 + [13] * 4,
+        ("causal_block", "none"): [9] * 4 + [13] * 4,
         ("prefix", "exact"): [13] + [8] * 7,
         ("block", "exact"): [9, 4, 4, 4, 8, 4, 4, 4],
+        ("causal_block", "exact"): [9, 4, 4, 4, 8, 4, 4, 4],
         ("bidirectional", "fastdllm_prefix"): [13, 8, 8, 8, 13, 4, 4, 4],
         ("bidirectional", "fastdllm_dual"): [13, 4, 4, 4, 13, 4, 4, 4],
         ("bidirectional", "dllmcache"): [13, 4, 8, 13, 13, 4, 8, 13],
@@ -69,8 +71,17 @@ def test_what_each_cache_computes_anew():
         assert rows_fed(calls) == fed, (pattern, cache)
 
 
-def test_blocks_that_an_initial_canvas_fills_are_committed_with_the_next_one():
-    model = endless_model("block")
+@pytest.mark.parametrize("cache, fed", [("none", [5, 6, 7, 8]), ("exact", [5, 1, 1, 1])])
+def test_in_causal_blocks_of_one_a_step_feeds_what_has_been_written_and_no_mask(cache, fed):
+    model = endless_model("causal_block")
+    calls = spy(model, "trunk")
+    generate(model, left_padded(prompts_of(model, [5, 2])), Decoding(4, 1, cache=cache))
+    assert rows_fed(calls) == fed
+
+
+@pytest.mark.parametrize("pattern", BLOCKWISE)
+def test_blocks_that_an_initial_canvas_fills_are_committed_with_the_next_one(pattern):
+    model = endless_model(pattern)
     prompts = prompts_of(model, [5])
     initial = torch.tensor([[7, 8, 9, 10, 11, 12, 13, 14, MASK, 15]])
     calls = spy(model, "trunk")
@@ -91,9 +102,10 @@ def test_the_head_sees_only_places_that_are_open(pattern):
     assert [len(hidden) for (hidden,) in calls] == [8, 6, 4, 2] * 2
 
 
-def test_a_finished_row_takes_its_keys_along():
+@pytest.mark.parametrize("pattern", BLOCKWISE)
+def test_a_finished_row_takes_its_keys_along(pattern):
     """Rows that stop early leave; those that stay go on with their own keys, guided and not."""
-    model = tiny_model("block")
+    model = tiny_model(pattern)
     bias_head(model, {STOP: 0.5})
     prompts = prompts_of(model, [3, 5, 2, 7, 4, 6, 1, 8])
     decoding = Decoding(24, 4, cfg_scale=0.5, temperature=1.5)
@@ -106,7 +118,8 @@ def test_a_finished_row_takes_its_keys_along():
         assert alone.ids[0].tolist() == together.ids[row].tolist()
 
 
-PAIRS = [(pattern, cache) for cache, patterns in CACHES.items() for pattern in patterns]
+CASES = [(pattern, cache, 8) for cache, patterns in CACHES.items() for pattern in patterns]
+CASES += [("causal_block", "exact", 1)]
 RULES = [{"gen_steps": 12}, {"threshold": 0.3}, {"cfg_scale": 1.5}, {"temperature": 0.8, "factor": 1.0}]
 
 
@@ -115,15 +128,15 @@ def num_recordings(model) -> int:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
-@pytest.mark.parametrize("pattern, cache", PAIRS)
-def test_recorded_steps_write_the_same_tokens_and_are_recorded_once(pattern, cache, rule):
+@pytest.mark.parametrize("pattern, cache, block_length", CASES)
+def test_recorded_steps_write_the_same_tokens_and_are_recorded_once(pattern, cache, block_length, rule):
     """Prompts of several lengths in a batch that shrinks; others of those lengths find what the first ones left."""
     model = tiny_model(pattern)
     bias_head(model, {STOP: 1.0})
     prompts = [left_padded(prompts_of(model, lengths)) for lengths in ([3, 7, 5, 2], [7, 2, 3, 6])]
     recordings = []
     for prompt in [*prompts, prompts[0]]:
-        decoding = Decoding(24, 8, cache=cache, prompt_interval=5, response_interval=2, **rule)
+        decoding = Decoding(24, block_length, cache=cache, prompt_interval=5, response_interval=2, **rule)
         expected = generate(model, prompt, decoding)
         written = generate(model, prompt, replace(decoding, compile=True))
         assert torch.equal(written.ids, expected.ids) and torch.equal(written.steps, expected.steps)

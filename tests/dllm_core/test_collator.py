@@ -5,6 +5,7 @@ import pytest
 
 from dllm.core.losses import IGNORE_INDEX
 from dllm.core.noise import ForwardProcess
+from dllm.core.patterns import BLOCKWISE, NO_PROMPT
 from dllm.data.collator import ResponseCollator, canvas_length
 from oracles.models import TAIL, tiny_config
 
@@ -18,6 +19,7 @@ SAMPLES = [
 @pytest.mark.parametrize(
     "pattern, num_tokens, expected",
     [("block", 1, 4), ("block", 4, 4), ("block", 5, 8), ("block", 500, 500), ("block", 501, 504)]
+    + [("causal_block", 4, 4), ("causal_block", 501, 504)]
     + [(pattern, tokens, 12) for pattern in ("prefix", "bidirectional") for tokens in (1, 10, 12)],
 )
 def test_the_canvas_ends_with_its_block_or_is_the_whole_one(pattern, num_tokens, expected):
@@ -30,9 +32,10 @@ def test_a_response_beyond_the_canvas_is_refused(pattern):
         canvas_length(tiny_config(pattern, block_length=4, gen_length=10), 13)
 
 
-def test_a_batch():
-    """Under `block` each block has noise of its own."""
-    collate = ResponseCollator(tiny_config("block", block_length=4), ForwardProcess("pair", seed=2))
+@pytest.mark.parametrize("pattern", BLOCKWISE)
+def test_a_batch(pattern):
+    """Block-wise each block has noise of its own."""
+    collate = ResponseCollator(tiny_config(pattern, block_length=4), ForwardProcess("pair", seed=2))
     batch = collate(SAMPLES)
     assert batch["input_ids"].tolist() == [[1, 2, 3], [PAD, PAD, 4]]
     assert batch["attention_mask"].tolist() == [[True, True, True], [False, False, True]]
@@ -78,3 +81,10 @@ def test_without_prompts():
     batch = collate([{"prompt_ids": [], "response_ids": [5, 6], "position": 0}])
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (1, 0)
     assert batch["labels"].shape == (1, 4)
+
+
+@pytest.mark.parametrize("before", [[], SAMPLES])
+def test_a_sample_without_prompt_is_refused_where_tokens_follow_the_one_before(before):
+    collate = ResponseCollator(tiny_config("causal_block"), ForwardProcess("pair"), pad_to_multiple_of=4)
+    with pytest.raises(ValueError, match=NO_PROMPT):
+        collate([*before, {"prompt_ids": [], "response_ids": [5, 6], "position": 0}])

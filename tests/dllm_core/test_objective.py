@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dllm.core.attention import NOISY, PATTERNS, PROMPT
+from dllm.core.attention import NOISY, PROMPT
 from dllm.core.losses import reduce_losses
 from dllm.core.objective import target_losses
-from oracles.batches import layouts_of, pack, random_samples, spy
+from dllm.core.patterns import BLOCKWISE, NO_PROMPT, PATTERNS
+from oracles.batches import layouts_of, pack, random_samples, spy, with_prompts
 from oracles.models import MASK, NUM_TOKENS, tiny_model
 from oracles.training import training_losses
 
@@ -18,6 +19,7 @@ from oracles.training import training_losses
 RAGGED = ([3, 8, 0, 5], [9, 4, 6, 12])
 NO_PROMPTS = ([0, 0, 0], [7, 1, 8])
 ALONE = ([6], [8])
+BLOCKS = [*((pattern, 4) for pattern in PATTERNS), ("block", 1), ("causal_block", 1)]
 
 
 def separate(model, samples, paired) -> torch.Tensor:
@@ -32,10 +34,11 @@ def separate(model, samples, paired) -> torch.Tensor:
 
 @pytest.mark.parametrize("lengths", [RAGGED, NO_PROMPTS, ALONE], ids=["ragged", "no_prompts", "alone"])
 @pytest.mark.parametrize("paired", [True, False], ids=["paired", "single"])
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_packed_losses_and_gradients_are_those_of_separate_sequences(pattern, paired, lengths):
-    model = tiny_model(pattern)
-    samples = random_samples(model, *lengths)
+@pytest.mark.parametrize("pattern, block_length", BLOCKS)
+def test_packed_losses_and_gradients_are_those_of_separate_sequences(pattern, block_length, paired, lengths):
+    model = tiny_model(pattern, block_length=block_length)
+    prompts, responses = lengths
+    samples = random_samples(model, with_prompts(pattern, prompts), responses)
     losses = {"packed": target_losses(model, *pack(samples), paired), "separate": separate(model, samples, paired)}
     assert losses["packed"].dtype == torch.float64
     torch.testing.assert_close(losses["packed"], losses["separate"], rtol=0, atol=1e-10)
@@ -67,7 +70,7 @@ def test_6_a_mask_of_everything_or_nothing_is_fine(pattern, masked):
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_rows_do_not_depend_on_their_neighbours(pattern):
     model = tiny_model(pattern)
-    samples = random_samples(model, [3, 0, 8], [9, 4, 6])
+    samples = random_samples(model, with_prompts(pattern, [3, 0, 8]), [9, 4, 6])
     together = target_losses(model, *pack(samples), True)
     for row, sample in enumerate(samples):
         alone = target_losses(model, *pack([sample]), True)
@@ -93,7 +96,7 @@ def test_3_masks_are_disjoint_and_complete_and_all_else_is_bit_identical(pattern
     else:
         assert torch.equal(embeds[:, :P], prompt.embeds)
         copies = list(embeds[:, P:].split(R, dim=1))
-        if pattern == "block":
+        if pattern in BLOCKWISE:
             assert torch.equal(copies.pop(0), model.embed(response))
         views = copies
     assert len(views) == 2
@@ -113,7 +116,8 @@ def test_every_target_goes_through_the_head_exactly_once(pattern):
     heads, trunks = spy(model, "logits"), spy(model, "trunk")
     target_losses(model, prompt, response, targets, masked, True)
     target_losses(model, prompt, response, targets, masked, False)
-    assert [len(hidden) for (hidden,) in heads] == [targets.sum(), (masked & targets).sum()]
+    single = targets if pattern == "causal_block" else masked & targets  # the clean copy predicts the others
+    assert [len(hidden) for (hidden,) in heads] == [targets.sum(), single.sum()]
     assert len(trunks) == 2, "one pass of the trunk for both views"
 
 
@@ -173,14 +177,22 @@ def test_5_a_batch_without_any_target_has_loss_0_and_can_be_differentiated(paire
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_10_a_single_view_is_the_first_of_the_pair(pattern):
-    model = tiny_model(pattern)
+@pytest.mark.parametrize("pattern, block_length", BLOCKS)
+def test_10_a_single_view_is_the_first_of_the_pair(pattern, block_length):
+    model = tiny_model(pattern, block_length=block_length)
     prompt, response, targets, masked = pack(random_samples(model, *RAGGED))
     pair = target_losses(model, prompt, response, targets, masked, True)
     single = target_losses(model, prompt, response, targets, masked, False)
-    torch.testing.assert_close(single, pair.masked_fill(~masked, 0.0), rtol=0, atol=1e-10)
+    torch.testing.assert_close(single[masked], pair[masked], rtol=0, atol=1e-10)
+    assert torch.equal(single > 0, targets if pattern == "causal_block" else masked & targets)
     assert (pair[targets] > 0).all()
+
+
+@pytest.mark.parametrize("block_length", [1, 4])
+def test_a_batch_without_any_prompt_is_refused_where_tokens_follow_the_one_before(block_length):
+    model = tiny_model("causal_block", block_length=block_length)
+    with pytest.raises(ValueError, match=NO_PROMPT):
+        target_losses(model, *pack(random_samples(model, *NO_PROMPTS)), True)
 
 
 def test_2_uniform_logits_give_ln_v_times_the_weights():

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from dllm.core.attention import PATTERNS
 from dllm.core.cache import CachedTrunk
 from dllm.core.decoding import Decoding
+from dllm.core.patterns import NO_PROMPT, PATTERNS
 from dllm.core.sampler import denoise, generate
 from dllm.core.selection import step_quota
-from oracles.batches import random_samples
-from oracles.models import MASK, NUM_TOKENS, STOP, TAIL, bias_head, left_padded, tiny_model
+from oracles.batches import random_samples, with_prompts
+from oracles.models import HIDDEN, MASK, NUM_TOKENS, STOP, TAIL, bias_head, left_padded, tiny_model
 from oracles.sampling import block_hidden, sample, steps_of_a_block
 from oracles.training import writable_logits
 
-NUM_CASES = 260
-CASE_PATTERNS = ("prefix", "block", "prefix", "block", "bidirectional")
+NUM_CASES = 245
+CASE_PATTERNS = ("bidirectional", *2 * ("prefix", "block", "causal_block"))
 
 
 def random_case(case: int) -> tuple[str, list[int], float, list[int], dict]:
@@ -42,7 +42,10 @@ def random_case(case: int) -> tuple[str, list[int], float, list[int], dict]:
         arguments["remasking"] = either("low_confidence", "random")
     if arguments.get("remasking") == "random":  # with nothing to see but masks, all places are equally confident: a tie
         prompts[0] = either(0, prompts[0])
-    return CASE_PATTERNS[case % 5], prompts, either(0.0, 2.0, 5.0), seeds, arguments
+    pattern = CASE_PATTERNS[case % len(CASE_PATTERNS)]
+    if pattern == "causal_block" and case % 4 == 0:
+        arguments["block_length"] = 1
+    return pattern, with_prompts(pattern, prompts), either(0.0, 2.0, 5.0), seeds, arguments
 
 
 def drafts_of_case(case: int, rows: int, gen_length: int) -> list[list[int]] | None:
@@ -237,7 +240,8 @@ def test_on_step_sees_every_token_written_once_and_for_good(pattern, arguments):
     def on_step(canvas, todo):
         steps.append((canvas.clone(), todo.clone()))
 
-    prompt, decoding = left_padded(prompts_of(model, [4, 0, 6])), Decoding(18, 8, **arguments)
+    prompt = left_padded(prompts_of(model, with_prompts(pattern, [4, 0, 6])))
+    decoding = Decoding(18, 8, **arguments)
     written = generate(model, prompt, decoding, on_step=on_step).ids
     assert steps[0][0].shape == (3, 24)
     for canvas, todo in steps:
@@ -384,6 +388,13 @@ def test_defaults_come_from_the_config():
     assert decoding == Decoding(24, 8, temperature=0.5)
 
 
+def test_a_model_that_has_learnt_next_tokens_alone_writes_in_blocks_of_one():
+    model = tiny_model("causal_block", block_length=1)
+    assert Decoding.of(model.config).block_length == 1
+    with pytest.raises(ValueError, match="block_length 4: this model has learnt next tokens alone"):
+        Decoding.of(model.config, block_length=4)
+
+
 def test_as_many_seeds_as_prompts():
     model = tiny_model()
     with pytest.raises(ValueError, match="1 seeds for 2 prompts"):
@@ -404,11 +415,16 @@ def test_what_does_not_fit_is_refused_before_any_work():
     ]:
         with pytest.raises(ValueError, match=message):
             generate(model, prompt, Decoding(8, 4, **arguments), initial_canvas=canvas)
+    model.config.attention_pattern = "causal_block"
+    for lengths in ([0, 0], [3, 0]):
+        rows = left_padded([torch.zeros(length, HIDDEN) for length in lengths])
+        with pytest.raises(ValueError, match=NO_PROMPT):
+            next(denoise(model, rows, Decoding(8, 4)))
     with pytest.raises(ValueError, match="'exact' does not fit the attention pattern 'bidirectional'.*fastdllm_prefix"):
         Decoding.of(tiny_model("bidirectional").config, cache="exact")
 
 
-@pytest.mark.parametrize("case", [case for case in range(NUM_CASES) if CASE_PATTERNS[case % 5] != "bidirectional"])
+@pytest.mark.parametrize("case", [case for case in range(NUM_CASES) if random_case(case)[0] != "bidirectional"])
 def test_fp32_logits_with_a_cache_equal_those_of_the_uncached_oracle_to_1e_5(case):
     """Of every block, at its first step and at a later one with half of it given, in ragged batches."""
     pattern, lengths, _, _, arguments = random_case(case)
@@ -420,7 +436,8 @@ def test_fp32_logits_with_a_cache_equal_those_of_the_uncached_oracle_to_1e_5(cas
     assert context.name == "exact"
     for block in range(decoding.num_blocks):
         canvas = text.masked_fill(places >= block * size, MASK)
-        for step, shown in enumerate((torch.zeros(R, dtype=torch.bool), torch.from_numpy(rng.random(R) < 0.5))):
+        steps = torch.zeros(R, dtype=torch.bool), torch.from_numpy(rng.random(R) < 0.5)
+        for step, shown in enumerate(steps[:size]):
             canvas = torch.where(shown & (places // size == block), text, canvas)
             with torch.no_grad():
                 logits = model.logits(context.block_hidden(canvas, block, step))[..., :MASK]

@@ -4,15 +4,29 @@ import json
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, LlamaConfig, Qwen3Config, Qwen3ForCausalLM
 
-from dllm.core.attention import PATTERNS
 from dllm.core.objective import target_losses
+from dllm.core.patterns import PATTERNS
+from dllm.inference.writer import rectangle
 from dllm.pipelines.a2d import A2DQwen3Config, A2DQwen3LMHeadModel, load_qwen3
 from dllm.pipelines.kernels import BY_MASK
 from oracles.batches import pack, random_samples, spy
-from oracles.models import MASK, STOP, TAIL, VOCAB_SIZE, left_padded, random_ids, tiny_config, tiny_model
+from oracles.models import (
+    MASK,
+    STOP,
+    TAIL,
+    VOCAB_SIZE,
+    bias_head,
+    keep_float64,
+    left_padded,
+    random_ids,
+    tiny_config,
+    tiny_model,
+)
 from oracles.sampling import sample
+from oracles.training import writable
 
 IDS = torch.tensor([random_ids(9, torch.Generator().manual_seed(1))])
 
@@ -76,6 +90,58 @@ def test_eager_and_sdpa_agree(pattern, paired):
         losses[attention] = target_losses(model, *pack(random_samples(model, [3, 0, 6], [9, 4, 6])), paired)
         assert losses[attention].isfinite().all()
     torch.testing.assert_close(losses["sdpa"], losses["eager"], rtol=0, atol=1e-5)
+
+
+def next_token_models(stop_bias: float = 0.0) -> tuple[A2DQwen3LMHeadModel, Qwen3ForCausalLM]:
+    """A model in causal blocks of one and transformers' own with the same weights, in float64."""
+    model, plain = tiny_model("causal_block", block_length=1), plain_qwen3().double()
+    plain.load_state_dict(model.state_dict())
+    keep_float64(plain)
+    for each in (model, plain):
+        bias_head(each, {STOP: stop_bias})
+    return model, plain
+
+
+def test_in_causal_blocks_of_one_training_is_that_of_qwen3_on_next_tokens():
+    """After a prompt of one token, the prompts of longer ones being seen both ways; losses and gradients."""
+    model, plain = next_token_models()
+    generator = torch.Generator().manual_seed(2)
+    prompts, responses = [[7], [30], [59]], [random_ids(length, generator) for length in (9, 3, 6)]
+    labels, ids = rectangle(responses, -100), writable(model.config)
+    everything = torch.ones_like(labels, dtype=torch.bool)
+    some = torch.rand(labels.shape, generator=generator) < 0.5
+    batch = torch.tensor(prompts), torch.ones(3, 1), labels
+    losses, expected = model(*batch, some).losses, []
+    for prompt, response in zip(prompts, responses, strict=True):
+        logits = plain(torch.tensor([prompt + response])).logits[0, :-1, ids]  # of what may be written
+        targets = torch.tensor([ids.index(token) for token in response])
+        expected.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
+    expected = pad_sequence(expected, batch_first=True)
+    torch.testing.assert_close(losses, expected, rtol=0, atol=1e-10)
+    weights = torch.rand(losses.shape, generator=generator, dtype=torch.float64)
+    for each in (losses, expected):
+        (each * weights).sum().backward()
+    of_plain = dict(plain.named_parameters())
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(weight.grad, of_plain[name].grad, rtol=0, atol=1e-10, msg=name)
+        assert weight.grad.abs().max() > 1e-6, name
+    for masked in (everything, ~everything, ~some):
+        assert torch.equal(model(*batch, masked).losses, losses), "there is nothing to mask"
+
+
+@pytest.mark.parametrize("cache", ["exact", "none"])
+def test_in_causal_blocks_of_one_it_writes_what_qwen3_writes(cache):
+    """Greedily, in a batch of prompts of one token; some answers stop early."""
+    model, plain = next_token_models(stop_bias=1.0)
+    written, lengths = model.generate(torch.arange(12)[:, None], gen_length=24, cache=cache), set()
+    barred = sorted(set(range(VOCAB_SIZE)) - set(writable(model.config)))
+    settings = {"eos_token_id": [STOP, TAIL], "pad_token_id": TAIL, "suppress_tokens": barred}
+    for token, (ids, length) in enumerate(zip(written.ids.tolist(), written.lengths.tolist(), strict=True)):
+        prompt = torch.tensor([[token]])
+        expected = plain.generate(prompt, max_new_tokens=24, do_sample=False, use_cache=True, **settings)[0, 1:]
+        assert ids[:length] == expected.tolist() and set(ids[length:]) <= {TAIL}
+        lengths.add(length)
+    assert 24 in lengths and len(lengths) > 3, "the case is real: rows leave the batch"
 
 
 @pytest.mark.parametrize("tie", [True, False])

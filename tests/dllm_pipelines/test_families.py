@@ -7,15 +7,15 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
-from dllm.core.attention import PATTERNS
 from dllm.core.decoding import Decoding
 from dllm.core.objective import target_losses
+from dllm.core.patterns import BLOCKWISE, PATTERNS
 from dllm.core.sampler import generate
 from dllm.pipelines.a2d import FAMILIES, load_a2d
 from dllm.training.flops import step_costs
 from dllm.training.lora import add_lora, lora_config, merge
 from dllm.training.plan import describe_plan
-from oracles.batches import pack, random_samples, spy
+from oracles.batches import pack, random_samples, spy, with_prompts
 from oracles.families import VARIANTS, WITH_WINDOWS, exact_softmax, family_model, plain_model
 from oracles.models import MASK, STOP, TAIL, left_padded, random_ids
 from oracles.sampling import sample
@@ -90,7 +90,7 @@ def test_eager_attention_and_ours_agree(variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_packed_training_gives_the_losses_of_sequences_of_their_own(variant, pattern, paired):
     model = family_model(variant, pattern)
-    samples = random_samples(model, [9, 0, 4], [11, 9, 2], seed=3)
+    samples = random_samples(model, with_prompts(pattern, [9, 0, 4]), [11, 9, 2], seed=3)
     losses = target_losses(model, *pack(samples), paired)
     for row, sample_ in enumerate(samples):
         expected = training_losses(model, sample_.prompt, sample_.response, sample_.masked, paired)
@@ -98,7 +98,7 @@ def test_packed_training_gives_the_losses_of_sequences_of_their_own(variant, pat
             torch.testing.assert_close(losses[row, place], loss, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("pattern", ["prefix", "block"])
+@pytest.mark.parametrize("pattern", ["prefix", *BLOCKWISE])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_exact_cache_writes_what_none_writes(variant, pattern):
     model = family_model(variant, pattern, unwritable_token_ids=[STOP, TAIL])  # it never stops
@@ -106,7 +106,8 @@ def test_an_exact_cache_writes_what_none_writes(variant, pattern):
     for seed, (lengths, decoding) in enumerate(
         [([9, 2, 12], {}), ([0, 7], {"temperature": 0.9}), ([5], {"factor": 1})]
     ):
-        prompts = [each.prompt for each in random_samples(model, lengths, [1] * len(lengths), seed=seed)]
+        samples = random_samples(model, with_prompts(pattern, lengths), [1] * len(lengths), seed=seed)
+        prompts = [each.prompt for each in samples]
         written, tokens = {}, {}
         for cache in ("none", "exact"):
             fed.clear()

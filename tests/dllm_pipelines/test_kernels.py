@@ -5,8 +5,8 @@ import torch
 from torch.nn.attention.flex_attention import BlockMask
 
 from dllm.core import objective
-from dllm.core.attention import PATTERNS
 from dllm.core.objective import target_losses
+from dllm.core.patterns import PATTERNS
 from dllm.pipelines import kernels
 from dllm.pipelines.a2d import modeling_a2d
 from oracles.batches import layouts_of, pack, random_samples, spy

@@ -9,14 +9,14 @@ from transformers import AutoModelForMaskedLM, AutoProcessor, AutoTokenizer, Lla
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLForConditionalGeneration
 
 from dllm.core.objective import target_losses
+from dllm.core.patterns import BLOCKWISE, PATTERNS
 from dllm.inference.writer import Request
 from dllm.pipelines.qwen3_vl import Qwen3VLForMaskedLM, Qwen3VLProcessor, Qwen3VLWriter
 from dllm.pipelines.qwen3_vl.modeling_qwen3_vl import MERGER, VISION
 from dllm.pipelines.qwen3_vl.processing import MARKS, PLACE, build_visual_prompt, image_inputs
 from oracles.visual import batch_of, literal_losses, load_exact, picture, prepare, random_prompt, save_tiny
 
-PATTERNS = ["bidirectional", "prefix", "block"]
-CACHED = ["prefix", "block"]
+CACHED = ["prefix", *BLOCKWISE]
 
 
 @pytest.fixture(scope="module")

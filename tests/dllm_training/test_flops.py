@@ -7,6 +7,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from dllm.core.patterns import PATTERNS
 from dllm.training.flops import Cost, peak_rate, step_costs
 from oracles.models import HIDDEN, tiny_model
 
@@ -38,30 +39,34 @@ def trained(model, names: list[str]):
     return model
 
 
-def dense_sizes(pattern: str, paired: bool) -> tuple[int, int]:
+def dense_sizes(pattern: str, paired: bool, block_length: int = 4) -> tuple[int, int]:
     """Tokens that the trunk is fed and the pairs of them in full rectangles."""
     views = 1 + paired
+    next_token = pattern == "causal_block" and block_length == 1
     rows, length = {
         "bidirectional": (views * B, P + R),
         "prefix": (B, P + views * R),
         "block": (B, P + (1 + views) * R),
+        "causal_block": (B, P + (1 if next_token else 1 + views) * R),
     }[pattern]
     return rows * length, rows * length**2
 
 
 @pytest.mark.parametrize("paired", [True, False])
-@pytest.mark.parametrize("pattern", ["bidirectional", "prefix", "block"])
+@pytest.mark.parametrize("pattern, block_length", [*((pattern, 4) for pattern in PATTERNS), ("causal_block", 1)])
 @pytest.mark.parametrize("names", TRAINED)
-def test_operations_are_those_of_a_real_step(names, pattern, paired):
-    model = trained(tiny_model(pattern, torch.float32), TRAINED[names])
+def test_operations_are_those_of_a_real_step(names, pattern, block_length, paired):
+    model = trained(tiny_model(pattern, torch.float32, block_length=block_length), TRAINED[names])
     flops, _ = step_costs(model)
     with (
         sdpa_kernel(SDPBackend.MATH),
         FlopCounterMode(display=False) as counter,
     ):  # torch does not count the CPU's own
         masked = step(model, paired)
-    targets = B * R if paired else masked.sum().item()
-    assert flops(*dense_sizes(pattern, paired), targets) == pytest.approx(counter.get_total_flops(), rel=1e-3)
+    targets = B * R if paired or pattern == "causal_block" else masked.sum().item()
+    assert flops(*dense_sizes(pattern, paired, block_length), targets) == pytest.approx(
+        counter.get_total_flops(), rel=1e-3
+    )
 
 
 def test_a_frozen_model_passes_gradient_on_to_its_prompt():

@@ -9,6 +9,7 @@ from transformers import TrainerState
 
 from dllm.core.losses import IGNORE_INDEX
 from dllm.core.noise import ForwardProcess
+from dllm.core.patterns import PATTERNS
 from dllm.data.collator import ResponseCollator
 from dllm.training import metrics
 from dllm.training.metrics import NOISE_LEVELS, Meter, batch_counts, figures, noise_counts, trunk_sizes
@@ -16,7 +17,8 @@ from dllm.training.progress import Progress, describe, summary
 from oracles.models import random_ids, tiny_model
 from oracles.text_runs import logged, make_trainer, text_samples
 
-PATTERNS = [(pattern, paired) for pattern in ("bidirectional", "prefix", "block") for paired in (True, False)]
+# pattern and block length; in blocks of one `causal_block` feeds no noisy view
+BLOCKS = [*((pattern, 4) for pattern in PATTERNS), ("block", 1), ("causal_block", 1)]
 
 
 def ragged_batch(config, paired: bool) -> dict[str, torch.Tensor]:
@@ -54,10 +56,11 @@ def called(monkeypatch):
     return call
 
 
-@pytest.mark.parametrize("pattern, paired", PATTERNS)
-@pytest.mark.parametrize("length", [4, 8, 10])  # in blocks of 4
-def test_the_sizes_are_those_of_a_trunk_without_padding(called, pattern, paired, length):
-    model = tiny_model(pattern)
+@pytest.mark.parametrize("pattern, block_length", BLOCKS)
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("length", [4, 8, 10])
+def test_the_sizes_are_those_of_a_trunk_without_padding(called, pattern, block_length, paired, length):
+    model = tiny_model(pattern, block_length=block_length)
     batch = {
         "input_ids": torch.arange(6)[None],
         "attention_mask": torch.ones(1, 6, dtype=torch.bool),
@@ -70,9 +73,10 @@ def test_the_sizes_are_those_of_a_trunk_without_padding(called, pattern, paired,
     assert pairs.item() == mask.sum()
 
 
-@pytest.mark.parametrize("pattern, paired", PATTERNS)
-def test_a_batch_is_counted_as_the_model_is_fed_it(called, pattern, paired):
-    model = tiny_model(pattern, gen_length=12)
+@pytest.mark.parametrize("pattern, block_length", BLOCKS)
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_batch_is_counted_as_the_model_is_fed_it(called, pattern, block_length, paired):
+    model = tiny_model(pattern, block_length=block_length, gen_length=12)
     batch = ragged_batch(model.config, paired)
     embeds, _, hidden = called(model, batch, paired)
     counts = {name: count.item() for name, count in batch_counts(model.config, paired, batch).items()}

@@ -8,6 +8,7 @@ import torch
 from dllm.core.cache import CachedTrunk
 from dllm.core.decoding import Decoding
 from dllm.core.noise import ForwardProcess
+from dllm.core.patterns import BLOCKWISE, PATTERNS
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.data.dataset import ReportCollator, ReportDataset
 from llava.data.images import load_image
@@ -15,7 +16,6 @@ from llava.inference import ReportWriter, Request
 from llava.model.llava_arch import image_batch
 from oracles.tiny import widen
 
-PATTERNS = ["bidirectional", "prefix", "block"]
 RESAMPLERS = ["qformer", "spatial_pool"]
 
 
@@ -60,7 +60,8 @@ def test_fp64_rows_are_written_token_for_token_as_alone(world, pattern, resample
 
 
 @pytest.mark.parametrize(
-    "pattern, cache", [*((pattern, "none") for pattern in PATTERNS), ("prefix", "exact"), ("block", "exact")]
+    "pattern, cache",
+    [*((pattern, "none") for pattern in PATTERNS), *((pattern, "exact") for pattern in ("prefix", *BLOCKWISE))],
 )
 def test_fp32_logits_of_rows_equal_those_alone(world, pattern, cache):
     _, model, _ = world.build(diffusion={"attention_pattern": pattern})

@@ -19,6 +19,11 @@ class Sample:
     masked: set[int]
 
 
+def with_prompts(pattern: str, lengths: list[int]) -> list[int]:
+    """Lengths of prompts, one token in place of none where a pattern predicts a token from the one before it."""
+    return [max(length, 1) for length in lengths] if pattern == "causal_block" else lengths
+
+
 def random_samples(model, prompts: list[int], responses: list[int], seed: int = 0) -> list[Sample]:
     """Samples of these lengths. Every third place of a prompt holds a vector that no token has, as an image would."""
     generator = torch.Generator().manual_seed(seed)

@@ -26,6 +26,7 @@ class Sequences:
     p         [B, L], the rate at which each place was masked
     sees      [B, 1 or L, L] bool, which keys each token may attend to
     position  [B, L]
+    place     [B, L], where each token is predicted; None: in its own place
     """
 
     embeds: Tensor
@@ -34,6 +35,7 @@ class Sequences:
     p: Tensor
     sees: Tensor
     position: Tensor
+    place: Tensor | None = None
 
     @classmethod
     def of(
@@ -76,6 +78,8 @@ def literal_loss(model, batch: Sequences, indexed: bool = False, forbidden: tupl
     L = noisy.shape[1]
     sees = torch.cat([batch.sees, batch.sees])[:, None].expand(-1, -1, L, L)  # [2B, 1, L, L]
     hidden = model.trunk(noisy, sees, torch.cat([batch.position, batch.position]))  # [2B, L, D]
+    if batch.place is not None:
+        hidden = hidden.gather(1, batch.place.repeat(2, 1)[..., None].expand_as(hidden))
     logits = model.lm_head(hidden)  # [2B, L, V]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if forbidden:

@@ -59,9 +59,22 @@ def view_losses(model, prompt: Tensor, response: list[int], view: set[int]) -> d
 
 
 def training_losses(model, prompt: Tensor, response: list[int], masked: set[int], paired: bool) -> dict[int, Tensor]:
-    """The loss of every predicted token of one sample: of M, and with `paired` of the rest in a second view."""
+    """The loss of every predicted token of one sample: of M, and of the rest in a second view with `paired`, without it
+    under `causal_block` as the next token after a clean text.
+    """
     losses = view_losses(model, prompt, response, masked)
+    rest = set(range(len(response))) - masked
     if paired:
-        rest = set(range(len(response))) - masked
         losses |= view_losses(model, prompt, response, rest)
+    elif model.config.attention_pattern == "causal_block" and rest:
+        losses |= next_token_losses(model, prompt, response, rest)
     return losses
+
+
+def next_token_losses(model, prompt: Tensor, response: list[int], places: set[int]) -> dict[int, Tensor]:
+    """The loss of the tokens at these places of a response, each given the prompt [P, D] and those before it."""
+    P, R = len(prompt), len(response)
+    sees = [[k < P or k <= q for k in range(P + R)] for q in range(P + R)]
+    hidden = hidden_states(model, torch.cat([prompt, model.embed(torch.tensor(response))]), sees)
+    for_places = {i: writable_logits(model, hidden[P + i - 1]) for i in places}
+    return {i: logits.logsumexp(dim=-1) - logits[response[i]] for i, logits in for_places.items()}

@@ -17,6 +17,7 @@ import pytest
 import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
+from dllm.core.patterns import NO_PROMPT
 from dllm.data.specs import parse_spec
 from dllm.inference.command_line import LiveText
 from dllm.pipelines.a2d.tiny import save_language_model, train_tokenizer
@@ -150,14 +151,19 @@ def test_on_cpus_fsdp_is_refused_in_one_line(program, monkeypatch, tmp_path):
     assert done.status == 1 and "FSDP needs GPUs: on CPUs accelerate would train" in done.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("path, name", [("gemma2/sft.py", "google/gemma-2-2b-it"), ("qwen3/sft.py", "Qwen/Qwen3-0.6B")])
-def test_the_other_families_train_and_evaluate(program, tmp_path, path, name):
+@pytest.mark.parametrize(
+    "path, name, pattern",
+    [("gemma2/sft.py", "google/gemma-2-2b-it", "block"), ("qwen3/sft.py", "Qwen/Qwen3-0.6B", "causal_block")],
+)
+def test_the_other_families_train_and_evaluate(program, tmp_path, path, name, pattern):
     spec = ["--dataset_args", "tatsu-lab/alpaca[train:8,test:2]+tatsu-lab/alpaca[train:2]", "--eval_strategy", "steps"]
-    done = program(path, *SMALL, *spec, "--eval_steps", "3", "--output_dir", str(tmp_path / "out"))
+    spec += ["--eval_steps", "3", "--attention_pattern", pattern]
+    done = program(path, *SMALL, *spec, "--output_dir", str(tmp_path / "out"))
     assert done.status == 0, done.err
     history = json.loads((tmp_path / "out/trainer_state.json").read_text())["log_history"]
     assert any("eval_loss" in entry for entry in history)
-    assert json.loads((tmp_path / "out/config.json").read_text())["model_type"] == f"a2d-{MODELS[name]}"
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert (config["model_type"], config["attention_pattern"]) == (f"a2d-{MODELS[name]}", pattern)
 
 
 @pytest.mark.parametrize("pattern, canvas", [("block", 16), ("bidirectional", 64)])
@@ -171,6 +177,12 @@ def test_plain_text_trains_any_family_and_is_gone_on_with(program, root, tmp_pat
     assert json.loads((tmp_path / "out/config.json").read_text())["gen_length"] == canvas
     done = program("sample.py", "--model_name_or_path", str(tmp_path / "out"), "--plain", "--prompt", "Say")
     assert done.status == 0 and "answer: " in done.out, done.err
+
+
+def test_plain_text_is_refused_where_tokens_follow_the_one_before(program, tmp_path):
+    spec = ["--model_name_or_path", "none", "--dataset_args", "none", "--output_dir", str(tmp_path / "out")]
+    done = program("pt.py", *spec, *SMALL, "--attention_pattern", "causal_block")
+    assert done.status == 1 and done.err.splitlines()[-1].endswith(NO_PROMPT), done.err
 
 
 def test_a_base_model_without_chat_template_trains_on_plain_text_alone(program, root, tmp_path):
@@ -215,6 +227,7 @@ BAD = [
     (["--r", "x"], "argument --lora_r/--lora-r/--r: invalid int value: 'x'"),
     (["--lora", "True", "--r", "0"], "--lora_r 0, --lora_alpha 16: both must be at least 1"),
     (["--dataset_args", ""], "--dataset_args is empty"),
+    (["--attention_pattern", "causal_block", "--mask_prompt_loss", "False"], NO_PROMPT),
 ]
 
 

@@ -9,6 +9,7 @@ from diffa.model.audio_encoder import load_audio_encoder
 from diffa.model.frozen import check_same, identify
 from diffa.model.modeling_diffa import DiffaConfig, DiffaModelLM
 from dllm.core.model import DiffusionSettings, check_diffusion_settings
+from dllm.core.patterns import BLOCKWISE
 from dllm.pipelines.a2d.tiny import HEADER_TEMPLATE
 from dllm.pipelines.auto import frozen_pattern, load_language_model, load_text_model, load_tokenizer
 from dllm.pipelines.loading import check_folder, load_whole, read_config, weight_files
@@ -59,7 +60,7 @@ def check_pattern(folder: str, diffusion: dict) -> None:
         problem = f"{folder} is frozen and knows the attention_pattern {known} alone, not {asked}"
         raise ValueError(f"{problem}; ask for that, or train language_model too (or its LoRA)")
     blocks, asked = read_config(folder).get("block_length"), diffusion.get("block_length")
-    if known == "block" and asked not in (None, blocks):
+    if known in BLOCKWISE and asked not in (None, blocks):
         raise ValueError(f"{folder} is frozen and knows blocks of {blocks} tokens alone, not {asked}; give the same")
 
 
