@@ -26,12 +26,10 @@ FONT, SMALL = (
 )
 
 
-def states_of(writer: ReportWriter, request: Request, threshold: float) -> list[tuple[list[int], list[bool]]]:
+def states_of(writer: ReportWriter, request: Request, threshold: float | None) -> list[tuple[list[int], list[bool]]]:
     """(ids, which are masked) of the canvas after every step."""
-    states = []
-    writer.write(
-        [request], lambda ids, masked: states.append((ids[0].tolist(), masked[0].tolist())), threshold=threshold
-    )
+    states, arguments = [], {} if threshold is None else {"threshold": threshold}
+    writer.write([request], lambda ids, masked: states.append((ids[0].tolist(), masked[0].tolist())), **arguments)
     return states
 
 
@@ -51,7 +49,7 @@ def draw(image: Image.Image, caption: list[str], tokens: list[str], steps: list[
             pen.rectangle((30, left + 10, 66, left + 14), INK)
         pen.text((78, left - 2), text, INK, SMALL)
     for step in shown:
-        at_work = steps.index(step) // block
+        at_work = next(index for index, at in enumerate(steps) if at >= step) // block
         pen.text((LEFT, y + 4), f"step {step}", FAINT, FONT)
         x = LEFT + LABEL
         for index, (token, at) in enumerate(zip(tokens, steps, strict=True)):
@@ -76,7 +74,7 @@ def main() -> None:
     parser.add_argument("--model_path", default=str(ROOT / "exp/quickstart/distilled"))
     parser.add_argument("--data", type=Path, default=ROOT / "exp/quickstart/data", help="annotation and images/")
     parser.add_argument("--study", type=int, default=0, help="number of the test study")
-    parser.add_argument("--threshold", type=float, default=0.7)
+    parser.add_argument("--threshold", type=float, help="default: the model's own pace")
     parser.add_argument("--rows", type=int, default=6, help="steps to show, evenly chosen")
     parser.add_argument("--out", default=str(ROOT / "docs/denoising.png"))
     args = parser.parse_args()

@@ -102,14 +102,14 @@ def test_every_pass_shows_what_is_committed_and_how_sure_the_model_was():
     model = biased_model(3, {5: 4.0})
     prompts = prompts_of(model, [4, 2])
     alone = Decoding(12, 4, speculative=True)
-    last = None
-    for step in denoise(model, left_padded(prompts), alone):
+    last, passes = None, 0
+    for passes, step in enumerate(denoise(model, left_padded(prompts), alone), 1):
         assert ((step.canvas == MASK) == step.masked).all()
         assert ((step.confidence > 0) == ~step.masked).all()
         if last is not None:
             assert torch.equal(step.canvas[~last.masked], last.canvas[~last.masked])
         last = type(step)(step.canvas.clone(), step.masked.clone(), step.confidence.clone())
-    assert not last.masked.any()
+    assert not last.masked.any() and passes == speculate(model, prompts, 12, 4).steps.max()
 
 
 def test_a_model_can_speculate_by_default():

@@ -91,6 +91,7 @@ def denoise(
     hidden = context.block_hidden(canvas[:, part], 0, 0)  # [B, size, D]
     check_finite([hidden])
     context.draft, _ = _tokens(model, decoding, hidden, masked[:, first], may_stop[:, first])
+    yield Step(canvas[:, part], masked[:, part], confidence[:, part])
     rows = torch.arange(len(canvas), device=canvas.device)  # those that are fed
     while (at_work := masked[rows].any(dim=1)).any():
         if at_work.sum() <= AT_WORK * len(rows):
