@@ -103,7 +103,8 @@ def test_every_pass_shows_what_is_committed_and_how_sure_the_model_was():
     prompts = prompts_of(model, [4, 2])
     alone = Decoding(12, 4, speculative=True)
     last, passes = None, 0
-    for passes, step in enumerate(denoise(model, left_padded(prompts), alone), 1):
+    for step in denoise(model, left_padded(prompts), alone):
+        passes += 1
         assert ((step.canvas == MASK) == step.masked).all()
         assert ((step.confidence > 0) == ~step.masked).all()
         if last is not None:
