@@ -123,6 +123,14 @@ def test_a_model_can_speculate_by_default():
     assert torch.equal(found.ids, slowly.ids) and found.steps.item() < slowly.steps.item() == 16
 
 
+@pytest.mark.parametrize("arguments", [{"temperature": 0.7}, {"cfg_scale": 1.0}, {"cache": "none"}, {"compile": True}])
+def test_what_a_model_that_speculates_by_default_cannot_draft_it_writes_token_by_token(arguments):
+    config = tiny_config("causal_block", decoding_defaults={"speculative": True})
+    decoding = Decoding.of(config, **arguments)
+    assert not decoding.speculative and decoding.block_length == 1
+    assert Decoding.of(config, temperature=0.0).speculative
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -16,6 +16,8 @@ CACHES = {
 }
 MOST_GUIDANCE, TEMPERATURES = 1e3, (1e-4, 1e4)  # beyond, logits overflow or all are the same
 PACES = ("gen_steps", "threshold", "factor", "speculative")  # how many tokens a step commits
+# What speculative decoding takes for granted.
+SPECULATIVE = {"temperature": 0, "cfg_scale": 0, "remasking": "low_confidence", "compile": False, "cache": None}
 POSITIVE = ("gen_length", "block_length", "gen_steps", "prompt_interval", "response_interval")
 
 
@@ -83,14 +85,15 @@ class Decoding:
             raise ValueError(f"{rules[0]} goes by confidence: remasking 'random' has none; leave one of them out")
         if not isinstance(self.speculative, bool):
             raise ValueError(f"speculative must be True or False, not {self.speculative!r}")
-        plain = {"temperature": 0, "cfg_scale": 0, "remasking": "low_confidence", "compile": False, "cache": None}
-        if self.speculative and (others := [name for name, value in plain.items() if getattr(self, name) != value]):
+        others = [name for name, value in SPECULATIVE.items() if getattr(self, name) != value]
+        if self.speculative and others:
             raise ValueError(f"speculative writes what is most probable, as it is: leave out {' and '.join(others)}")
 
     @classmethod
     def of(cls, config, **arguments) -> "Decoding":
         """Decoding arguments over the defaults of a model's config. One of PACES that is given, if only as None, or
-        random remasking replaces the model's pace as a whole.
+        random remasking replaces the model's pace as a whole; a model that speculates by default writes token by token
+        what it cannot draft.
 
         Raises ValueError on an unknown argument, an impossible value, or a cache that the model's pattern rules out.
         """
@@ -100,6 +103,10 @@ class Decoding:
         own = {"gen_length": config.gen_length, "block_length": config.block_length} | (config.decoding_defaults or {})
         if any(name in arguments for name in PACES) or arguments.get("remasking") == "random":
             own = {name: value for name, value in own.items() if name not in PACES}
+        if any(arguments.get(name, value) != value for name, value in SPECULATIVE.items()) and own.pop(
+            "speculative", 0
+        ):
+            own["block_length"] = 1
         decoding = cls(**own | arguments)
         decoding.cache_for(config.attention_pattern)
         if decoding.speculative and config.attention_pattern != SHIFTED:

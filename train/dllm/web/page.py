@@ -21,6 +21,7 @@ from typing import Any
 import gradio as gr
 
 from dllm.core.decoding import CFG_AGAINST, Decoding
+from dllm.core.patterns import SHIFTED
 from dllm.inference.canvas_html import Painter, State, legend
 from dllm.inference.command_line import seed_of
 from dllm.inference.templates import BLANK_LENGTH
@@ -142,9 +143,12 @@ class Page:
 
         whole, at_first = {"precision": 0, "minimum": 0}, self.decoding
         threshold, steps = at_first.threshold or 0, at_first.gen_steps or 0
+        drafts = gr.Checkbox(at_first.speculative, label="speculative", info=HELP["speculative"], elem_id="speculative")
+        drafts.visible = self.writer.diffusion.attention_pattern == SHIFTED
         return {
             "threshold": number("threshold", threshold, f"{HELP['threshold']}; 0: no threshold", step=0.05),
             "gen_steps": number("gen_steps", steps, "denoising steps over the canvas; 0: one a token", **whole),
+            "speculative": drafts,
             "gen_length": number("gen_length", at_first.gen_length, **whole),
             "cfg_scale": number("cfg_scale", at_first.cfg_scale, step=0.5),
             "cfg_against": gr.Dropdown(CFG_AGAINST, label="cfg_against", info=HELP["cfg_against"], min_width=200),
