@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "exp/quickstart/data", help="annotation and images/")
     parser.add_argument("--study", type=int, default=0, help="number of the test study")
     parser.add_argument("--threshold", type=float, help="default: the model's own pace")
-    parser.add_argument("--rows", type=int, default=6, help="steps to show, evenly chosen")
+    parser.add_argument("--rows", type=int, default=6, help="steps to show, evenly chosen of those that commit")
     parser.add_argument("--out", default=str(ROOT / "docs/denoising.png"))
     args = parser.parse_args()
     record = json.loads((args.data / "annotation_with_clinic_info.json").read_text(encoding="utf-8"))["test"][
@@ -87,8 +87,8 @@ def main() -> None:
     num_tokens = 1 + next(index for index, token in enumerate(ids) if token in config.stop_token_ids)
     steps = [next(step for step, (_, masked) in enumerate(states, 1) if not masked[i]) for i in range(num_tokens)]
     tokens = [*(writer.tokenizer.decode([token]) for token in ids[: num_tokens - 1]), " [stop]"]
-    gaps = max(1, args.rows - 1)
-    shown = sorted({1 + round((max(steps) - 1) * row / gaps) for row in range(args.rows)})
+    gaps, committing = max(1, args.rows - 1), sorted(set(steps))  # a speculative pass may only draft
+    shown = sorted({committing[round((len(committing) - 1) * row / gaps)] for row in range(args.rows)})
     caption = ["phantom image; its reference:", *wrap(record["report"], 32)]
     draw(image, caption, tokens, steps, shown, config.block_length).quantize(64).save(args.out, optimize=True)
     print(f"{args.out}: {num_tokens} tokens, the stop token among them, in {max(steps)} steps")
