@@ -44,6 +44,8 @@ class A2DQwen3VLConfig(Qwen3VLConfig):
 
     model_type = "a2d-qwen3_vl"
     sub_configs_defaults = {"vision_config": Qwen3VLVisionConfig, "text_config": A2DQwen3VLTextConfig}
+    if not hasattr(Qwen3VLConfig, "sub_configs_defaults"):  # transformers 5.17
+        sub_configs = sub_configs_defaults
 
     @classmethod
     def of_folder(cls, folder: str) -> "A2DQwen3VLConfig":
@@ -185,7 +187,8 @@ print(processor.batch_decode(model.generate(**batch).ids))"""
         would make of the grids.
         """
         features = self.model.get_image_features(pixel_values, image_grid_thw, **computed)
-        layers = [torch.cat(layer) for layer in features.deepstack_features]
+        # In transformers 5.17 a layer's features are one tensor, later one for each image.
+        layers = [layer if isinstance(layer, Tensor) else torch.cat(layer) for layer in features.deepstack_features]
         return torch.cat(features.pooler_output), torch.stack(layers, dim=1)
 
     def input_path(self) -> tuple[Callable[[nn.Module, Tensor], Tensor], Tensor]:
