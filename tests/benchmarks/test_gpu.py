@@ -84,7 +84,8 @@ def test_a_profile_adds_up(run):
     assert len(checks) == 4
     for check in checks.values():
         shares = [kernel["share"] for kernel in check["top"]]
-        assert 0.5 < sum(shares) < 1.001 and shares == sorted(shares, reverse=True)
+        assert 0 < sum(shares) < 1.001 and shares == sorted(shares, reverse=True)
+        assert [kernel["ms"] / check["kernels_ms"] for kernel in check["top"]] == pytest.approx(shares)
 
 
 def test_a_check_that_fails_is_told_and_the_next_one_runs(tmp_path, capsys):
