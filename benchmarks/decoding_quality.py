@@ -26,7 +26,7 @@ from report_scores.metrics.rouge import rouge_l
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import clock
-from dllm.core.decoding import PACES, token_by_token
+from dllm.core.decoding import token_by_token
 from llava.data.images import load_image
 from llava.inference import Report, ReportWriter, Request, tokens_per_step
 from llava.radiology.annotation import clinical_prompt, read_annotation
@@ -62,7 +62,7 @@ def decoding_of(text: str) -> dict:
     pairs = [part.partition("=") for part in text.split(",") if part]
     is_json = re.compile(r"\d.*|true|false")
     given = {name: json.loads(value) if is_json.fullmatch(value) else value for name, _, value in pairs}
-    return given if any(name in given for name in PACES) else {"threshold": None} | given  # not the model's own pace
+    return {"threshold": None} | given  # not the model's own pace
 
 
 def requests_of(data: Path, limit: int) -> tuple[list[Request], list[str]]:

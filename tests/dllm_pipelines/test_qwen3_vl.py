@@ -135,6 +135,13 @@ def test_pixels_change_the_loss_and_images_are_not_written(folder, prompts, proc
 
 
 @torch.no_grad()
+def test_drafts_give_the_tokens_of_blocks_of_1_at_positions_of_three_axes(folder, prompts, processor):
+    model, batch = load_exact(folder, "causal_block"), batch_of(processor, prompts)
+    expected = model.generate(*batch.values(), block_length=1)
+    assert torch.equal(model.generate(*batch.values(), speculative=True).ids, expected.ids)
+
+
+@torch.no_grad()
 def test_guidance_can_lead_away_from_blank_images_or_from_the_whole_prompt(folder, prompts, processor):
     model, batch = load_exact(folder), batch_of(processor, prompts)
     decoding = model.decoding(cfg_scale=1.0, cfg_against="blank_inputs")

@@ -184,7 +184,7 @@ class Stub:
 def test_a_threshold_is_taken_until_it_costs_quality():
     records = [{"conversations": [{}, {"value": "the heart is normal"}]}] * 2
     found = list(paces(Stub("block"), records, dict, 2))
-    assert [pace.arguments for pace in found] == [{}, {"threshold": 0.9}, {"threshold": 0.8}, {"threshold": 0.7}]
+    assert [pace.arguments for pace in found] == [{"threshold": value} for value in (None, 0.9, 0.8, 0.7)]
     assert fastest(found).arguments == {"threshold": 0.9} and found[0].tokens_per_step == 1.0
 
 
@@ -192,6 +192,15 @@ def test_a_model_that_can_draft_is_measured_speculatively_beside_blocks_of_1():
     records, writer = [{"conversations": [{}, {"value": "the heart is normal"}]}] * 2, Stub("causal_block")
     assert fastest(list(paces(writer, records, dict, 2))).arguments == {"speculative": True}
     assert writer.asked == [{"threshold": None, "block_length": 1}, {"speculative": True}]
+
+
+@pytest.mark.parametrize("config", [{}, {"text_config": {}}])
+def test_a_default_of_none_is_not_written(config, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for given, kept in (({"threshold": None, "block_length": 1}, {"block_length": 1}), ({"threshold": None}, None)):
+        set_decoding_defaults(tmp_path, given)
+        written = json.loads((tmp_path / "config.json").read_text())
+        assert written.get("text_config", written)["decoding_defaults"] == kept
 
 
 def test_words_are_compared_in_pairs():

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dllm.core.decoding import PACES
 from dllm.data.files import sha256, weights_sha256, write_json
 from dllm.inference.command_line import add_device, announce, settled
 from dllm.program import argument_parser, run_program
@@ -53,7 +54,7 @@ def set_threshold(
     model_path: str, data_path: str, image_folder: str, limit: int, batch_size: int, device: str, dtype: str
 ) -> dict:
     """Measures how the model writes the first `limit` records fastest without a loss, and makes these arguments of its
-    decoding its default; {} is one token a step. Prints what it found.
+    decoding its default. Prints what it found.
     """
     records = read_records(data_path)[:limit]
     if not records:
@@ -75,7 +76,8 @@ def set_threshold(
 
 def _told(arguments: dict) -> str:
     """`threshold 0.7`, for a line on a terminal."""
-    return " ".join(f"{name} {value}" for name, value in arguments.items()) or "one token a step"
+    fast = [f"{name} {value}" for name, value in arguments.items() if name in PACES and value is not None]
+    return " ".join(fast) or "one token a step"
 
 
 def requests_of(image_folder: str) -> "Callable[[dict], Request]":

@@ -19,7 +19,7 @@ LOSS = 0.01  # of the score: more than this is not paid for pace
 
 @dataclass(frozen=True)
 class Pace:
-    """Arguments of a decoding (none: one token a step), its tokens a step, and the score of what was written."""
+    """Arguments of a decoding, its tokens a step, and the score of what was written."""
 
     arguments: dict
     tokens_per_step: float
@@ -35,9 +35,8 @@ def paces(
     answers, first = [record["conversations"][1]["value"] for record in records], None
     speculates = writer.diffusion.attention_pattern == SHIFTED
     faster = [{"speculative": True}] if speculates else [{"threshold": threshold} for threshold in THRESHOLDS]
-    for arguments in ({}, *faster):
-        how = arguments or token_by_token(writer.diffusion)
-        responses = list(writer.write_all(map(to_request, records), batch_size, **how))
+    for arguments in (token_by_token(writer.diffusion), *faster):
+        responses = list(writer.write_all(map(to_request, records), batch_size, **arguments))
         pace = Pace(arguments, tokens_per_step(responses), word_pairs([each.text for each in responses], answers))
         first = first or pace
         yield pace
@@ -60,7 +59,8 @@ def word_pairs(texts: Sequence[str], answers: Sequence[str]) -> float:
 
 
 def set_decoding_defaults(folder: str | Path, defaults: dict) -> None:
-    """Writes what a model's folder gives to whoever sets nothing; none of it if `defaults` is empty."""
+    """Writes what a model's folder gives to whoever sets nothing; a value of None is none."""
+    defaults = {name: value for name, value in defaults.items() if value is not None}
     config = read_json(path := Path(folder) / "config.json", "give the folder of a trained model")
     config.get("text_config", config)["decoding_defaults"] = defaults or None
     write_json(path, config)
